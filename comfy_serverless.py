@@ -1,0 +1,2839 @@
+"""ComfyConnector: one ComfyUI server, owned by this process and driven from asyncio.
+
+The file stands alone: it imports established packages only (aiohttp, websockets, playwright, psutil, filelock) and
+nothing of the project around it, so that anybody can copy it and use it. It holds, in this order:
+
+====================  ==================================================================================
+errors                the exception tree (drawn below)
+``ConnectorConfig``   the declared configuration: keys, defaults, validation (``comfy_serverless.json``)
+``ServerChoice``      which ComfyUI is started, with which interpreter, and why
+``RuntimeFolder``     the private folder of one nested server: temp files, database, log, lock; sweeping
+``ServerProcess``     the child process: spawn, readiness, log tail, stop ladder
+``FrontendPage``      headless Chromium with the real ComfyUI frontend: workflow -> prompt
+``ConversionStore``   finished conversions on disk, so that an unchanged workflow needs no browser
+``EventStream``       the websocket: typed events, reconnecting, told apart by prompt
+``ComfyConnector``    the face over all of it, an async singleton
+====================  ==================================================================================
+
+Words: a *workflow* is the editor's JSON, a *prompt* is the API dict ``{node_id: {"class_type", "inputs"}}`` that the
+server executes. Protocol facts were measured on ComfyUI 0.3.64 and 0.8.0 with frontends 1.27.10, 1.35.9 and 1.58.1.
+
+Ownership in one paragraph: the server runs in a session (process group) of its own, with a private folder that holds
+its temp files and database, so that a ComfyUI the user runs from the same tree is never touched. A tiny *guard*
+process, without imports beyond the standard library, waits for the end of this process, however it ends (also
+``kill -9``), then ends the server and the browser and removes the folder. Should the guard be killed as well, the next
+start sweeps: folders whose lock nobody holds are dead. Nothing is ever killed that was not started here: processes are
+recognised by pid *and* the random folder name in their command line.
+
+Error tree::
+
+    ConnectorError (RuntimeError)
+    ├── ConfigError (ValueError)            bad key or value in the configuration
+    ├── ServerNotFoundError                 nothing to start, or no ComfyUI where one was named
+    ├── ServerStartError                    the process ended or never answered; carries the last log lines
+    ├── ServerDiedError                     the server went away while it was needed
+    ├── BrowserError                        no usable browser
+    ├── ConversionError                     the frontend could not turn this workflow into a prompt
+    │   ├── ConversionTimeoutError (TimeoutError)
+    │   └── UnknownNodeError                node types that the server does not have
+    ├── PromptRejectedError                 the server refused the prompt (validation)
+    ├── NodeExecutionError                  a node raised
+    ├── PromptInterruptedError              the run was interrupted on the server
+    └── RunTimeoutError (TimeoutError)      RUN_TIMEOUT or STALL_TIMEOUT passed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import collections
+import configparser
+import contextlib
+import dataclasses
+import enum
+import hashlib
+import inspect
+import json
+import logging
+import logging.handlers
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+import types
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import aiohttp
+import filelock
+import psutil
+
+log = logging.getLogger("discomfort.comfy_serverless")
+# The nested server's own output goes to a log file of its own (RuntimeFolder.log_path), never into this logger's
+# handlers, so that ComfyUI's terminal and Discomfort's stay apart.
+
+Json = dict[str, Any]
+
+IS_WINDOWS = sys.platform == "win32"
+HERE = Path(__file__).resolve().parent
+
+# --------------------------------------------------------------------------------------------------------------------
+# Errors
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class ConnectorError(RuntimeError):
+    """Base of everything this file raises on purpose."""
+
+
+class ConfigError(ConnectorError, ValueError):
+    """A key or value of the configuration cannot be used."""
+
+
+class ServerNotFoundError(ConnectorError):
+    """No server can be started: no ComfyUI was found, or the place that was named holds none."""
+
+
+class ServerStartError(ConnectorError):
+    """The server process ended, or did not answer, before it was ready."""
+
+    def __init__(
+        self,
+        problem: str,
+        command: Sequence[str],
+        returncode: int | None,
+        log_tail: Sequence[str],
+        log_path: Path,
+    ):
+        self.problem = problem
+        self.command = list(command)
+        #: exit status of the process; None while it still ran
+        self.returncode = returncode
+        self.log_tail = list(log_tail)
+        self.log_path = log_path
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        lines = "\n".join(f"    {line}" for line in self.log_tail[-15:]) or "    (it printed nothing)"
+        return f"{self.problem} Command: {shlex.join(self.command)}\n  Its last log lines:\n{lines}"
+
+
+class ServerDiedError(ConnectorError):
+    """The server went away while it was needed. The next call starts a fresh one."""
+
+    def __init__(self, problem: str, log_tail: Sequence[str] = ()):
+        self.problem = problem
+        self.log_tail = list(log_tail)
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        if not self.log_tail:
+            return self.problem
+        return self.problem + "\n  Its last log lines:\n" + "\n".join(f"    {line}" for line in self.log_tail[-10:])
+
+
+class BrowserError(ConnectorError):
+    """No browser could be started; the message lists what was tried."""
+
+
+class ConversionError(ConnectorError):
+    """The frontend could not turn the workflow into a prompt."""
+
+
+class ConversionTimeoutError(ConversionError, TimeoutError):
+    """A conversion, or the loading of the frontend before it, took longer than CONVERSION_TIMEOUT."""
+
+
+class UnknownNodeError(ConversionError):
+    """The workflow uses node types that the server does not have."""
+
+    def __init__(self, message: str, unknown: Mapping[str, str]):
+        #: {node id: node type}
+        self.unknown = dict(unknown)
+        super().__init__(message)
+
+
+class PromptRejectedError(ConnectorError):
+    """The server answered POST /prompt with an error, or accepted only a part of the outputs.
+
+    Attributes: ``error`` and ``node_errors`` are the server's JSON, see its ``validate_prompt``.
+    """
+
+    def __init__(self, message: str, error: Any, node_errors: Mapping[str, Any]):
+        self.error = error
+        self.node_errors = dict(node_errors)
+        super().__init__(message)
+
+
+class NodeExecutionError(ConnectorError):
+    """A node raised while the server executed a prompt; data as in the ``execution_error`` message."""
+
+    def __init__(self, prompt_id: str, data: Mapping[str, Any], title: str | None = None):
+        self.prompt_id = prompt_id
+        self.node_id = str(data.get("node_id", ""))
+        self.class_type = str(data.get("node_type", ""))
+        self.title = title
+        self.exception_type = str(data.get("exception_type", ""))
+        # ComfyUI appends "\n" and sometimes tips to the message.
+        self.exception_message = str(data.get("exception_message", "")).strip()
+        self.server_traceback: list[str] = list(data.get("traceback") or [])
+        self.data = dict(data)
+        super().__init__(self.exception_message)
+
+    def __str__(self) -> str:
+        name = f"{self.class_type} #{self.node_id}"
+        if self.title and self.title != self.class_type:
+            name += f" ({self.title!r})"
+        text = f"Node {name} failed: {self.exception_type}: {self.exception_message}"
+        if self.server_traceback:
+            text += "\n  Traceback on the server:\n" + textwrap.indent("".join(self.server_traceback).rstrip(), "    ")
+        return text
+
+
+class PromptInterruptedError(ConnectorError):
+    """The run was interrupted on the server (its Cancel button, POST /interrupt, or a deleted queue entry)."""
+
+
+class RunTimeoutError(ConnectorError, TimeoutError):
+    """RUN_TIMEOUT or STALL_TIMEOUT passed; the prompt was interrupted."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Configuration
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _option(default: Any, help: str, minimum: float | None = None, choices: tuple[str, ...] | None = None) -> Any:
+    """Declare one configuration key: its default, what it means, and what is allowed."""
+    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectorConfig:
+    """Every key of ``comfy_serverless.json``. A key that is not in the file keeps its default."""
+
+    API_COMMAND_LINE: str = _option(
+        "python3 main.py",
+        "Command that starts ComfyUI in its folder. A bare 'python' or 'python3' means the interpreter chosen for that "
+        "tree (COMFYUI_PYTHON, its own venv, else this one). Arguments given here win over Discomfort's own.",
+    )
+    API_WORKING_DIRECTORY: str = _option("./", "Folder the server runs in; './' is the ComfyUI folder itself.")
+    API_URL: str = _option("127.0.0.1", "Host under which the nested server is reached.")
+    INITIAL_PORT: int = _option(8188, "First port that is tried; the next free one is taken.", minimum=1)
+    TEST_PAYLOAD_FILE: str = _option(
+        "test_server.json", "Workflow that _test_server() runs, relative to the config file."
+    )
+    MAX_COMFY_START_ATTEMPTS: int = _option(
+        10,
+        "How many times a start is tried when the cause is passing (a port lost to another program).",
+        minimum=1,
+    )
+    COMFY_START_ATTEMPTS_SLEEP: float = _option(
+        1.0, "Seconds before the second attempt; doubles up to 30 s.", minimum=0
+    )
+    COMFYUI_PATH: str = _option(
+        "./",
+        "The ComfyUI folder (the one with main.py). './' means: search. 'embedded' means Discomfort's own server.",
+    )
+    # Additions to the seed reference:
+    COMFYUI_PYTHON: str = _option("", "Interpreter for ComfyUI; empty: the tree's own venv, else this interpreter.")
+    DEVICE: str = _option(
+        "auto",
+        "'cpu' adds --cpu, 'gpu' never does, 'auto' adds it where no GPU is found.",
+        choices=("auto", "cpu", "gpu"),
+    )
+    CACHE_LRU: int = _option(
+        1000,
+        "Node outputs the server keeps (--cache-lru), so that alternating workflows stay cached; 0: its default.",
+        minimum=0,
+    )
+    MAX_SERVER_MEMORY_PERCENT: float = _option(
+        60.0,
+        "Above this share of the machine's memory the server is asked, between runs, to empty its cache.",
+        minimum=1,
+    )
+    START_TIMEOUT: float = _option(300.0, "Seconds until a starting server must answer.", minimum=1)
+    STOP_TIMEOUT: float = _option(5.0, "Seconds each of the first two rungs of the stop ladder may take.", minimum=0.1)
+    REQUEST_TIMEOUT: float = _option(60.0, "Seconds for one HTTP request to the server.", minimum=1)
+    RUN_TIMEOUT: float = _option(0.0, "Seconds for one prompt from queueing to its end; 0: no limit.", minimum=0)
+    STALL_TIMEOUT: float = _option(
+        0.0, "Seconds without any event of a running prompt until it counts as hung; 0: no limit.", minimum=0
+    )
+    CONVERSION_TIMEOUT: float = _option(
+        90.0, "Seconds for one conversion attempt, loading the frontend included.", minimum=1
+    )
+    CONVERSION_ATTEMPTS: int = _option(3, "Attempts for one conversion; each has a fresher browser.", minimum=1)
+    CONVERSIONS_PER_PAGE: int = _option(
+        200,
+        "The page is loaded anew after so many conversions: the frontend leaks about 0.7 MB each.",
+        minimum=1,
+    )
+    STORE_CONVERSIONS: bool = _option(
+        True, "Keep finished conversions on disk, so that later processes need no browser."
+    )
+    BROWSER_PATH: str = _option(
+        "", "Browser executable; empty: DISCOMFORT_BROWSER, Playwright's own, then installed ones."
+    )
+    BROWSER_IDLE_TIMEOUT: float = _option(
+        120.0,
+        "Seconds without a conversion after which the browser (about 0.7 GB) is closed; 0: never.",
+        minimum=0,
+    )
+    AUTO_INSTALL_BROWSER: bool = _option(True, "Let Playwright download its Chromium when no browser is found.")
+    LOG_FILE: str = _option("", "Where the server's output goes; empty: a file in the nested server's private folder.")
+    #: folder that relative paths in the configuration are relative to
+    base_folder: Path = dataclasses.field(default=HERE, metadata={"internal": True})
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The names of all configuration keys."""
+        return [f.name for f in dataclasses.fields(cls) if not f.metadata.get("internal")]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None) -> ConnectorConfig:
+        """Read and check a configuration file.
+
+        Args:
+            path: JSON file; None reads ``comfy_serverless.json`` beside this file, or takes the defaults where it is
+                missing (the file may have been copied alone).
+
+        Raises:
+            ConfigError: the file is missing, is not JSON, or has an unknown key or a bad value.
+        """
+        file = Path(path) if path is not None else HERE / "comfy_serverless.json"
+        if path is None and not file.exists():
+            return cls()
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"Configuration file {file} does not exist. Leave config_path out to use the defaults."
+            ) from None
+        except OSError as e:
+            raise ConfigError(f"Configuration file {file} cannot be read: {e}.") from e
+        except ValueError as e:
+            raise ConfigError(f"Configuration file {file} is not valid JSON: {e}.") from e
+        if not isinstance(values, dict):
+            raise ConfigError(f"Configuration file {file} must hold a JSON object, not {type(values).__name__}.")
+        return cls.from_values(values, source=str(file), base_folder=file.resolve().parent)
+
+    @classmethod
+    def from_values(
+        cls, values: Mapping[str, Any], source: str = "configuration", base_folder: Path = HERE
+    ) -> ConnectorConfig:
+        """Check *values* and build the configuration; ConfigError names key, value and what is allowed."""
+        known = {f.name: f for f in dataclasses.fields(cls) if not f.metadata.get("internal")}
+        unknown = [key for key in values if key not in known and not key.startswith("_")]
+        if unknown:
+            raise ConfigError(f"{source}: unknown key {unknown[0]!r}. Allowed keys: {', '.join(known)}.")
+        checked = {key: cls._check(known[key], value, source) for key, value in values.items() if key in known}
+        return cls(**checked, base_folder=base_folder)
+
+    @staticmethod
+    def _check(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
+        expected = type(field.default)
+        # bool is an int in Python; JSON true must not pass as a port.
+        ok = isinstance(value, expected) and (expected is bool) == isinstance(value, bool)
+        if expected is float and isinstance(value, int) and not isinstance(value, bool):
+            value, ok = float(value), True
+        if not ok:
+            names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+            raise ConfigError(
+                f"{source}: {field.name} is {value!r}, it must be {names[expected]} (default {field.default!r})."
+            )
+        minimum, choices = field.metadata["minimum"], field.metadata["choices"]
+        if minimum is not None and value < minimum:
+            raise ConfigError(
+                f"{source}: {field.name} is {value!r}, it must be at least {minimum} (default {field.default!r})."
+            )
+        if choices and value not in choices:
+            raise ConfigError(
+                f"{source}: {field.name} is {value!r}, it must be one of {', '.join(map(repr, choices))}."
+            )
+        if field.name == "INITIAL_PORT" and value > 65535:
+            raise ConfigError(f"{source}: INITIAL_PORT is {value}, it must be at most 65535.")
+        return value
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Which server
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerChoice:
+    """A server that can be started: where it is, how, and why it was chosen."""
+
+    #: "comfyui" or "embedded"
+    kind: str
+    #: the ComfyUI tree, or the folder of the embedded server's code
+    path: Path
+    #: interpreter and script, without any argument of ours
+    command: tuple[str, ...]
+    #: arguments that the configuration gave; they win over ours
+    extra_args: tuple[str, ...]
+    working_directory: Path
+    reason: str
+
+    @property
+    def data_folder(self) -> Path:
+        """The folder with models/, input/ and output/ (``--base-directory`` where one is given)."""
+        given = _argument_value(self.extra_args, "--base-directory")
+        if given:
+            return (self.working_directory / given).resolve()
+        return self.path if self.kind == "comfyui" else embedded_data_folder()
+
+
+def _argument_value(args: Sequence[str], name: str) -> str | None:
+    """The value of ``--name value`` or ``--name=value`` in an argument list, else None."""
+    for i, arg in enumerate(args):
+        if arg == name and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(name + "="):
+            return arg[len(name) + 1 :]
+    return None
+
+
+def _has_argument(args: Sequence[str], *names: str) -> bool:
+    return any(arg.split("=", 1)[0] in names for arg in args)
+
+
+def embedded_data_folder() -> Path:
+    """Where the embedded server keeps input, output and models: a per-user data folder (XDG on Linux)."""
+    if IS_WINDOWS:
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "discomfort" / "embedded"
+
+
+def cache_folder() -> Path:
+    """Per-user cache folder (XDG on Linux) for conversions."""
+    if IS_WINDOWS:
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "discomfort"
+
+
+def is_comfyui_tree(path: Path) -> bool:
+    """Whether *path* is a ComfyUI checkout: main.py and the comfy package beside it."""
+    return (path / "main.py").is_file() and (path / "comfy").is_dir()
+
+
+def _comfy_cli_workspace() -> Path | None:
+    """The default workspace of comfy-cli, read from its config.ini (section DEFAULT, key default_workspace)."""
+    if IS_WINDOWS:
+        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "comfy-cli"
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Application Support" / "comfy-cli"
+    else:
+        folder = Path.home() / ".config" / "comfy-cli"
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(folder / "config.ini", encoding="utf-8")
+    except (configparser.Error, OSError):
+        return None
+    workspace = parser.defaults().get("default_workspace")
+    return Path(workspace).expanduser() if workspace else None
+
+
+def _interpreter_for(tree: Path, config: ConnectorConfig) -> tuple[str, str]:
+    """(interpreter, why) for a ComfyUI tree: configured, the tree's own venv, else the one that runs this."""
+    configured = config.COMFYUI_PYTHON or os.environ.get("COMFYUI_PYTHON", "")
+    if configured:
+        if not shutil.which(os.path.expanduser(configured)):
+            raise ConfigError(f"COMFYUI_PYTHON is {configured!r}, but that is no program that can be run.")
+        return os.path.expanduser(configured), "COMFYUI_PYTHON"
+    if tree in HERE.parents:
+        return sys.executable, "this package lies in that tree"
+    names = ("Scripts/python.exe",) if IS_WINDOWS else ("bin/python",)
+    folders = [tree / "venv", tree / ".venv"]
+    if IS_WINDOWS:  # the portable build keeps its interpreter beside the tree
+        names, folders = (*names, "python.exe"), [*folders, tree.parent / "python_embeded"]
+    for folder in folders:
+        for name in names:
+            if (folder / name).is_file():
+                return str(folder / name), "the tree's own environment"
+    return sys.executable, "this interpreter: the tree has no venv of its own"
+
+
+def choose_server(config: ConnectorConfig) -> ServerChoice:
+    """Find the server to start, in the documented order, and log what was chosen and why.
+
+    Order: COMFYUI_PATH in the config, the environment variable COMFYUI_PATH, the tree this file lies in, the current
+    directory, comfy-cli's default workspace, else the embedded server beside this file.
+
+    Raises:
+        ServerNotFoundError: a named place holds no ComfyUI, or there is nothing at all to start.
+        ConfigError: API_COMMAND_LINE or COMFYUI_PYTHON cannot be used.
+    """
+    named: list[tuple[str, str]] = []
+    if config.COMFYUI_PATH not in ("", ".", "./"):
+        named.append((config.COMFYUI_PATH, "COMFYUI_PATH in the configuration"))
+    elif config.API_WORKING_DIRECTORY not in ("", ".", "./"):
+        named.append((config.API_WORKING_DIRECTORY, "API_WORKING_DIRECTORY in the configuration"))
+    if os.environ.get("COMFYUI_PATH"):
+        named.append((os.environ["COMFYUI_PATH"], "the environment variable COMFYUI_PATH"))
+    for value, source in named[:1]:  # the first named place decides: a wrong one is an error, never skipped
+        if value == "embedded":
+            return _embedded_choice(config, f"{source} says so")
+        path = Path(value).expanduser()
+        path = path if path.is_absolute() else Path.cwd() / path
+        if not is_comfyui_tree(path):
+            what = (
+                "does not exist" if not path.exists() else "holds no ComfyUI (no main.py with a comfy folder beside it)"
+            )
+            raise ServerNotFoundError(
+                f"No ComfyUI at {path}: the folder {what}. It was named by {source}. Set it to the folder that contains "
+                "ComfyUI's main.py, to 'embedded' for the server that comes with Discomfort, or remove it to let "
+                "Discomfort search."
+            )
+        return _comfyui_choice(path.resolve(), source, config)
+    looked: list[tuple[Path | None, str]] = [
+        (next((p for p in HERE.parents if is_comfyui_tree(p)), None), "this package lies in it"),
+        (Path.cwd(), "it is the current directory"),
+        (_comfy_cli_workspace(), "it is comfy-cli's default workspace"),
+    ]
+    for candidate, reason in looked:
+        if candidate is not None and is_comfyui_tree(candidate):
+            return _comfyui_choice(candidate.resolve(), reason, config)
+    return _embedded_choice(config, "no ComfyUI was found (COMFYUI_PATH is not set)")
+
+
+def _split_command(config: ConnectorConfig) -> list[str]:
+    try:
+        words = shlex.split(config.API_COMMAND_LINE, posix=not IS_WINDOWS)
+    except ValueError as e:
+        raise ConfigError(f"API_COMMAND_LINE is {config.API_COMMAND_LINE!r}: {e}.") from e
+    if not words:
+        raise ConfigError("API_COMMAND_LINE is empty; the default is 'python3 main.py'.")
+    return words
+
+
+def _comfyui_choice(tree: Path, reason: str, config: ConnectorConfig) -> ServerChoice:
+    words = _split_command(config)
+    if words[0] in ("python", "python3"):
+        words[0], why = _interpreter_for(tree, config)
+        log.info("ComfyUI at %s (%s), interpreter %s (%s)", tree, reason, words[0], why)
+    else:
+        log.info("ComfyUI at %s (%s), command %s", tree, reason, words[0])
+    # Everything up to and including the script is the command; what follows are arguments.
+    script = next((i for i, word in enumerate(words) if word.endswith(".py")), 0)
+    folder = Path(config.API_WORKING_DIRECTORY).expanduser()
+    folder = tree if config.API_WORKING_DIRECTORY in ("", ".", "./") else (tree / folder).resolve()
+    return ServerChoice("comfyui", tree, tuple(words[: script + 1]), tuple(words[script + 1 :]), folder, reason)
+
+
+def _embedded_choice(config: ConnectorConfig, reason: str) -> ServerChoice:
+    code = HERE / "embedded"
+    if not (code / "__main__.py").is_file():
+        raise ServerNotFoundError(
+            "No ComfyUI was found: COMFYUI_PATH is not set, neither this file nor the current directory lies in a ComfyUI "
+            "folder, and comfy-cli has no default workspace. Set COMFYUI_PATH to the folder that contains ComfyUI's main.py."
+        )
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        raise ServerNotFoundError(
+            f"No ComfyUI was found ({reason}), and the server that comes with Discomfort needs PyTorch, which this Python "
+            f"({sys.executable}) lacks. Set COMFYUI_PATH to your ComfyUI folder, or run: {sys.executable} -m pip install torch "
+            "comfyui-frontend-package"
+        )
+    words = _split_command(config)
+    script = next((i for i, word in enumerate(words) if word.endswith(".py")), 0)
+    log.info("Embedded server (%s)", reason)
+    folder = embedded_data_folder()
+    return ServerChoice("embedded", code, (sys.executable, str(code)), tuple(words[script + 1 :]), folder, reason)
+
+
+def has_gpu() -> bool:
+    """Whether this machine shows a device that PyTorch could use, without importing PyTorch (seconds).
+
+    Linux: the device files of NVIDIA, WSL, AMD and Intel drivers. macOS has Metal; Windows is assumed to have one, and a
+    start that fails for want of it is repeated with ``--cpu``.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    if any(os.path.exists(f) for f in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")):
+        return True
+    with contextlib.suppress(OSError):
+        return any(name.startswith("renderD") for name in os.listdir("/dev/dri"))
+    return False
+
+
+# Texts with which PyTorch says, at start, that there is no usable GPU.
+_NO_GPU_TEXTS = (
+    "Torch not compiled with CUDA enabled",
+    "Found no NVIDIA driver",
+    "No CUDA GPUs are available",
+    "No HIP GPUs are available",
+    "driver on your system is too old",
+)
+_PORT_TAKEN_TEXTS = ("address already in use", "Errno 98", "Errno 48", "10048", "already in use")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The private folder of one nested server, and what watches over it
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def servers_root() -> Path:
+    """The per-user folder (0700) that holds one folder for each nested server.
+
+    Raises:
+        ConnectorError: something that another user controls stands in its place.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    base = tempfile.gettempdir()
+    if len(base) > 40 and os.path.isdir("/tmp"):  # noqa: S108 - the folder itself is 0700 and checked below
+        # Chromium makes a socket below it, and the path of a socket may have 104 to 108 bytes (macOS: TMPDIR has 49).
+        base = "/tmp"  # noqa: S108
+    root = Path(base) / f"discomfort-servers-{user}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    info = root.lstat()
+    foreign = hasattr(os, "getuid") and (info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077)
+    if not stat.S_ISDIR(info.st_mode) or foreign:
+        raise ConnectorError(
+            f"{root} must be a folder of yours that nobody else can enter (mode 0700), but it is not: another user may "
+            "have put it there. Remove it or set TMPDIR to a folder of your own."
+        )
+    return root
+
+
+def _process_start(pid: int) -> float | None:
+    """Creation time of a process (seconds since the epoch), None where it is gone: pid plus this identify a process."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def _processes_using(folder: Path) -> list[psutil.Process]:
+    """Processes of ours: servers and browsers started on *folder*, recognised by its random name in their arguments."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        args = process.info["cmdline"] or []
+        if any(
+            a == str(folder) or a.startswith((f"--user-data-dir={folder}", f"--temp-directory={folder}")) for a in args
+        ):
+            found.append(process)
+    return found
+
+
+def _end_processes(processes: Iterable[psutil.Process], patience: float = 1.0) -> None:
+    """Terminate, wait up to *patience* seconds, kill, reap. Processes that are gone are fine."""
+    processes = list(processes)
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=patience)
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(alive, timeout=patience)
+
+
+def _guard() -> None:
+    """Body of the guard process: wait for the owner's end, then end what it left and remove its folder.
+
+    It is started as ``python -I -S -c <source of this function>`` with (owner pid, folder) as arguments, hence it imports
+    what it uses, and only the standard library: it must start in milliseconds and need nothing installed. Its standard
+    input is a pipe from the owner: lines ``server <pid>`` announce the server's process group, ``bye`` ends the guard
+    without any action; the end of the pipe means that the owner is gone, whatever ended it. The parent pid is looked at
+    as well, because a forked child of the owner may keep the pipe open. (A parent-death signal would not do: on Linux it
+    is tied to the thread that spawned the child.)
+    """
+    import os
+    import select
+    import shutil
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    owner, folder = int(sys.argv[1]), sys.argv[2]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    group = 0
+
+    def command_lines() -> list[tuple[int, list[str]]]:
+        rows = []
+        if os.path.isdir("/proc/self"):
+            for name in os.listdir("/proc"):
+                if name.isdigit():
+                    try:
+                        with open(f"/proc/{name}/cmdline", "rb") as f:
+                            rows.append((int(name), f.read().decode(errors="replace").split("\0")))
+                    except OSError:
+                        pass
+        else:
+            listing = subprocess.run(["ps", "-axo", "pid=,command="], capture_output=True, text=True).stdout
+            for line in listing.splitlines():
+                pid, _, command = line.strip().partition(" ")
+                rows.append((int(pid), command.split()))
+        return rows
+
+    def ours() -> list[int]:
+        wanted = ("--user-data-dir=" + folder, "--temp-directory=" + folder)
+        return [
+            pid
+            for pid, args in command_lines()
+            if pid != os.getpid() and any(a == folder or a.startswith(wanted) for a in args)
+        ]
+
+    buffer = b""
+    while True:
+        ready, _, _ = select.select([0], [], [], 0.5)
+        if os.getppid() != owner:
+            break
+        if not ready:
+            continue
+        data = os.read(0, 4096)
+        if not data:
+            break
+        buffer += data
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            word, _, value = line.decode().partition(" ")
+            if word == "bye":
+                sys.exit(0)
+            if word == "server":
+                group = int(value)
+
+    for number, pause in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0)):
+        pids = ours()
+        if group and group in pids:  # still the server we know: its whole group, with what its nodes started
+            try:
+                os.killpg(group, number)
+            except OSError:
+                pass
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except OSError:
+                pass
+        end = time.monotonic() + pause
+        while ours() and time.monotonic() < end:
+            time.sleep(0.05)
+        if not ours():
+            break
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        os.rmdir(os.path.dirname(folder))  # only when it was the last one
+    except OSError:
+        pass
+
+
+class RuntimeFolder:
+    """The private folder of one nested server, its lock, its port reservation and its guard.
+
+    Layout (all 0700, removed by :meth:`close`)::
+
+        <temp>/discomfort-servers-<uid>/<16 hex>/
+            owner.lock     held for life by the process that made the folder (a free lock means: dead, sweep it)
+            temp/          the server's temp folder (ComfyUI appends "temp" to --temp-directory and empties it at start)
+            comfyui.db     the server's database
+            browser/       TMPDIR of the browser driver: profiles and sockets of Chromium
+            packs/         links to custom-node packages that the server's tree does not hold
+            server.log     the server's output, rotating (5 MB, 2 backups)
+    """
+
+    def __init__(self) -> None:
+        self.path = servers_root() / secrets.token_hex(8)
+        # Lock first, under a name that a sweep ignores, then rename: no sweep ever sees a young folder unlocked.
+        young = self.path.with_name(f".{self.path.name}")
+        young.mkdir(mode=0o700)
+        self._lock = filelock.FileLock(young / "owner.lock", mode=0o600)
+        self._lock.acquire(timeout=0)
+        os.replace(young, self.path)
+        (self.path / "browser").mkdir(mode=0o700)
+        (self.path / "packs").mkdir(mode=0o700)
+        self._port_lock: filelock.BaseFileLock | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    @property
+    def temp_directory(self) -> Path:
+        """The folder in which the server keeps its temp files."""
+        return self.path / "temp"
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "server.log"
+
+    def reserve_port(self, host: str, first: int, taken: set[int]) -> int:
+        """A port that nobody listens on and that no other Discomfort is about to use.
+
+        The reservation is a lock file per port, held until the folder is closed: two processes that start servers at
+        the same time never try the same port.
+
+        Args:
+            taken: ports found to be lost on earlier attempts.
+
+        Raises:
+            ConnectorError: no free port among the 200 from *first* on.
+        """
+        self.release_port()
+        for port in range(first, min(first + 200, 65536)):
+            if port in taken or not port_is_free(host, port):
+                continue
+            lock = filelock.FileLock(self.path.parent / f"port-{port}.lock", mode=0o600)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                continue
+            self._port_lock = lock
+            return port
+        raise ConnectorError(
+            f"No free port on {host} from {first} to {min(first + 199, 65535)}. Close programs that listen there, or set "
+            "INITIAL_PORT in comfy_serverless.json to another range."
+        )
+
+    def release_port(self) -> None:
+        if self._port_lock is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._port_lock.lock_file)
+            self._port_lock.release()
+            self._port_lock = None
+
+    def start_guard(self) -> None:
+        """Start the process that cleans up after this one; without it the next start's sweep does."""
+        if IS_WINDOWS or self._guard is not None:  # Windows has no process groups and no select() on pipes: sweep only
+            return
+        source = textwrap.dedent(inspect.getsource(_guard)) + "\n_guard()\n"
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", source, str(os.getpid()), str(self.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in the terminal must not reach it
+            cwd="/",
+        )
+
+    def tell_guard(self, line: str) -> None:
+        if self._guard is not None and self._guard.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._guard.stdin.write(line.encode() + b"\n")
+                self._guard.stdin.flush()
+
+    def close(self) -> None:
+        """Remove the folder, free the port, dismiss the guard. Idempotent, never raises, blocks for milliseconds."""
+        self.release_port()
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.release()
+        if self._guard is not None:
+            self.tell_guard("bye")
+            with contextlib.suppress(OSError):
+                if self._guard.stdin is not None:
+                    self._guard.stdin.close()
+            try:
+                self._guard.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                self._guard.kill()
+                self._guard.wait()
+            self._guard = None
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()  # only when it was the last one
+
+
+def sweep() -> list[str]:
+    """Remove what dead owners left: their servers, browsers and folders. Returns the folders' names.
+
+    A folder is dead when its lock is free; pids alone decide nothing. Called before every start.
+    """
+    removed = []
+    root = servers_root()
+    for entry in sorted(root.iterdir()):
+        if entry.name.startswith("port-"):
+            # A reservation's file is removed by its owner; one that can be locked was left by a killed process.
+            with contextlib.suppress(filelock.Timeout, OSError):
+                with filelock.FileLock(entry, timeout=0):
+                    entry.unlink()
+            continue
+        if not entry.is_dir() or entry.is_symlink():
+            continue
+        if entry.name.startswith(".") and time.time() - entry.stat().st_mtime < 60:
+            continue  # being made right now
+        lock = filelock.FileLock(entry / "owner.lock")
+        try:
+            lock.acquire(timeout=0)
+        except (filelock.Timeout, OSError):
+            continue
+        try:
+            _end_processes(_processes_using(entry))
+            shutil.rmtree(entry, ignore_errors=True)
+            removed.append(entry.name)
+        finally:
+            lock.release()
+    if removed:
+        log.warning("Swept %d nested server(s) that a killed process had left behind", len(removed))
+    return removed
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether nobody listens on the port (connecting fails) and it can be bound. Blocks for less than a millisecond."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.5)
+        if probe.connect_ex((host, port)) == 0:
+            return False
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if not IS_WINDOWS:  # as servers do: a port whose last connections are in TIME_WAIT is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The server process
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class ServerProcess:
+    """One nested server: a child process in a session of its own, its log, and its stop ladder.
+
+    No method blocks for long except :meth:`stop_now`; the asynchronous ones may be cancelled, the process is then still
+    owned by the instance and ended by the next stop.
+    """
+
+    def __init__(self, choice: ServerChoice, config: ConnectorConfig, folder: RuntimeFolder, port: int, cpu: bool):
+        self.choice = choice
+        self.config = config
+        self.folder = folder
+        self.port = port
+        self.cpu = cpu
+        self.command = self._build_command()
+        self.log_tail: collections.deque[str] = collections.deque(maxlen=200)
+        self.log_path = Path(config.LOG_FILE).expanduser() if config.LOG_FILE else folder.log_path
+        self._process: subprocess.Popen[bytes] | None = None
+        self._drain: threading.Thread | None = None
+        self._psutil: psutil.Process | None = None
+
+    def _build_command(self) -> list[str]:
+        """Command line: the tree's own, then ours for everything that the configuration does not say itself."""
+        given = self.choice.extra_args
+        args: list[str] = []
+
+        def add(name: str, *values: str, unless: tuple[str, ...] = ()) -> None:
+            if not _has_argument(given, name, *unless) and self.supports(name):
+                args.extend([name, *values])
+
+        add("--port", str(self.port))
+        add("--disable-auto-launch")
+        # A starting ComfyUI empties its temp folder and opens its database: never the user's own.
+        args.extend(["--temp-directory", str(self.folder.path)])
+        add("--database-url", f"sqlite:///{self.folder.path / 'comfyui.db'}")
+        caches = ("--cache-lru", "--cache-none", "--cache-classic", "--cache-ram")
+        if self.config.CACHE_LRU:
+            add("--cache-lru", str(self.config.CACHE_LRU), unless=caches)
+        if self.cpu:
+            add("--cpu")
+        if self.choice.kind == "embedded":
+            add("--base-directory", str(self.choice.data_folder))
+        pack_config = self._link_own_pack()
+        if pack_config:
+            args.extend(["--extra-model-paths-config", str(pack_config)])
+        return [*self.choice.command, *given, *args]
+
+    def supports(self, flag: str) -> bool:
+        """Whether the server knows a command-line flag: its source says so (asking it would cost a start)."""
+        if self.choice.kind == "embedded":
+            return True
+        try:
+            source = (self.choice.path / "comfy" / "cli_args.py").read_text(encoding="utf-8")
+        except OSError:
+            return flag in ("--port", "--disable-auto-launch", "--cpu")
+        return f'"{flag}"' in source
+
+    def _link_own_pack(self) -> Path | None:
+        """Tell the server where the custom-node package is that this file lies in, unless its tree holds it already.
+
+        Nothing is copied into the user's tree: a folder of ours holds a link to the package, and an extra paths file
+        names that folder. Returns that file, or None where there is nothing to tell.
+        """
+        if not (HERE / "__init__.py").is_file() or not (HERE / "nodes.py").is_file():
+            return None  # this file was copied alone
+        tree_packs = self.choice.data_folder / "custom_nodes"
+        if self.choice.kind == "embedded":
+            return None  # it loads the package that it is a part of
+        with contextlib.suppress(OSError):
+            if any(entry.resolve() == HERE for entry in tree_packs.iterdir()):
+                return None
+        link = self.folder.path / "packs" / "discomfort"
+        if not link.exists():
+            try:
+                link.symlink_to(HERE, target_is_directory=True)
+            except OSError:  # Windows without the privilege to make links: a package that loads the real one
+                self._write_pack_shim(link)
+        file = self.folder.path / "packs.yaml"
+        # JSON is YAML; no library is needed to write it.
+        file.write_text(json.dumps({"discomfort": {"base_path": str(self.folder.path), "custom_nodes": "packs"}}))
+        return file
+
+    @staticmethod
+    def _write_pack_shim(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "__init__.py").write_text(
+            "import importlib.util, sys\n"
+            f"_spec = importlib.util.spec_from_file_location('discomfort', {str(HERE / '__init__.py')!r},\n"
+            f"    submodule_search_locations=[{str(HERE)!r}])\n"
+            "_package = sys.modules['discomfort'] = importlib.util.module_from_spec(_spec)\n"
+            "_spec.loader.exec_module(_package)\n"
+            "NODE_CLASS_MAPPINGS = _package.NODE_CLASS_MAPPINGS\n"
+            "NODE_DISPLAY_NAME_MAPPINGS = _package.NODE_DISPLAY_NAME_MAPPINGS\n"
+            "WEB_DIRECTORY = _package.WEB_DIRECTORY\n",
+            encoding="utf-8",
+        )
+
+    # ---- life ----
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, None while the process runs (or was never started)."""
+        return self._process.poll() if self._process else None
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def spawn(self) -> None:
+        """Start the process; its output is drained by a thread for life, so that it can never block on a full pipe.
+
+        Raises:
+            ServerStartError: the command cannot be executed at all.
+        """
+        environment = dict(os.environ, PYTHONUNBUFFERED="1", DISCOMFORT_NESTED="1")
+        if self.choice.kind == "embedded":
+            self.choice.working_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=self.choice.working_directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=not IS_WINDOWS,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        except OSError as e:
+            problem = f"The ComfyUI server could not be started: {e}."
+            raise ServerStartError(problem, self.command, None, [], self.log_path) from e
+        self.folder.tell_guard(f"server {self._process.pid}")
+        self._psutil = psutil.Process(self._process.pid)
+        self._drain = threading.Thread(target=self._drain_output, name="discomfort-server-log", daemon=True)
+        self._drain.start()
+        log.info("Server process %d: %s", self._process.pid, shlex.join(self.command))
+
+    def _drain_output(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        handler: logging.Handler | None = None
+        with contextlib.suppress(OSError):
+            handler = logging.handlers.RotatingFileHandler(
+                self.log_path, maxBytes=5_000_000, backupCount=2, encoding="utf-8"
+            )
+            # A full disk must not stop the draining, nor print a traceback for every line.
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
+        try:
+            for raw in self._process.stdout:
+                line = raw.decode("utf-8", errors="replace").rstrip()
+                self.log_tail.append(line)
+                if handler:
+                    handler.emit(logging.LogRecord("server", logging.INFO, "", 0, line, None, None))
+        except (OSError, ValueError):
+            pass  # the pipe was closed under us: the process has ended
+        finally:
+            if handler:
+                handler.close()
+
+    def memory(self) -> int:
+        """Resident memory of the server process in bytes, 0 where it is gone."""
+        try:
+            return int(self._psutil.memory_info().rss) if self._psutil else 0
+        except psutil.Error:
+            return 0
+
+    async def stop(self) -> str:
+        """Stop ladder: ask (SIGINT: ComfyUI cleans up), SIGTERM to the group, SIGKILL to the group; then reap.
+
+        Time budget: STOP_TIMEOUT for each of the first two rungs. Returns the rung that did it. If it is cancelled, the
+        ladder goes on at once with SIGKILL before CancelledError passes on.
+        """
+        rungs = [("asked", signal.SIGINT), ("terminated", signal.SIGTERM)]
+        if IS_WINDOWS:
+            rungs = [
+                ("asked", signal.Signals(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))),
+                ("terminated", signal.SIGTERM),
+            ]
+        elif signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            rungs = rungs[1:]  # our child inherited that it ignores SIGINT (a script in a shell's background)
+        try:
+            for name, number in rungs:
+                if not self.is_alive:
+                    return "ended"
+                self._signal(number)
+                end = time.monotonic() + self.config.STOP_TIMEOUT
+                while self.is_alive and time.monotonic() < end:
+                    await asyncio.sleep(0.02)
+                if not self.is_alive:
+                    return name
+            return "killed" if self.is_alive else "ended"
+        finally:
+            self.stop_now()
+
+    def stop_now(self) -> None:
+        """SIGKILL to the whole group, reap, stop draining. Synchronous, for atexit and for the last rung."""
+        if self._process is None:
+            return
+        self._signal(signal.SIGTERM if IS_WINDOWS else signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        if self._drain is not None:
+            self._drain.join(timeout=1)
+        if self._process.stdout is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdout.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        try:
+            if IS_WINDOWS:
+                self._process.send_signal(number)
+            elif self._process.poll() is None or number == signal.SIGKILL:
+                # The group outlives its leader when a node left children behind; it is ours by construction, and its
+                # number cannot be reused while a member lives.
+                os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The browser: workflow -> prompt by the real frontend
+# --------------------------------------------------------------------------------------------------------------------
+
+# True once the frontend is up: node definitions registered and its start-up graph loaded (window.app alone appears
+# earlier). Measured on frontends 1.27.10, 1.35.9 and 1.58.1.
+_READY_JS = """() => !!(window.app && app.graph && app.canvas && app.extensionManager && window.LiteGraph
+    && Object.keys(LiteGraph.registered_node_types).length > 50
+    && app.extensionManager.workflow?.activeWorkflow)"""
+
+# Loads the workflow into the tab that is open (the fourth argument: a new tab per call would slow the page down) and
+# exports it as the editor's own "Export (API)" does. Problems come back as data; nothing is thrown across the border.
+_CONVERT_JS = """async (workflow) => {
+    try {
+        const tab = app.extensionManager.workflow.activeWorkflow;
+        const loaded = await app.loadGraphData(workflow, true, false, tab);
+        if (loaded === false) return {problem: "the frontend refused to load it"};
+        const graph = app.rootGraph ?? app.graph;
+        const count = graph._nodes.length;
+        if (count !== workflow.nodes.length)
+            return {problem: `the frontend loaded ${count} of its ${workflow.nodes.length} nodes`};
+        const {output} = await app.graphToPrompt();
+        return {output};
+    } catch (e) {
+        return {problem: `${e?.name ?? "Error"}: ${e?.message ?? e}`};
+    }
+}"""
+
+# Settings that the page believes to be the user's: no tutorial, no update notes, no dialogs. The user's real settings are
+# neither read nor written.
+_FORCED_SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.InstalledVersion": "99.0.0",
+    "Comfy.Workflow.ShowMissingNodesWarning": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "Comfy.Validation.Workflows": False,
+    "Comfy.Notification.ShowVersionUpdates": False,
+    "Comfy.Release.Status": "skipped",
+}
+
+_BROWSER_ARGS = [
+    "--enable-webgl",
+    "--disable-gpu",
+    "--mute-audio",
+    "--no-first-run",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-component-update",
+    "--disable-background-networking",
+]
+
+_BROWSER_PROGRAMS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "microsoft-edge",
+    "chrome",
+)
+_BROWSER_FILES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+    r"C:\Program Files\Microsoft\Edge\Application\msedge.exe",
+)
+
+
+def installed_browser() -> str | None:
+    """An installed Chromium, Chrome or Edge, None where there is none."""
+    for name in _BROWSER_PROGRAMS:
+        found = shutil.which(name)
+        if found:
+            return found
+    return next((path for path in _BROWSER_FILES if os.path.isfile(path)), None)
+
+
+def _browser_complaint(text: str) -> str:
+    """The line of a launch error that tells most: Playwright puts the browser's own output behind its first line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no reason given"]
+    telling = [line for line in lines[1:] if "rror" in line and "ERR_" not in line]
+    return lines[0] + (f" ({telling[0][-300:]})" if telling else "")
+
+
+class FrontendPage:
+    """Headless Chromium with one warm page of the server's own frontend.
+
+    Used under :attr:`ComfyConnector._conversion_lock` only: loading and exporting a graph are two steps of the page.
+    """
+
+    def __init__(self, config: ConnectorConfig, folder: RuntimeFolder):
+        self.config = config
+        self.folder = folder
+        self._playwright: Any = None
+        self._browser: Any = None
+        self._page: Any = None
+        # address the page was loaded from, and how many conversions it has done since
+        self._page_address = ""
+        self._conversions = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._browser is not None and self._browser.is_connected()
+
+    async def open(self) -> None:
+        """Start Playwright's driver and the browser, unless they run.
+
+        Raises:
+            BrowserError: listing everything that was tried.
+        """
+        if self.is_open:
+            return
+        await self.close()
+        try:
+            from playwright.async_api import async_playwright
+        except ImportError as e:
+            raise BrowserError(
+                f"Converting a workflow needs the package playwright, which this Python ({sys.executable}) lacks: {e}. Run: "
+                f"{sys.executable} -m pip install playwright"
+            ) from e
+        # The driver makes the browser's profile in its temp folder. Ours, so that whatever kills the driver, the profile
+        # goes with the runtime folder. The driver copies the environment while start() runs; there is no argument for it.
+        previous = os.environ.get("TMPDIR")
+        os.environ["TMPDIR"] = str(self.folder.path / "browser")
+        try:
+            self._playwright = await async_playwright().start()
+        finally:
+            if previous is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = previous
+        try:
+            self._browser = await self._launch()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _launch(self) -> Any:
+        tried: list[str] = []
+        for executable, source in self._candidates():
+            try:
+                return await self._launch_one(executable)
+            except Exception as e:
+                tried.append(f"{source}{f' ({executable})' if executable else ''}: {_browser_complaint(str(e))}")
+                log.debug("Browser did not start", exc_info=True)
+        if self.config.AUTO_INSTALL_BROWSER:
+            problem = await self._install()
+            if problem is None:
+                return await self._launch_one(None)
+            tried.append(f"playwright install chromium: {problem}")
+        raise BrowserError(
+            "No browser could be started, and converting a workflow needs one. Tried: "
+            + "; ".join(tried)
+            + f". Install Chromium or Chrome, or run: {sys.executable} -m playwright install --with-deps chromium. "
+            "DISCOMFORT_BROWSER may name the program. Prompts in API format need no browser."
+        )
+
+    def _candidates(self) -> list[tuple[str | None, str]]:
+        """(executable or None for Playwright's own, where it was named) in the order of preference."""
+        configured = self.config.BROWSER_PATH or os.environ.get("DISCOMFORT_BROWSER")
+        if configured:  # a browser that was named is used or complained about, never replaced
+            return [(configured, "BROWSER_PATH" if self.config.BROWSER_PATH else "DISCOMFORT_BROWSER")]
+        candidates: list[tuple[str | None, str]] = []
+        if Path(self._playwright.chromium.executable_path).exists():
+            candidates.append((None, "Playwright's Chromium"))
+        installed = installed_browser()
+        if installed:
+            candidates.append((installed, "installed browser"))
+        return candidates
+
+    async def _launch_one(self, executable: str | None) -> Any:
+        args = list(_BROWSER_ARGS)
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            args.append("--no-sandbox")  # Chromium refuses to run as root with its sandbox; common in containers
+        return await self._playwright.chromium.launch(
+            headless=True,
+            executable_path=executable,
+            args=args,
+            timeout=self.config.CONVERSION_TIMEOUT * 1000,
+            # Python keeps its own signal handling: the connector closes the browser.
+            handle_sigint=False,
+            handle_sigterm=False,
+            handle_sighup=False,
+        )
+
+    async def _install(self) -> str | None:
+        """``playwright install chromium``; returns the reason of a failure, None after success."""
+        log.info("No browser found: downloading Playwright's Chromium (about 150 MB, once)")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "playwright", "install", "chromium",
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), 600)
+        except asyncio.TimeoutError:
+            return "no result within 600 s"
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode == 0:
+            return None
+        lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+        return next(
+            (line.strip() for line in lines if "rror" in line),
+            lines[-1] if lines else f"exit {process.returncode}",
+        )
+
+    async def convert(self, workflow: Json, server_address: str) -> Json:
+        """One conversion on the warm page; the caller limits its time.
+
+        Returns:
+            The prompt as the editor's "Export (API)" gives it.
+
+        Raises:
+            ConversionError: what the frontend said against the workflow.
+        """
+        await self.open()
+        if (
+            self._page is None
+            or self._page_address != server_address
+            or self._conversions >= self.config.CONVERSIONS_PER_PAGE
+        ):
+            await self._load_page(server_address)
+        self._conversions += 1
+        result = await self._page.evaluate(_CONVERT_JS, workflow)
+        if "problem" in result:
+            raise ConversionError(f"The ComfyUI frontend cannot convert this workflow: {result['problem']}.")
+        return dict(result["output"])
+
+    async def _load_page(self, server_address: str) -> None:
+        if self._page is None:
+            context = await self._browser.new_context(viewport={"width": 64, "height": 64}, service_workers="block")
+            await context.route("**/*", lambda route: self._route(route, server_address))
+            self._page = await context.new_page()
+        started = time.monotonic()
+        self._page_address, self._conversions = "", 0
+        await self._page.goto(server_address, wait_until="commit")
+        await self._page.wait_for_function(_READY_JS, polling=50)
+        self._page_address = server_address
+        log.info("Frontend loaded in %.1f s", time.monotonic() - started)
+
+    @staticmethod
+    async def _route(route: Any, server_address: str) -> None:
+        """The page sees the server read-only, forced settings, and nothing of the outside world."""
+        request = route.request
+        path = request.url.partition("?")[0]
+        with contextlib.suppress(Exception):  # the page may be gone while a request is answered
+            if not request.url.startswith((server_address, "data:", "blob:")):
+                await route.abort()
+            elif path.endswith("/api/settings") and request.method == "GET":
+                await route.fulfill(json=_FORCED_SETTINGS)
+            elif request.method not in ("GET", "HEAD"):
+                await route.fulfill(json={})
+            else:
+                await route.fallback()
+
+    async def discard_page(self) -> None:
+        """Close the page with its context, so that the next conversion starts from a clean one."""
+        page, self._page, self._page_address = self._page, None, ""
+        if page is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(page.context.close(), 5)
+
+    async def close(self) -> None:
+        """Close page, browser and driver; a browser that does not answer is killed, and no other one. Idempotent."""
+        self._page, self._page_address = None, ""
+        browser, self._browser = self._browser, None
+        playwright, self._playwright = self._playwright, None
+        if browser is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(browser.close(), 5)
+        if playwright is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(playwright.stop(), 5)
+        self.kill_now()
+
+    def kill_now(self) -> None:
+        """Kill what is left of our browser: processes whose profile lies in our own folder."""
+        profile = f"--user-data-dir={self.folder.path}"
+        mine = psutil.Process().children(recursive=True)
+        left = []
+        for process in mine:
+            with contextlib.suppress(psutil.Error):
+                if any(arg.startswith(profile) for arg in process.cmdline()):
+                    left.append(process)
+        if left:
+            _end_processes(left)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Conversions on disk
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def is_volatile(workflow: Any) -> bool:
+    """Whether converting the workflow twice may give two prompts, so that a stored conversion would be stale.
+
+    The frontend replaces ``%date:...%`` and ``%Node.widget%`` in texts, and picks from dynamic prompts ``{a|b}``.
+    """
+    if isinstance(workflow, str):
+        braces = "{" in workflow and "}" in workflow
+        return (braces and "|" in workflow) or workflow.count("%") >= 2
+    if isinstance(workflow, Mapping):
+        # Titles, notes and properties are not text of widgets, but asking about them too costs only a conversion.
+        return any(is_volatile(v) for v in workflow.values())
+    if isinstance(workflow, (list, tuple)):
+        return any(is_volatile(v) for v in workflow)
+    return False
+
+
+def types_in_workflow(workflow: Json) -> set[str]:
+    """Every node type that the workflow mentions, inside subgraphs and group nodes too."""
+    found: set[str] = set()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, Mapping):
+            nodes = value.get("nodes")
+            if isinstance(nodes, list):
+                found.update(n["type"] for n in nodes if isinstance(n, Mapping) and isinstance(n.get("type"), str))
+            for inner in value.values():
+                walk(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner)
+
+    walk(workflow)
+    return found
+
+
+class ConversionStore:
+    """Finished conversions: in memory, and on disk (0700) as ``<key>.json``.
+
+    The key is the hash of everything a conversion depends on: the workflow, the frontend build and its extensions, and
+    the definitions of the node types that the workflow uses. At most :attr:`LIMIT` files are kept, oldest use first out.
+    """
+
+    LIMIT: ClassVar[int] = 1000
+
+    def __init__(self, on_disk: bool):
+        self._memory: dict[str, Json] = {}
+        self._folder = cache_folder() / "conversions" if on_disk else None
+
+    def get(self, key: str) -> Json | None:
+        """The stored prompt, or None. The caller must not change it."""
+        if key in self._memory:
+            return self._memory[key]
+        if self._folder is None:
+            return None
+        file = self._folder / f"{key}.json"
+        try:
+            prompt = json.loads(file.read_text(encoding="utf-8"))
+            os.utime(file)
+        except (OSError, ValueError):  # not there, or cut off by a full disk: convert again
+            return None
+        if not isinstance(prompt, dict):
+            return None
+        self._memory[key] = prompt
+        return prompt
+
+    def put(self, key: str, prompt: Json) -> None:
+        """Keep a conversion; a disk that cannot be written costs only time later."""
+        self._memory[key] = prompt
+        if self._folder is None:
+            return
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self._folder, delete=False, encoding="utf-8", suffix=".tmp") as f:
+                json.dump(prompt, f)
+            os.replace(f.name, self._folder / f"{key}.json")
+            self._prune()
+        except OSError as e:
+            log.warning("Conversion not kept on disk: %s", e)
+
+    def _prune(self) -> None:
+        assert self._folder is not None
+        files = list(self._folder.glob("*.json"))
+        if len(files) > self.LIMIT:
+            files.sort(key=lambda f: f.stat().st_mtime)
+            for file in files[: len(files) - self.LIMIT]:
+                file.unlink(missing_ok=True)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The websocket
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerEvent:
+    """One message of the server's websocket.
+
+    ``type`` is the server's own word ("status", "execution_start", "execution_cached", "executing", "progress",
+    "progress_state", "executed", "execution_success", "execution_error", "execution_interrupted", ...), or "preview" for
+    a binary preview image, "connected" and "disconnected" for the socket itself.
+    """
+
+    type: str
+    data: Json
+    #: prompt the event belongs to, None where the message does not say
+    prompt_id: str | None = None
+    #: node id, None where the message is not about one ("executing" with None ends a prompt)
+    node: str | None = None
+    #: encoded image of a "preview" event, and "jpeg" or "png"
+    image: bytes | None = None
+    image_format: str | None = None
+
+
+def parse_message(message: str | bytes) -> ServerEvent | None:
+    """One websocket message as an event; None for what cannot be understood (a newer server may send more kinds).
+
+    Binary formats (big endian): event 1 = u32 event, u32 format (1 JPEG, 2 PNG), image; event 4 = u32 event, u32 length
+    of a JSON text, the JSON (with "node_id", "prompt_id", "image_type"), image.
+    """
+    if isinstance(message, bytes):
+        kind = int.from_bytes(message[:4], "big")
+        second = int.from_bytes(message[4:8], "big")
+        if kind == 1:
+            return ServerEvent("preview", {}, image=message[8:], image_format="png" if second == 2 else "jpeg")
+        if kind == 4:
+            try:
+                data = json.loads(message[8 : 8 + second])
+            except ValueError:
+                return None
+            image_format = "png" if "png" in str(data.get("image_type")) else "jpeg"
+            return ServerEvent(
+                "preview",
+                data,
+                data.get("prompt_id"),
+                data.get("node_id"),
+                message[8 + second :],
+                image_format,
+            )
+        return None
+    try:
+        content = json.loads(message)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("type"), str):
+        return None
+    data = content.get("data")
+    data = data if isinstance(data, dict) else {}
+    node = data.get("node", data.get("node_id"))
+    return ServerEvent(content["type"], data, data.get("prompt_id"), None if node is None else str(node))
+
+
+class EventStream:
+    """The websocket to the server: one reader task, reconnecting with the same client id while anybody listens.
+
+    Whoever wants events subscribes a callable; it is called on the event loop and must return at once. Losing the socket
+    loses no result: the connector asks the history.
+    """
+
+    def __init__(self, url: str):
+        self.url = url
+        self._listeners: list[Callable[[ServerEvent], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._socket: Any = None
+        self._connected = asyncio.Event()
+        # the first error of the current series of failed connects, for whoever waits
+        self._problem: BaseException | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connected.is_set()
+
+    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
+        """Call *listener* with every event from now on; returns the function that ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    async def connect(self, timeout: float) -> bool:
+        """Start reading (once) and wait until the socket is open; False where it is not within *timeout* seconds."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._read_forever(), name="discomfort-websocket")
+        if self.is_connected:
+            return True
+        try:
+            await asyncio.wait_for(self._connected.wait(), timeout)
+        except asyncio.TimeoutError:
+            log.warning("No websocket to %s within %.0f s: %s", self.url, timeout, self._problem or "no answer")
+            return False
+        return True
+
+    async def _read_forever(self) -> None:
+        import websockets.asyncio.client as client
+        from websockets.exceptions import WebSocketException
+
+        delay = 0.05
+        while True:
+            try:
+                # No size limit: previews of large images are single messages. No pings: a node that holds the
+                # interpreter for minutes is not a dead server; HTTP and the process tell about that.
+                async with client.connect(
+                    self.url, max_size=None, ping_interval=None, open_timeout=10, proxy=None
+                ) as ws:
+                    self._socket = ws
+                    await ws.send('{"type": "feature_flags", "data": {"supports_preview_metadata": true}}')
+                    self._connected.set()
+                    self._problem, delay = None, 0.05
+                    self._publish(ServerEvent("connected", {}))
+                    async for message in ws:
+                        event = parse_message(message)
+                        if event is not None:
+                            self._publish(event)
+            except (OSError, WebSocketException, asyncio.TimeoutError) as e:
+                self._problem = self._problem or e
+            finally:
+                self._socket = None
+                if self._connected.is_set():
+                    self._connected.clear()
+                    self._publish(ServerEvent("disconnected", {}))
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 2.0)
+
+    def _publish(self, event: ServerEvent) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener(event)
+            except Exception:  # a listener's fault must not end the stream for all others
+                log.exception("Listener failed on %s", event.type)
+
+    async def close(self) -> None:
+        """End the reader and the socket. Idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The connector
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class State(enum.Enum):
+    """Life of a connector. ``killing`` is the one transitional state beside the reference's five."""
+
+    UNINIT = "uninit"
+    INITIALIZING = "initializing"
+    READY = "ready"
+    ERROR = "error"
+    KILLING = "killing"
+    KILLED = "killed"
+
+
+# Which state may follow which; _set_state refuses everything else, so that no half-initialised instance can arise.
+_TRANSITIONS = {
+    State.UNINIT: {State.INITIALIZING, State.KILLING},
+    State.INITIALIZING: {State.READY, State.ERROR, State.KILLING},
+    State.READY: {State.INITIALIZING, State.ERROR, State.KILLING},
+    State.ERROR: {State.INITIALIZING, State.KILLING},
+    State.KILLING: {State.KILLED},
+    State.KILLED: set(),
+}
+
+
+def _process_state() -> types.ModuleType:
+    """What must exist once per process, whatever name this module was imported under.
+
+    ComfyUI imports a package under its absolute path, scripts as ``custom_nodes.discomfort`` or ``discomfort``: three
+    module objects. A module registered under a fixed name is shared by all of them.
+    """
+    name = "_discomfort_connector_state"
+    module = sys.modules.get(name)
+    if module is None:
+        module = types.ModuleType(name)
+        module.connector = None  # type: ignore[attr-defined]
+        module.lock = threading.Lock()  # type: ignore[attr-defined]
+        module = sys.modules.setdefault(name, module)
+    return module
+
+
+class _PromptRun:
+    """What is known about one prompt while it is followed."""
+
+    def __init__(self, prompt_id: str):
+        self.prompt_id = prompt_id
+        # set on every event that may mean the end, and when the socket is lost
+        self.wake = asyncio.Event()
+        # the server said that it is done with the prompt
+        self.is_over = False
+        self.last_event = time.monotonic()
+
+    def on_event(self, event: ServerEvent) -> None:
+        if event.type in ("disconnected", "closed"):
+            self.wake.set()
+        if event.prompt_id != self.prompt_id:
+            return
+        self.last_event = time.monotonic()
+        # "executing" with no node is sent after the history entry was written; "execution_success" comes before it.
+        if event.type == "executing" and event.node is None:
+            self.is_over = True
+            self.wake.set()
+
+
+class ComfyConnector:
+    """An asynchronous singleton that owns one ComfyUI server: start, convert, run, follow, recover, kill.
+
+    Obtain it with ``await ComfyConnector.create()``; end it with ``await connector.kill_api()``.
+
+    Invariants:
+        * One instance per process, and it belongs to the event loop that created it.
+        * Only :meth:`_set_state` changes the state; it logs old and new state, the reason, and the time between.
+        * In state READY ``_server``, ``_folder`` and ``_session`` are set. Browser and websocket are lazy: the page
+          appears with the first conversion that misses the store, the socket with the first run.
+        * ``_start_task`` is the only place that starts a server; concurrent callers share it, and its error.
+        * ``_conversion_lock`` is held during a conversion: the page is one.
+        * Every await of a public method may be cancelled; a cancelled run interrupts exactly its own prompt.
+    """
+
+    # ---- creating ----
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        raise TypeError("ComfyConnector is created with: connector = await ComfyConnector.create()")
+
+    @classmethod
+    async def create(cls, config_path: str | os.PathLike[str] | None = None) -> ComfyConnector:
+        """Start the server, or return the instance that runs already.
+
+        Args:
+            config_path: JSON configuration, see :class:`ConnectorConfig`; None: ``comfy_serverless.json`` beside this
+                file. Where an instance runs already, its own configuration stays, and a warning says so.
+
+        Returns:
+            The instance, in state ready.
+
+        Raises:
+            ConfigError, ServerNotFoundError, ServerStartError: see there.
+            ConnectorError: the instance belongs to another event loop that still runs.
+
+        Cancelling is safe: a start that nobody waits for any more is undone.
+        """
+        holder = _process_state()
+        while True:
+            instance = cls._instance_for_this_loop(holder, config_path)
+            if instance._state is not State.KILLING:
+                await instance._ensure_initialized()
+                return instance
+            await instance.kill_api()  # waits for the kill that is under way; then a fresh one
+
+    @classmethod
+    def _instance_for_this_loop(cls, holder: types.ModuleType, config_path: Any) -> ComfyConnector:
+        loop = asyncio.get_running_loop()
+        with holder.lock:
+            instance: ComfyConnector | None = holder.connector
+            if instance is not None and instance._owner_pid != os.getpid():
+                instance = None  # inherited by fork: the parent's server is the parent's
+            if instance is not None and instance._state is not State.KILLED and instance._loop is not loop:
+                if instance._loop.is_running():
+                    raise ConnectorError(
+                        "The ComfyConnector of this process belongs to another event loop that is still running (in thread "
+                        f"{instance._thread_name!r}). Use it from there, e.g. with asyncio.run_coroutine_threadsafe(), or "
+                        "call its kill_api() first."
+                    )
+                log.info("The event loop of the previous connector has ended; its server is stopped")
+                instance._sync_cleanup()
+                instance = None
+            if instance is None or instance._state is State.KILLED:
+                instance = object.__new__(cls)
+                instance._setup(ConnectorConfig.load(config_path), loop)
+                holder.connector = instance
+            elif config_path is not None and ConnectorConfig.load(config_path) != instance.config:
+                log.warning(
+                    "A server runs already with another configuration; %s is not used before kill_api()",
+                    config_path,
+                )
+            return instance
+
+    def _setup(self, config: ConnectorConfig, loop: asyncio.AbstractEventLoop) -> None:
+        #: the configuration, checked
+        self.config = config
+        self._loop = loop
+        self._thread_name = threading.current_thread().name
+        self._owner_pid = os.getpid()
+        self._state = State.UNINIT
+        self._state_since = time.monotonic()
+        self._client_id = uuid.uuid4().hex
+        # why the state is ERROR, None otherwise
+        self._error: BaseException | None = None
+        self._choice: ServerChoice | None = None
+        self._folder: RuntimeFolder | None = None
+        self._server: ServerProcess | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._page: FrontendPage | None = None
+        self._events: EventStream | None = None
+        self._store = ConversionStore(config.STORE_CONVERSIONS)
+        self._start_task: asyncio.Task[None] | None = None
+        self._start_waiters = 0
+        self._kill_lock = asyncio.Lock()
+        self._conversion_lock = asyncio.Lock()
+        self._browser_idle: asyncio.TimerHandle | None = None
+        # (hash of the frontend build and its extensions, object_info) of the running server, None until asked
+        self._frontend: tuple[str, Json] | None = None
+        self._stats: Json = {}
+        self._ephemeral_files: list[Path] = []
+        self._background: set[asyncio.Task[Any]] = set()
+        atexit.register(self._sync_cleanup)
+
+    # ---- what it is ----
+
+    @property
+    def state(self) -> str:
+        """One of uninit, initializing, ready, error, killing, killed."""
+        return self._state.value
+
+    @property
+    def client_id(self) -> str:
+        """Identifier under which the server sends this connector its events; constant for the instance's life."""
+        return self._client_id
+
+    @property
+    def server_address(self) -> str:
+        """``http://host:port`` of the running server; "" before the first start."""
+        return f"http://{self._host()}:{self._server.port}" if self._server else ""
+
+    @property
+    def ws_address(self) -> str:
+        """``ws://host:port/ws?clientId=...`` of the running server; "" before the first start."""
+        return f"ws://{self._host()}:{self._server.port}/ws?clientId={self._client_id}" if self._server else ""
+
+    @property
+    def server_description(self) -> str:
+        """A sentence for people: which server this is, where, and why it was chosen."""
+        if self._choice is None or self._server is None:
+            return "no server yet"
+        system = self._stats.get("system", {})
+        if self._choice.kind == "embedded":
+            name = "Discomfort's embedded server (no models)"
+        else:
+            name = f"ComfyUI {system.get('comfyui_version', '(unknown version)')} in {self._choice.path}"
+        return f"{name} at {self.server_address}, chosen because {self._choice.reason}"
+
+    @property
+    def log_path(self) -> Path | None:
+        """File with the server's output while it runs."""
+        return self._server.log_path if self._server else None
+
+    def __repr__(self) -> str:
+        return f"<ComfyConnector {self.state} {self.server_address}>"
+
+    def _host(self) -> str:
+        host = self.config.API_URL.removeprefix("http://").strip("/")
+        return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - an address to connect to
+
+    def _set_state(self, new: State, reason: str) -> None:
+        """The one place that changes the state."""
+        if new not in _TRANSITIONS[self._state]:
+            raise ConnectorError(f"A connector that is {self._state.value} cannot become {new.value} ({reason}).")
+        now = time.monotonic()
+        log.info("%s -> %s after %.2f s: %s", self._state.value, new.value, now - self._state_since, reason)
+        self._state, self._state_since = new, now
+
+    # ---- starting ----
+
+    async def _ensure_initialized(self) -> None:
+        """Return with a running server, starting or restarting one where there is none.
+
+        Concurrent callers share one start and its outcome. May be cancelled: when the last waiting caller is cancelled,
+        the start is undone.
+
+        Raises:
+            ConnectorError: the connector was killed; what :meth:`create` raises otherwise.
+        """
+        if self._state in (State.KILLING, State.KILLED):
+            raise ConnectorError(
+                "This connector was shut down by kill_api(). Get a fresh one with: await ComfyConnector.create()"
+            )
+        if self._state is State.READY and self._server is not None and self._server.is_alive:
+            return
+        if self._start_task is None:
+            self._start_task = asyncio.create_task(self._start(), name="discomfort-start")
+            self._start_task.add_done_callback(self._start_done)
+        task = self._start_task
+        self._start_waiters += 1
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self._start_waiters == 1 and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+            raise
+        finally:
+            self._start_waiters -= 1
+
+    def _start_done(self, task: asyncio.Task[None]) -> None:
+        self._start_task = None
+        if not task.cancelled():
+            task.exception()  # seen: whoever waited got it; nobody may have waited
+
+    async def _start(self) -> None:
+        """Body of the start task: from nothing, or from a dead server, to a ready one; undone on every failure."""
+        reason = "first start"
+        if self._server is not None:
+            reason = (
+                f"the server ended with status {self._server.returncode}" if not self._server.is_alive else "restart"
+            )
+        if self._state is not State.INITIALIZING:
+            self._set_state(State.INITIALIZING, reason)
+        try:
+            await self._release_resources()
+            await asyncio.to_thread(sweep)
+            self._choice = await asyncio.to_thread(choose_server, self.config)
+            self._folder = RuntimeFolder()
+            self._folder.start_guard()
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self.config.REQUEST_TIMEOUT),
+                connector=aiohttp.TCPConnector(limit=0),
+            )
+            await self._start_api()
+        except BaseException as e:
+            self._error = e
+            await asyncio.shield(asyncio.ensure_future(self._release_resources(quickly=True)))
+            if self._state is State.INITIALIZING:  # else kill_api() came in between
+                self._set_state(State.ERROR, f"{type(e).__name__}: {e}".splitlines()[0])
+            raise
+        self._error = None
+        self._set_state(State.READY, self.server_description)
+
+    async def _start_api(self) -> None:
+        """Spawn the server and wait until it answers; runs inside the start task.
+
+        Passing causes are tried again (MAX_COMFY_START_ATTEMPTS, backoff): a port that another program took meanwhile.
+        A missing GPU is answered by ``--cpu`` (DEVICE "auto"). Every other early end is final, at once: repeating it
+        would only repeat it.
+        """
+        assert self._folder is not None
+        assert self._choice is not None
+        given = self._choice.extra_args
+        cpu = self.config.DEVICE == "cpu" or (self.config.DEVICE == "auto" and not has_gpu())
+        taken: set[int] = set()
+        delay = self.config.COMFY_START_ATTEMPTS_SLEEP
+        for attempt in range(1, self.config.MAX_COMFY_START_ATTEMPTS + 1):
+            port = self._find_available_port(taken)
+            self._server = ServerProcess(self._choice, self.config, self._folder, port, cpu)
+            self._server.spawn()
+            try:
+                await self._wait_until_ready(self._server)
+                return
+            except ServerStartError as e:
+                output = "\n".join(e.log_tail)
+                await asyncio.to_thread(self._server.stop_now)
+                if e.returncode is None:
+                    raise
+                if not cpu and self.config.DEVICE == "auto" and any(text in output for text in _NO_GPU_TEXTS):
+                    log.warning("The server found no usable GPU; it is started again with --cpu")
+                    cpu = True
+                    continue
+                lost_port = any(text in output for text in _PORT_TAKEN_TEXTS)
+                if not lost_port or _has_argument(given, "--port") or attempt == self.config.MAX_COMFY_START_ATTEMPTS:
+                    raise
+                log.warning("Port %d was taken by another program; attempt %d in %.1f s", port, attempt + 1, delay)
+                taken.add(port)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 30.0)
+
+    def _find_available_port(self, taken: set[int] | None = None) -> int:
+        """The port for the next start: INITIAL_PORT or the next free one; reserved among Discomfort's processes.
+
+        Raises:
+            ConnectorError: nothing free, or the port that API_COMMAND_LINE demands is taken.
+        """
+        assert self._folder is not None
+        assert self._choice is not None
+        host = self._host().strip("[]")
+        demanded = _argument_value(self._choice.extra_args, "--port")
+        if demanded is None:
+            return self._folder.reserve_port(host, self.config.INITIAL_PORT, taken or set())
+        if not demanded.isdigit() or not 0 < int(demanded) < 65536:
+            raise ConfigError(f"API_COMMAND_LINE demands --port {demanded}; a port is a number from 1 to 65535.")
+        if not port_is_free(host, int(demanded)):
+            raise ConnectorError(
+                f"Port {demanded} on {host} is taken by another program, and API_COMMAND_LINE demands it. End that program, "
+                "or leave --port out: Discomfort then takes the next free port from INITIAL_PORT on."
+            )
+        return int(demanded)
+
+    async def _wait_until_ready(self, server: ServerProcess) -> None:
+        """Wait until *our* server answers; another one on the same port is told apart by its command line.
+
+        Raises:
+            ServerStartError: it ended, or START_TIMEOUT passed.
+        """
+        deadline = time.monotonic() + self.config.START_TIMEOUT
+        while True:
+            stats = await self._ask_stats(timeout=5)
+            if stats and str(server.folder.path) in (stats.get("system") or {}).get("argv", []):
+                self._stats = stats
+                return
+            if not server.is_alive:
+                await asyncio.sleep(0.1)  # let the drain thread read the last lines
+                code = server.returncode
+                how = f"with exit status {code}" if code is not None and code >= 0 else f"by signal {-(code or 0)}"
+                problem = f"The ComfyUI server ended {how} before it was ready."
+                raise ServerStartError(problem, server.command, code, server.log_tail, server.log_path)
+            if time.monotonic() > deadline:
+                problem = f"The ComfyUI server did not answer within {self.config.START_TIMEOUT:g} s (START_TIMEOUT); it is stopped."
+                raise ServerStartError(problem, server.command, None, server.log_tail, server.log_path)
+            await asyncio.sleep(0.04)
+
+    async def _ask_stats(self, timeout: float) -> Json | None:
+        """GET /system_stats, None where nobody answers properly."""
+        assert self._session is not None
+        try:
+            limit = aiohttp.ClientTimeout(total=timeout)
+            async with self._session.get(f"{self.server_address}/system_stats", timeout=limit) as response:
+                answer = await response.json() if response.status == 200 else None
+                return answer if isinstance(answer, dict) else None
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+            return None
+
+    async def _is_api_running(self, timeout: float = 1.0) -> bool:
+        """Whether the server answers HTTP within *timeout* seconds."""
+        if self._session is None or self._session.closed or self._server is None:
+            return False
+        return await self._ask_stats(timeout) is not None
+
+    # ---- health ----
+
+    async def _broken_resources(self) -> list[str]:
+        """Names of what does not work: "process", "http", "websocket", "browser". Lazy parts that are not there are fine."""
+        broken = []
+        if self._server is None or not self._server.is_alive:
+            broken.append("process")
+        elif not await self._is_api_running(timeout=5):
+            broken.append("http")
+        if self._events is not None and not broken and not await self._events.connect(timeout=5):
+            broken.append("websocket")
+        if self._page is not None and not self._page.is_open:
+            broken.append("browser")
+        return broken
+
+    async def _validate_resources(self) -> bool:
+        """Whether process, HTTP, and, where they exist, websocket and browser work. Changes nothing."""
+        return not await self._broken_resources()
+
+    async def _refresh_resources(self) -> None:
+        """Repair what is broken and only that: restart a dead or mute server, drop a dead browser or socket."""
+        broken = await self._broken_resources()
+        if "browser" in broken:
+            await self._close_page()
+        if "websocket" in broken and self._events is not None:
+            await self._events.close()
+            self._events = None
+        if "http" in broken and self._state is State.READY:
+            self._set_state(State.ERROR, "the server does not answer HTTP")
+        await self._ensure_initialized()
+
+    async def _init_playwright(self) -> None:
+        """Start the browser, unless it runs (seed reference name); BrowserError lists what was tried."""
+        assert self._folder is not None
+        if self._page is None:
+            self._page = FrontendPage(self.config, self._folder)
+        await self._page.open()
+
+    async def _restart_browser(self) -> None:
+        """Close the browser, kill what is left of it (only ours), start a fresh one."""
+        await self._close_page()
+        await self._init_playwright()
+
+    async def _close_page(self) -> None:
+        if self._browser_idle is not None:
+            self._browser_idle.cancel()
+            self._browser_idle = None
+        page, self._page = self._page, None
+        if page is not None:
+            await page.close()
+
+    async def _ensure_fresh_websocket(self) -> bool:
+        """Connect the event stream, unless it is connected. False where it cannot be: history is polled then."""
+        if self._events is None:
+            self._events = EventStream(self.ws_address)
+        if self._events.is_connected:
+            return True
+        return await self._events.connect(timeout=10)
+
+    # ---- converting ----
+
+    async def get_prompt_from_workflow(self, workflow: Mapping[str, Any]) -> Json:
+        """Convert an editor workflow to a prompt with the server's own frontend.
+
+        An unchanged workflow on an unchanged server comes from the store: no browser is started.
+
+        Args:
+            workflow: editor JSON (0.4 or 1), not changed.
+
+        Returns:
+            ``{node_id: {"class_type", "inputs", "_meta"}}``, as "Export (API)" gives it; the caller may change it.
+
+        Raises:
+            ConversionError: not a workflow, or the frontend cannot convert it (after CONVERSION_ATTEMPTS fresh pages).
+            UnknownNodeError: node types that the server lacks, with the pack where the workflow names it.
+            ConversionTimeoutError: every attempt took longer than CONVERSION_TIMEOUT.
+            BrowserError: no browser.
+
+        Cancelling is safe; the page is discarded.
+        """
+        workflow = check_is_workflow(workflow)
+        await self._ensure_initialized()
+        async with self._conversion_lock:
+            build, definitions = await self._frontend_state()
+            used = {
+                t: _definition_digest(definitions[t]) for t in sorted(types_in_workflow(workflow)) if t in definitions
+            }
+            key = hashlib.sha256(canonical_json([1, build, used, workflow])).hexdigest()
+            stored = self._store.get(key)
+            if stored is not None:
+                return _copy_json(stored)
+            prompt = await self._convert_with_retries(workflow)
+            self._check_types(prompt, workflow, definitions)
+            if not is_volatile(workflow):
+                await asyncio.to_thread(self._store.put, key, prompt)
+            return _copy_json(prompt)
+
+    async def _convert_with_retries(self, workflow: Json) -> Json:
+        """Attempts with a fresher environment each time: warm page, clean page, new browser. Holds _conversion_lock."""
+        failure: ConnectorError | None = None
+        for attempt in range(self.config.CONVERSION_ATTEMPTS):
+            try:
+                return await self._attempt_workflow_to_prompt_conversion(workflow)
+            except (BrowserError, ServerDiedError):
+                raise
+            except ConversionError as e:
+                # The frontend may have said no because of what an earlier workflow left in the page.
+                if attempt > 0 and type(e) is type(failure) and str(e) == str(failure):
+                    raise
+                failure = e
+                log.warning("Conversion attempt %d failed: %s", attempt + 1, e)
+                if isinstance(e, ConversionTimeoutError) or attempt > 0:
+                    await self._close_page()
+                elif self._page is not None:
+                    await self._page.discard_page()
+            except asyncio.CancelledError:
+                if self._page is not None:
+                    await self._page.discard_page()
+                raise
+        assert failure is not None
+        raise failure
+
+    async def _attempt_workflow_to_prompt_conversion(self, workflow: Json) -> Json:
+        """One attempt on the warm page. Holds _conversion_lock.
+
+        Raises:
+            ConversionError, ConversionTimeoutError, BrowserError; ServerDiedError where the server went away.
+        """
+        if self._page is None:
+            assert self._folder is not None
+            self._page = FrontendPage(self.config, self._folder)
+        if self._browser_idle is not None:
+            self._browser_idle.cancel()
+        limit = self.config.CONVERSION_TIMEOUT
+        try:
+            return await asyncio.wait_for(self._page.convert(workflow, self.server_address), limit)
+        except ConnectorError:
+            raise
+        except asyncio.TimeoutError as e:
+            raise ConversionTimeoutError(
+                f"Converting the workflow took longer than {limit:g} s (CONVERSION_TIMEOUT), loading the frontend included."
+            ) from e
+        except Exception as e:  # Playwright's errors: a crashed page, a closed browser, a navigation that failed
+            if self._server is None or not self._server.is_alive:
+                raise self._died() from e
+            first = (str(e).strip().splitlines() or [type(e).__name__])[0]
+            raise ConversionError(f"The browser failed while it converted the workflow: {first}") from e
+        finally:
+            self._arm_browser_idle()
+
+    def _arm_browser_idle(self) -> None:
+        """Close the browser after BROWSER_IDLE_TIMEOUT without a conversion: it holds about 0.7 GB."""
+        if self.config.BROWSER_IDLE_TIMEOUT and self._page is not None:
+
+            async def close_if_idle() -> None:
+                async with self._conversion_lock:
+                    log.info("Browser closed after %g s without a conversion", self.config.BROWSER_IDLE_TIMEOUT)
+                    await self._close_page()
+
+            self._browser_idle = self._loop.call_later(
+                self.config.BROWSER_IDLE_TIMEOUT, lambda: self._in_background(close_if_idle())
+            )
+
+    async def _frontend_state(self) -> tuple[str, Json]:
+        """(identity of the frontend and its extensions, object_info), asked once for each server start."""
+        if self._frontend is None:
+            index, extensions, definitions = await asyncio.gather(
+                self._request("GET", "/", as_json=False),
+                self._request("GET", "/extensions"),
+                self._request("GET", "/object_info"),
+            )
+            # index.html names its bundles by content hash: it identifies the frontend's build.
+            self._frontend = (
+                hashlib.sha256(canonical_json([index, sorted(extensions)])).hexdigest(),
+                definitions,
+            )
+        return self._frontend
+
+    def _check_types(self, prompt: Json, workflow: Json, definitions: Json) -> None:
+        """Refuse prompts with nodes that the server lacks: the frontend emits them without class_type, silently."""
+        wrong = [i for i, node in prompt.items() if node.get("class_type") not in definitions]
+        if not wrong:
+            return
+        described, unknown = [], {}
+        for node_id in wrong:
+            node = find_workflow_node(workflow, node_id) or {}
+            node_type = prompt[node_id].get("class_type") or node.get("type") or "of unknown type"
+            unknown[node_id] = str(node_type)
+            title = node.get("title")
+            properties = node.get("properties") or {}
+            pack = properties.get("cnr_id") or properties.get("aux_id")
+            text = f"{node_type} #{node_id}" + (f" ({title!r})" if title and title != node_type else "")
+            described.append(text + (f" from the pack {pack!r}" if pack and pack != "comfy-core" else ""))
+        server = "The embedded server" if self._choice and self._choice.kind == "embedded" else "This ComfyUI"
+        raise UnknownNodeError(
+            f"{server} does not have {'these nodes' if len(wrong) > 1 else 'the node'} of the workflow: "
+            f"{', '.join(described)}. Install the pack (in ComfyUI: Manager, 'Install missing custom nodes') and start again"
+            + (", or set COMFYUI_PATH to a ComfyUI that has it." if "embedded" in server else "."),
+            unknown,
+        )
+
+    # ---- running ----
+
+    async def run_workflow(
+        self,
+        payload: Mapping[str, Any] | str,
+        use_workflow_json: bool = True,
+        *,
+        extra_data: Mapping[str, Any] | None = None,
+        on_event: Callable[[ServerEvent], None] | None = None,
+    ) -> Json:
+        """Run a workflow or a prompt to its end.
+
+        Args:
+            payload: workflow or prompt: a dict, a path of a JSON file, or JSON text.
+            use_workflow_json: True: *payload* is an editor workflow; False: a prompt (API format).
+            extra_data: additions to the request's ``extra_data`` (``extra_pnginfo`` reaches nodes and PNG metadata).
+            on_event: called on the event loop with every event of this prompt; must return at once.
+
+        Returns:
+            The server's history entry: ``{prompt_id: {"prompt", "outputs", "status", "meta"}}``.
+
+        Raises:
+            PromptRejectedError, NodeExecutionError, PromptInterruptedError, RunTimeoutError, ServerDiedError: see there;
+            for workflows also what :meth:`get_prompt_from_workflow` raises.
+
+        Cancelling interrupts exactly this prompt on the server (or takes it out of the queue).
+        """
+        content = read_payload(payload)
+        extra = dict(extra_data or {})
+        if use_workflow_json:
+            prompt = await self.get_prompt_from_workflow(content)
+            # As the editor does: pictures that the run saves carry their workflow.
+            extra["extra_pnginfo"] = {"workflow": content, **(extra.get("extra_pnginfo") or {})}
+        else:
+            prompt = content
+        return await self._execute_prompt_and_wait(prompt, extra, on_event)
+
+    async def _execute_prompt_and_wait(
+        self,
+        prompt: Json,
+        extra_data: Mapping[str, Any] | None = None,
+        on_event: Callable[[ServerEvent], None] | None = None,
+    ) -> Json:
+        """Queue a prompt and follow it. The history is the authority; the websocket only says when to look."""
+        await self._ensure_initialized()
+        await self._ensure_fresh_websocket()
+        assert self._events is not None
+        run = _PromptRun(str(uuid.uuid4()))
+
+        def listen(event: ServerEvent) -> None:
+            run.on_event(event)
+            if on_event is not None and event.prompt_id == run.prompt_id:
+                on_event(event)
+
+        unsubscribe = self._events.subscribe(listen)
+        try:
+            await self._queue_prompt(run.prompt_id, prompt, dict(extra_data or {}))
+            entry = await self._follow(run)
+        except (asyncio.CancelledError, RunTimeoutError):
+            await asyncio.shield(asyncio.ensure_future(self._abandon(run.prompt_id)))
+            raise
+        finally:
+            unsubscribe()
+        self._in_background(self._forget(run.prompt_id))
+        self._judge(run.prompt_id, entry, prompt)
+        return {run.prompt_id: entry}
+
+    async def _queue_prompt(self, prompt_id: str, prompt: Json, extra_data: Json) -> None:
+        """POST /prompt; a server that died since the last call is restarted once, nothing was queued then."""
+        body = {
+            "prompt": prompt,
+            "client_id": self._client_id,
+            "prompt_id": prompt_id,
+            "extra_data": extra_data,
+        }
+        for last in (False, True):
+            try:
+                async with self._http().post(f"{self.server_address}/prompt", json=body) as response:
+                    status, text = response.status, await response.text()
+                break
+            except aiohttp.ClientConnectorError as e:
+                if last or (self._server is not None and self._server.is_alive):
+                    raise self._died() from e
+                await self._refresh_resources()
+                await self._ensure_fresh_websocket()
+            except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as e:
+                raise self._died() from e
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise PromptRejectedError(
+                f"The server answered POST /prompt with status {status}: {text[:300]!r}", text, {}
+            )
+        if status != 200:
+            raise PromptRejectedError(
+                explain_rejection(answer, prompt), answer.get("error"), answer.get("node_errors") or {}
+            )
+        if answer.get("node_errors"):
+            # Status 200: the server runs the outputs that are valid and drops the others. Half a result is none.
+            await self._abandon(prompt_id)
+            raise PromptRejectedError(explain_rejection(answer, prompt), None, answer["node_errors"])
+
+    async def _follow(self, run: _PromptRun) -> Json:
+        """Wait for the end of a queued prompt and return its history entry.
+
+        Every second without news the history is asked as well (ten times a second without a websocket), and the process
+        is looked at: a lost message, a lost socket or a killed server all end in an answer.
+        """
+        started = time.monotonic()
+        silent_since: float | None = None  # HTTP has not answered since then
+        missing = 0  # looks at the history that found neither an entry nor the prompt in the queue
+        assert self._events is not None
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(run.wake.wait(), 1.0 if self._events.is_connected else 0.1)
+            run.wake.clear()
+            if self._state in (State.KILLING, State.KILLED):
+                raise ServerDiedError("The connector was shut down by kill_api() while this prompt ran.")
+            try:
+                entry = await self._history_entry(run.prompt_id)
+                if entry is not None:
+                    return entry
+                missing = 0 if await self._is_queued(run.prompt_id) else missing + 1
+                silent_since = None
+            except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as e:
+                silent_since = silent_since or time.monotonic()
+                if self._server is None or not self._server.is_alive:
+                    raise self._died() from e
+            now = time.monotonic()
+            if self._server is None or not self._server.is_alive:
+                raise self._died()
+            if missing >= 20:
+                raise ServerDiedError(
+                    f"The server no longer knows the prompt {run.prompt_id}: its queue or history was cleared."
+                )
+            if silent_since is not None and now - silent_since > 2 * self.config.REQUEST_TIMEOUT:
+                self._set_state(State.ERROR, "the server does not answer HTTP")
+                raise ServerDiedError(
+                    f"The server has not answered for {now - silent_since:.0f} s; the next call restarts it.",
+                    self._server.log_tail,
+                )
+            if self.config.RUN_TIMEOUT and now - started > self.config.RUN_TIMEOUT:
+                raise RunTimeoutError(f"The prompt took longer than RUN_TIMEOUT ({self.config.RUN_TIMEOUT:g} s).")
+            if self.config.STALL_TIMEOUT and now - run.last_event > self.config.STALL_TIMEOUT:
+                raise RunTimeoutError(f"No event of the prompt for STALL_TIMEOUT ({self.config.STALL_TIMEOUT:g} s).")
+
+    async def _history_entry(self, prompt_id: str) -> Json | None:
+        async with self._http().get(f"{self.server_address}/history/{prompt_id}") as response:
+            if response.status != 200:
+                raise ValueError(f"status {response.status}")
+            entry = (await response.json()).get(prompt_id)
+            return entry if isinstance(entry, dict) else None
+
+    async def _is_queued(self, prompt_id: str) -> bool:
+        queue = await self._request("GET", "/queue")
+        return any(item[1] == prompt_id for part in ("queue_running", "queue_pending") for item in queue.get(part, []))
+
+    def _judge(self, prompt_id: str, entry: Json, prompt: Json) -> None:
+        """Raise what the history entry says went wrong; the status text of an interruption is "error" too."""
+        status = entry.get("status") or {}
+        if status.get("status_str") == "success" or (not status and entry.get("outputs")):
+            self._relieve_memory()
+            return
+        for kind, data in reversed(status.get("messages") or []):
+            if kind == "execution_interrupted":
+                raise PromptInterruptedError(
+                    f"The run was interrupted on the server, at node {data.get('node_type')} #{data.get('node_id')}."
+                )
+            if kind == "execution_error":
+                title = ((prompt.get(str(data.get("node_id"))) or {}).get("_meta") or {}).get("title")
+                raise NodeExecutionError(prompt_id, data, title)
+        raise ConnectorError(f"The server reports that prompt {prompt_id} failed, without a reason: {status}")
+
+    async def _abandon(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue, or interrupt it where it runs; never another one. Errors are of no interest."""
+        with contextlib.suppress(ConnectorError):
+            await self._request("POST", "/queue", {"delete": [prompt_id]}, as_json=False)
+            await self.interrupt(prompt_id)
+
+    async def _forget(self, prompt_id: str) -> None:
+        """Delete the history entry that was read: the server keeps 10,000 otherwise, each with its whole prompt."""
+        with contextlib.suppress(ConnectorError):
+            await self._request("POST", "/history", {"delete": [prompt_id]}, as_json=False)
+
+    def _relieve_memory(self) -> None:
+        """Ask the server to empty its cache when it holds more than MAX_SERVER_MEMORY_PERCENT of the machine."""
+        if self._server is None:
+            return
+        used, limit = (
+            self._server.memory(),
+            psutil.virtual_memory().total * self.config.MAX_SERVER_MEMORY_PERCENT / 100,
+        )
+        if used > limit:
+            log.warning(
+                "The server holds %.1f GB, more than %g %% of this machine: its cache is emptied",
+                used / 1e9, self.config.MAX_SERVER_MEMORY_PERCENT,
+            )  # fmt: skip
+            self._in_background(self.free(unload_models=False, free_memory=True))
+
+    # ---- talking to the server ----
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            raise ConnectorError("The connector has no server: it was shut down or its start failed.")
+        return self._session
+
+    async def _request(self, method: str, path: str, body: Any = None, as_json: bool = True) -> Any:
+        """One request to the server.
+
+        Raises:
+            ConnectorError: the server refused it; ServerDiedError: it cannot be reached.
+        """
+        try:
+            async with self._http().request(method, self.server_address + path, json=body) as response:
+                if response.status >= 400:
+                    text = (await response.text())[:300]
+                    raise ConnectorError(f"The server answered {method} {path} with status {response.status}: {text!r}")
+                return await response.json() if as_json else await response.text()
+        except (aiohttp.ClientConnectionError, OSError, asyncio.TimeoutError) as e:
+            raise self._died(f"{method} {path}") from e
+        except (aiohttp.ClientError, ValueError) as e:
+            raise ConnectorError(f"The server's answer to {method} {path} cannot be read: {e}") from e
+
+    def _died(self, doing: str = "") -> ServerDiedError:
+        """The error for a server that went away; the next call starts a fresh one."""
+        tail = list(self._server.log_tail) if self._server else []
+        code = self._server.returncode if self._server else None
+        if code is None:
+            problem = f"The ComfyUI server at {self.server_address} cannot be reached{f' ({doing})' if doing else ''}."
+        else:
+            how = f"with exit status {code}" if code >= 0 else f"by signal {-code} ({signal.Signals(-code).name})"
+            problem = f"The ComfyUI server ended {how}. The next call starts a fresh one."
+        return ServerDiedError(problem, tail)
+
+    async def interrupt(self, prompt_id: str | None = None) -> None:
+        """Interrupt *prompt_id* if it is the one that runs; None interrupts whatever runs. Harmless when idle."""
+        await self._request("POST", "/interrupt", {"prompt_id": prompt_id} if prompt_id else {}, as_json=False)
+
+    async def free(self, unload_models: bool = True, free_memory: bool = True) -> None:
+        """Ask the server to unload models and (*free_memory*) to empty its node cache, as soon as it is idle."""
+        await self._request(
+            "POST", "/free", {"unload_models": unload_models, "free_memory": free_memory}, as_json=False
+        )
+
+    async def object_info(self) -> Json:
+        """Node definitions of the running server: GET /object_info."""
+        await self._ensure_initialized()
+        return dict(await self._request("GET", "/object_info"))
+
+    async def system_stats(self) -> Json:
+        """GET /system_stats: versions, memory, devices."""
+        await self._ensure_initialized()
+        return dict(await self._request("GET", "/system_stats"))
+
+    async def events(self) -> AsyncIterator[ServerEvent]:
+        """All events of the server from now on, until the connector is shut down or the caller stops iterating."""
+        await self._ensure_initialized()
+        await self._ensure_fresh_websocket()
+        assert self._events is not None
+        queue: asyncio.Queue[ServerEvent] = asyncio.Queue()
+        unsubscribe = self._events.subscribe(queue.put_nowait)
+        try:
+            while True:
+                event = await queue.get()
+                if event.type == "closed":
+                    return
+                yield event
+        finally:
+            unsubscribe()
+
+    async def _test_server(self) -> bool:
+        """Run the test workflow (TEST_PAYLOAD_FILE) through conversion and execution; False, with a log line, on failure."""
+        try:
+            history = await self.run_workflow(str(self.config.base_folder / self.config.TEST_PAYLOAD_FILE))
+        except ConnectorError as e:
+            log.error("The test workflow failed: %s", e)
+            return False
+        return any(entry.get("outputs") for entry in history.values())
+
+    # ---- files ----
+
+    def upload_data(
+        self,
+        source_path: str | os.PathLike[str],
+        folder_type: str = "input",
+        subfolder: str | None = None,
+        overwrite: bool = False,
+        is_ephemeral: bool = False,
+    ) -> str:
+        """Put a file into the server's folders (a copy on the same machine; no HTTP, any size).
+
+        Args:
+            folder_type: "input", "output", "temp" or "models".
+            subfolder: folder within it; required for "models" ("checkpoints", "loras", ...).
+            overwrite: replace an existing file of that name. Without it a file with the same content is kept as it is, and
+                one with another content is an error.
+            is_ephemeral: delete the file when the server is killed (never one that was there before).
+
+        Returns:
+            Full path of the file in the server's folder.
+
+        Raises:
+            FileNotFoundError: no such source. FileExistsError: see *overwrite*. ValueError: a folder that is not allowed.
+            ConnectorError: no server runs. Blocks while it copies.
+        """
+        source = Path(source_path)
+        if not source.is_file():
+            raise FileNotFoundError(f"There is no file {source} to upload (current directory: {Path.cwd()}).")
+        target = self._upload_folder(folder_type, subfolder) / source.name
+        existed = target.exists()
+        if existed and not overwrite:
+            if _same_content(source, target):
+                return str(target)
+            raise FileExistsError(f"{target} exists with another content. Pass overwrite=True, or rename {source}.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Never a half-written file under its name: the server lists folders at any moment.
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".upload-", delete=False) as f:
+            try:
+                with open(source, "rb") as s:
+                    shutil.copyfileobj(s, f, 1 << 20)
+                f.flush()
+                os.chmod(f.name, 0o644)
+                os.replace(f.name, target)
+            except BaseException:
+                os.unlink(f.name)
+                raise
+        if is_ephemeral and not existed:
+            self._ephemeral_files.append(target)
+        return str(target)
+
+    def _upload_folder(self, folder_type: str, subfolder: str | None) -> Path:
+        if self._server is None or self._choice is None or self._folder is None:
+            raise ConnectorError("upload_data() needs a running server: await ComfyConnector.create() first.")
+        if folder_type not in ("input", "output", "temp", "models"):
+            raise ValueError(f"folder_type is {folder_type!r}; it must be 'input', 'output', 'temp' or 'models'.")
+        if folder_type == "models" and not subfolder:
+            raise ValueError("folder_type 'models' needs a subfolder such as 'checkpoints', 'loras' or 'vae'.")
+        given = _argument_value(self._choice.extra_args, f"--{folder_type}-directory")
+        if folder_type == "temp":
+            root = self._folder.temp_directory
+        elif given:
+            root = self._choice.working_directory / given
+        else:
+            root = self._choice.data_folder / folder_type
+        target = (root / subfolder).resolve() if subfolder else root.resolve()
+        if target != root.resolve() and root.resolve() not in target.parents:
+            raise ValueError(f"subfolder is {subfolder!r}: it must stay inside {root}.")
+        return target
+
+    def _delete_data(self) -> None:
+        """Delete the ephemeral uploads; one that is gone is fine, one that cannot be deleted is reported."""
+        files, self._ephemeral_files = self._ephemeral_files, []
+        for file in files:
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as e:
+                log.warning("The ephemeral upload %s could not be deleted: %s", file, e)
+
+    # ---- ending ----
+
+    async def kill_api(self) -> None:
+        """Stop the server and release everything: socket, browser, process, folder, ephemeral uploads.
+
+        Idempotent, safe in any state and from several tasks at once: all of them return when it is done. The instance
+        cannot be used afterwards; :meth:`create` gives a fresh one. Takes at most about two STOP_TIMEOUTs. If it is
+        cancelled the server is killed at once instead of being asked.
+        """
+        async with self._kill_lock:
+            if self._state is State.KILLED:
+                return
+            if self._state is not State.KILLING:
+                self._set_state(State.KILLING, "kill_api()")
+            try:
+                if self._start_task is not None:
+                    self._start_task.cancel()
+                    await asyncio.wait([self._start_task])
+                for task in list(self._background):
+                    task.cancel()
+                await self._release_resources()
+                self._set_state(State.KILLED, "kill_api() is done")
+            finally:
+                self._sync_cleanup()
+
+    async def _release_resources(self, quickly: bool = False) -> None:
+        """Close what is open, in the order in which it depends on each other; fields are cleared before any await.
+
+        Runs inside the start task or under ``_kill_lock``. *quickly* kills the server instead of asking it.
+        """
+        events, self._events = self._events, None
+        session, self._session = self._session, None
+        server, self._server = self._server, None
+        folder, self._folder = self._folder, None
+        self._frontend = None
+        try:
+            if events is not None:
+                events._publish(ServerEvent("closed", {}))
+                await events.close()
+            await self._close_page()
+            if session is not None:
+                await session.close()
+            if server is not None and not quickly:
+                rung = await server.stop()
+                log.info("Server process %s %s", server.pid, rung)
+        finally:
+            if server is not None:
+                server.stop_now()
+            if folder is not None:
+                folder.close()
+            if self._state is State.KILLING:
+                self._delete_data()
+
+    def _sync_cleanup(self) -> None:
+        """Kill and remove everything without the event loop: at interpreter exit, or when the loop has gone.
+
+        Registered with atexit; does nothing in a forked child, nor after :meth:`kill_api`.
+        """
+        if self._owner_pid != os.getpid():
+            return
+        atexit.unregister(self._sync_cleanup)
+        server, self._server = self._server, None
+        folder, self._folder = self._folder, None
+        page, self._page = self._page, None
+        if server is not None:
+            server.stop_now()
+        if page is not None:
+            page.kill_now()
+        if folder is not None:
+            folder.close()
+        self._delete_data()
+        self._state = State.KILLED  # not by _set_state: the interpreter may be going down, with logging closed
+
+    def _in_background(self, coroutine: Any) -> None:
+        """Run a coroutine whose result nobody waits for; its error is logged, and kill_api() ends it."""
+
+        async def guarded() -> None:
+            try:
+                await coroutine
+            except ConnectorError as e:
+                log.debug("In the background: %s", e)
+
+        task = self._loop.create_task(guarded())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Pure helpers
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _copy_json(value: Json) -> Json:
+    """A deep copy of JSON data (faster than copy.deepcopy, and proof that it is JSON)."""
+    copied: Json = json.loads(json.dumps(value))
+    return copied
+
+
+def _same_content(a: Path, b: Path) -> bool:
+    if a.stat().st_size != b.stat().st_size:
+        return False
+    with open(a, "rb") as x, open(b, "rb") as y:
+        while True:
+            left, right = x.read(1 << 20), y.read(1 << 20)
+            if left != right:
+                return False
+            if not left:
+                return True
+
+
+def _definition_digest(definition: Any) -> str:
+    """Hash of what a node definition means for a conversion: of a list of choices (file names!) only the first counts."""
+
+    def reduce(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: reduce(v) for k, v in value.items() if k not in ("tooltip", "description")}
+        if isinstance(value, list):
+            if value and isinstance(value[0], list):  # an input: [[choices], {options}]
+                return [value[0][:1], *map(reduce, value[1:])]
+            return [reduce(v) for v in value]
+        return value
+
+    return hashlib.sha256(canonical_json(reduce(definition))).hexdigest()
+
+
+def is_prompt(value: Any) -> bool:
+    """Whether *value* is a prompt (API format): ``{node_id: {"class_type", "inputs"}}``."""
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and "nodes" not in value
+        and all(isinstance(node, Mapping) and "class_type" in node for node in value.values())
+    )
+
+
+def check_is_workflow(workflow: Any) -> Json:
+    """Refuse what the frontend would mistake (a prompt gives {} there, null the default graph); returns the dict.
+
+    Raises:
+        ConversionError: a sentence that says what was given instead of an editor workflow.
+    """
+    if is_prompt(workflow):
+        raise ConversionError(
+            "This is a prompt (API format: node ids with class_type), not an editor workflow. Run it with "
+            "use_workflow_json=False, or save the workflow in ComfyUI with 'Save' or 'Export' instead of 'Export (API)'."
+        )
+    if not isinstance(workflow, Mapping) or not isinstance(workflow.get("nodes"), list):
+        what = f"a JSON object without a list 'nodes' (its keys: {', '.join(map(str, list(workflow)[:8])) or 'none'})"
+        raise ConversionError(
+            f"Not an editor workflow: {what if isinstance(workflow, Mapping) else type(workflow).__name__}."
+        )
+    counts = collections.Counter(node.get("id") for node in workflow["nodes"] if isinstance(node, Mapping))
+    twice = [node_id for node_id, count in counts.items() if count > 1]
+    if twice:
+        raise ConversionError(
+            f"The workflow has several nodes with the id {twice[0]}; the frontend would lose all but one."
+        )
+    return dict(workflow)
+
+
+def read_payload(payload: Mapping[str, Any] | str) -> Json:
+    """A payload as a dict: a mapping, the path of a JSON file, or JSON text.
+
+    Raises:
+        ConversionError: the file is missing, or it is no JSON object; naming path, line and column.
+    """
+    if isinstance(payload, Mapping):
+        return dict(payload)
+    text, where = str(payload), "The JSON text"
+    if not text.lstrip().startswith("{"):
+        path, where = Path(text), f"The file {text}"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConversionError(
+                f"The workflow file {path} does not exist (current directory: {Path.cwd()})."
+            ) from None
+        except (OSError, UnicodeDecodeError) as e:
+            raise ConversionError(f"The workflow file {path} cannot be read: {e}.") from e
+    try:
+        value = json.loads(text)
+    except ValueError as e:
+        raise ConversionError(f"{where} is not valid JSON: {e}.") from e
+    if not isinstance(value, dict):
+        raise ConversionError(f"{where} holds a JSON {type(value).__name__}, not an object.")
+    return value
+
+
+def find_workflow_node(workflow: Mapping[str, Any], node_id: str) -> Json | None:
+    """The workflow's node that a prompt's node id stands for; ``57:35`` is node 35 in the subgraph that node 57 is."""
+    definitions = {d.get("id"): d for d in (workflow.get("definitions") or {}).get("subgraphs") or []}
+    nodes, found = workflow.get("nodes") or [], None
+    for part in str(node_id).split(":"):
+        found = next((n for n in nodes if str(n.get("id")) == part), None)
+        if found is None:
+            return None
+        nodes = (definitions.get(found.get("type")) or {}).get("nodes") or []
+    return found
+
+
+def explain_rejection(answer: Mapping[str, Any], prompt: Mapping[str, Any]) -> str:
+    """The server's 400 (or its partial 200) as a paragraph: every node, input and value that it complains of."""
+    error = answer.get("error") or {}
+    lines = []
+    for node_id, problem in (answer.get("node_errors") or {}).items():
+        title = ((prompt.get(node_id) or {}).get("_meta") or {}).get("title")
+        class_type = problem.get("class_type", "?")
+        name = f"{class_type} #{node_id}" + (f" ({title!r})" if title and title != class_type else "")
+        lines.extend(f"{name}: {e.get('message')} ({e.get('details')})" for e in problem.get("errors", []))
+    if lines:
+        return "The server refuses the prompt. " + "; ".join(lines) + "."
+    if isinstance(error, Mapping):
+        message, details = (
+            str(error.get("message", "no reason given")).rstrip("."),
+            str(error.get("details", "")),
+        )
+        hint = ""
+        if error.get("type") == "prompt_no_outputs":
+            hint = " It needs at least one node that delivers something, such as SaveImage, PreviewImage or an OUTPUT port."
+        return f"The server refuses the prompt: {message}{f' ({details})' if details else ''}.{hint}"
+    return f"The server refuses the prompt: {error}."
