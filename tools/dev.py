@@ -144,17 +144,15 @@ def set_up(environment: Environment) -> None:
 
 def _checks(environment: Environment, arguments: Sequence[str]) -> list[Check]:
     ruff = environment.script("ruff")
-    mypy = [environment.python, "-m", "mypy", "--config-file", ROOT / "pyproject.toml"]
+    mypy: list[str | Path] = [environment.python, "-m", "mypy", "--config-file", ROOT / "pyproject.toml"]
     mypy += ["--cache-dir", ROOT / ".mypy_cache"]
+    # As modules, not as files: from a file, mypy climbs to the clone's __init__.py and trips over its folder's name.
+    tools = [word for path in sorted((ROOT / "tools").glob("*.py")) for word in ("-m", path.stem)]
     return [
         Check("ruff check", [ruff, "check", "."], ROOT),
         Check("ruff format --check", [ruff, "format", "--check", "."], ROOT),
         Check("mypy (package)", [*mypy, "-p", "discomfort"], _typing_folder()),
-        Check(
-            "mypy (tools)",
-            [*mypy, *sorted(path.name for path in (ROOT / "tools").glob("*.py"))],
-            ROOT / "tools",
-        ),
+        Check("mypy (tools)", [*mypy, *tools], ROOT / "tools"),
         # Not `python -m pytest`: that puts the current folder first in sys.path, and there `import
         # discomfort` would find the module discomfort.py instead of the package it belongs to.
         Check("pytest", [environment.script("pytest"), *arguments], ROOT),

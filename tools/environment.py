@@ -213,7 +213,7 @@ class Environment:
 
     def _install(self, lock: int) -> None:
         """PyTorch first, alone: it is most of the download, and only it may come from PyTorch's own index."""
-        pip = [self.python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+        pip: list[str | Path] = [self.python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         pip += ["--progress-bar", "off", "-c", "constraints-dev.txt"]
         for title, words in (
             ("PyTorch", [*self._torch_index(), "torch"]),
