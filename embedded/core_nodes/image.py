@@ -643,12 +643,15 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "GetImageSize": GetImageSize,
 }
 
-# Nodes without an entry have none in ComfyUI either; the editor shows their class name.
+# A node without an entry has none in ComfyUI either; the editor shows its class name.
 NODE_DISPLAY_NAME_MAPPINGS = {
     "RebatchImages": "Rebatch Images",
     "ImageScale": "Upscale Image",
     "ImageScaleBy": "Upscale Image By",
     "ImageInvert": "Invert Image",
     "ImageBatch": "Batch Images",
+    "ImageCrop": "Image Crop",
+    "ImageStitch": "Image Stitch",
+    "GetImageSize": "Get Image Size",
     "ImagePadForOutpaint": "Pad Image for Outpainting",
 }

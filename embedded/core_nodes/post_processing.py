@@ -243,7 +243,8 @@ def _bayer_matrix(level: int) -> np.ndarray[Any, Any]:
     cells = 4**level
     quarter = cells * _bayer_matrix(level - 1)
     halves = ((quarter - 1.5, quarter + 0.5), (quarter + 1.5, quarter - 0.5))
-    return np.vstack([np.hstack(half) for half in halves]) / cells
+    matrix: np.ndarray[Any, Any] = np.vstack([np.hstack(half) for half in halves]) / cells
+    return matrix
 
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
