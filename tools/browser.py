@@ -20,29 +20,20 @@ from typing import Any
 from children import StepFailed, say
 from environment import Environment, clean_environ, is_root
 
-# Names on PATH, the most likely to be a plain, complete browser first.
-COMMANDS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-    "microsoft-edge",
-    "microsoft-edge-stable",
-    "msedge",
-)
+# Names on PATH, in the connector's order (comfy_serverless.py).
+COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge", "chrome")
 
 # Where browsers are on macOS, below /Applications or ~/Applications.
 MAC_APPS = (
-    "Chromium.app/Contents/MacOS/Chromium",
     "Google Chrome.app/Contents/MacOS/Google Chrome",
+    "Chromium.app/Contents/MacOS/Chromium",
     "Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
 )
 
 # Where browsers are on Windows, below the program folders.
 WINDOWS_PROGRAMS = (
-    "Chromium/Application/chrome.exe",
     "Google/Chrome/Application/chrome.exe",
+    "Chromium/Application/chrome.exe",
     "Microsoft/Edge/Application/msedge.exe",
 )
 

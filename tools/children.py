@@ -283,7 +283,7 @@ class Supervisor:
 def _read_lines(child: subprocess.Popen[bytes], log: Path, lines: queue.SimpleQueue[str]) -> None:
     """Thread: copies the child's output to the log and hands out its lines (a carriage return ends one)."""
     assert child.stdout is not None
-    with log.open("ab") as file:
+    with child.stdout, log.open("ab") as file:
         rest = b""
         while chunk := os.read(child.stdout.fileno(), 65536):
             file.write(chunk)

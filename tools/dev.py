@@ -69,6 +69,9 @@ def main(arguments: Sequence[str]) -> int:
     except StepFailed as failure:
         say(f"\n./dev {name}: {failure}")
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written to
+        say(f"\n./dev {name}: {error}")
+        return 1
     except Stopped as stop:
         say(f"./dev {name}: stopped.")
         return 128 + stop.signum

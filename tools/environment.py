@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import importlib.util
 import json
 import os
@@ -230,8 +231,7 @@ class Environment:
             )
 
     def _torch_index(self) -> list[str]:
-        """The option that makes pip see PyTorch's builds without CUDA, where those are wanted and can be
-        reached.
+        """The option that shows pip PyTorch's builds without CUDA, where those are wanted and in reach.
 
         pip prefers such a build (2.13.0+cpu counts as newer than 2.13.0), wherever it finds it. Where the
         index cannot be reached, pip takes what the user's own configuration offers.
@@ -242,7 +242,8 @@ class Environment:
         try:
             # A fixed https address, nothing the user or a file could have changed.
             urllib.request.urlopen(f"{CPU_INDEX}/torch/", timeout=CPU_INDEX_TIMEOUT).close()  # noqa: S310
-        except OSError:
+        except (OSError, http.client.HTTPException):
+            say("PyTorch's index of builds without CUDA cannot be reached: pip takes the build it finds itself.")
             return []
         return ["--extra-index-url", CPU_INDEX]
 
