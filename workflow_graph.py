@@ -1132,7 +1132,7 @@ def stitch_workflows(
     parts = [_Part.read(source, number) for number, source in enumerate(workflows, start=1)]
     editor = _Editor()
     for part in parts:
-        part.node_ids = editor.add_workflow(part.content)
+        part.added = editor.add_workflow(part.content)
     joins, overwritten = _plan_joins(parts)
     for join in joins:
         editor.connect(join.origin_id, join.target_id, join.type)
@@ -1147,11 +1147,12 @@ def stitch_workflows(
 
 def _stitch_result(stitched: Workflow) -> dict[str, Any]:
     found = discover_port_nodes(stitched)
-    order = {flat_id: i for i, flat_id in enumerate(found["execution_order"])}
+    order: dict[str, int] = {}
+    for position, flat_id in enumerate(found["execution_order"]):
+        order.setdefault(flat_id.split(":")[0], position)
     for node in stitched["nodes"]:
         # The frontend recomputes this; other readers of the file expect it.
-        inner = [i for flat_id, i in order.items() if flat_id.split(":")[0] == str(node["id"])]
-        node["order"] = min(inner, default=0)
+        node["order"] = order.get(str(node["id"]), 0)
     return {
         "stitched_workflow": stitched,
         "inputs": found["inputs"],
@@ -1164,6 +1165,15 @@ def _flat_id_key(flat_id: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.lstrip("-").isdigit() else (1, 0, part) for part in flat_id.split(":")]
 
 
+class _Added(NamedTuple):
+    """What the ids of a workflow became when it was added to another."""
+
+    # Root node id -> its new id.
+    node_ids: dict[str, int]
+    # Subgraph id (the old one) -> {inner node id: its new id}, for those that changed.
+    inner_ids: dict[str, dict[str, int]]
+
+
 @dataclass
 class _Part:
     """One of the workflows to stitch."""
@@ -1173,8 +1183,8 @@ class _Part:
     content: Workflow
     ports: list[PortInfo]
     graph: _FlatGraph
-    # Old root node id -> new one; filled when the part is added to the result.
-    node_ids: dict[str, int] = field(default_factory=dict)
+    # What its ids became when it was added to the result.
+    added: _Added = field(default_factory=lambda: _Added({}, {}))
 
     @classmethod
     def read(cls, source: WorkflowSource, number: int) -> _Part:
@@ -1191,9 +1201,15 @@ class _Part:
         return cls(name, content, ports, graph)
 
     def new_id(self, flat_id: str) -> str:
-        """A flat id of this part in the stitched workflow (ids inside subgraphs stay)."""
-        first, *rest = flat_id.split(":")
-        return ":".join((str(self.node_ids[first]), *rest))
+        """A flat id of this part in the stitched workflow."""
+        ids, level = [], self.graph.root.level
+        renamed: Mapping[str, Any] = self.added.node_ids
+        for node_id in flat_id.split(":"):
+            ids.append(str(renamed.get(node_id, node_id)))
+            kind = _node_type(level.nodes[node_id])
+            if kind in self.graph.definitions:
+                level, renamed = self.graph.level(kind), self.added.inner_ids.get(kind, {})
+        return ":".join(ids)
 
     def words(self, port: PortInfo) -> str:
         return f"{self.graph.describe(port.node_id)} of {self.label}"
@@ -1251,20 +1267,27 @@ class _Editor:
         self.groups: list[dict[str, Any]] = []
         self.extra: dict[str, Any] = {}
         self.definitions: dict[str, dict[str, Any]] = {}
+        # Subgraph id -> the definition as it came, and what its inner ids became.
+        self._sources: dict[str, tuple[dict[str, Any], dict[str, int]]] = {}
+        # Flat id of a subgraph node whose definition was copied for it alone -> what the inner ids became.
+        self._copied: dict[str, dict[str, int]] = {}
         self.reroutes: list[dict[str, Any]] = []
         self.link_parents: dict[int, int] = {}
         self.models: list[Any] = []
         self._last_node = self._last_link = self._last_group = self._last_reroute = 0
+        # All node ids in use, at the root and inside definitions. They are kept apart because newer frontends renumber
+        # an inner node whose id is used elsewhere, and flat ids would then not be those found here.
+        self._used_ids: set[str] = set()
         # Right edge and top edge of what is on the canvas; None while it is empty.
         self._right: float | None = None
         self._top = 0.0
 
     # Adding a workflow
 
-    def add_workflow(self, source: Workflow) -> dict[str, int]:
-        """Adds a copy of a whole workflow, right of what is there. Returns {its root node ids: the new ones}."""
+    def add_workflow(self, source: Workflow) -> _Added:
+        """Adds a copy of a whole workflow, right of what is there."""
         content = copy.deepcopy(source)
-        self._add_definitions(content)
+        inner_ids = self._add_definitions(content)
         self._add_group_nodes(content)
         level = _Level.of(content)
         node_ids = {node_id: self._next_node_id() for node_id in level.nodes}
@@ -1280,16 +1303,11 @@ class _Editor:
         self.reroutes += reroutes
         self.models += [m for m in content.get("models") or [] if m not in self.models]
         self._add_extra(content)
-        return node_ids
+        return _Added(node_ids, inner_ids)
 
     def _next_node_id(self) -> int:
-        # Above the ids inside subgraphs too: newer frontends renumber inner nodes whose id the root also uses.
-        inner = [n.get("id") for d in self.definitions.values() for n in d.get("nodes") or [] if isinstance(n, dict)]
-        self._last_node = (
-            max([self._last_node, *(i for i in inner if isinstance(i, int))]) + 1
-            if not self.nodes
-            else self._last_node + 1
-        )
+        self._last_node += 1
+        self._used_ids.add(str(self._last_node))
         return self._last_node
 
     def _renumbered_links(self, level: _Level, node_ids: Mapping[str, int]) -> tuple[list[list[Any]], dict[str, int]]:
@@ -1371,28 +1389,49 @@ class _Editor:
             if key not in skipped:
                 self.extra.setdefault(key, value)
 
-    def _add_definitions(self, content: Workflow) -> None:
-        """Merges subgraph definitions; one whose id other content has gets a new id, and so do all that use it."""
+    def _add_definitions(self, content: Workflow) -> dict[str, dict[str, int]]:
+        """Merges subgraph definitions; one whose id other content has gets a new id, and so do all that use it.
+
+        Returns {subgraph id as it was: {inner node id: its new id}}.
+        """
         found = {str(d.get("id")): d for d in _definitions(content)}
-        clashing = {i for i, d in found.items() if i in self.definitions and self.definitions[i] != d}
+        clashing = {i for i, d in found.items() if i in self._sources and self._sources[i][0] != d}
         grown = True
         while grown:
-            users = {i for i, d in found.items() if any(_node_type(n) in clashing for n in d.get("nodes") or [])}
+            users = {i for i, d in found.items() if any(_node_type(n) in clashing for n in _Level.of(d).node_list)}
             grown = not users <= clashing
             clashing |= users
-        new_ids = {i: self._fresh_definition_id(found[i]) for i in clashing}
-        for holder in (content, *found.values()):
-            for node in holder.get("nodes") or []:
-                if isinstance(node, dict) and _node_type(node) in new_ids:
-                    node["type"] = new_ids[_node_type(node)]
+        inner_ids = {}
+        new_kinds = {}
         for identity, definition in found.items():
-            definition["id"] = new_ids.get(identity, definition.get("id"))
-            self.definitions.setdefault(str(definition["id"]), definition)
+            new_kinds[identity] = _derived_id(definition) if identity in clashing else identity
+            inner_ids[identity] = self._add_definition(new_kinds[identity], definition)
+        hosts = [n for d in (content, *found.values()) for n in _Level.of(d).node_list if _node_type(n) in found]
+        for host in hosts:
+            _renumber_proxies(host, inner_ids[_node_type(host)])
+            host["type"] = new_kinds[_node_type(host)]
+        return inner_ids
 
-    def _fresh_definition_id(self, definition: Mapping[str, Any]) -> str:
-        # Derived from the content, so that stitching is reproducible and a third equal copy finds the second.
-        text = json.dumps(definition, sort_keys=True, default=str)
-        return str(uuid.uuid5(_ID_NAMESPACE, f"{len(self.nodes)} {text}"))
+    def _add_definition(self, identity: str, definition: dict[str, Any]) -> dict[str, int]:
+        """Adds a definition under an id, unless it is there; returns what its inner ids became."""
+        if identity not in self._sources:
+            source = copy.deepcopy(definition)
+            inner_ids = self._renumber_inside(definition)
+            definition["id"] = identity
+            self._sources[identity] = (source, inner_ids)
+            self.definitions[identity] = definition
+        return self._sources[identity][1]
+
+    def _renumber_inside(self, definition: dict[str, Any]) -> dict[str, int]:
+        """Gives the nodes of a definition ids nobody uses; returns those that changed, as {old: new}."""
+        nodes = _Level.of(definition).node_list
+        numbers = [n["id"] for n in nodes if isinstance(n.get("id"), int)]
+        self._last_node = max([self._last_node, *numbers])
+        taken = [str(n.get("id")) for n in nodes if str(n.get("id")) in self._used_ids]
+        new_ids = {node_id: self._next_node_id() for node_id in taken}
+        self._used_ids |= {str(n.get("id")) for n in nodes}
+        _renumber_definition(definition, new_ids)
+        return new_ids
 
     def _add_group_nodes(self, content: Workflow) -> None:
         """Merges group node definitions by name; a taken name with other content gets a number."""
@@ -1467,22 +1506,30 @@ class _Editor:
     def _own_node(self, flat_id: str) -> tuple[Workflow, dict[str, Any]]:
         """A node and the level (root or definition) that holds it, made safe to change for this one use of it."""
         *hosts, last = flat_id.split(":")
-        holder = self._root()
+        holder, path = self._root(), ""
         for host_id in hosts:
-            holder = self._own_definition(_node_of(holder, host_id))
-        return holder, _node_of(holder, last)
+            host = _node_of(holder, self._current_id(path, host_id))
+            path = f"{path}:{host['id']}" if path else str(host["id"])
+            holder = self._own_definition(host, path)
+        return holder, _node_of(holder, self._current_id(path, last))
+
+    def _current_id(self, path: str, node_id: str) -> str:
+        """The id a node has now inside the subgraph node `path`, if its definition was copied since."""
+        return str(self._copied.get(path, {}).get(node_id, node_id))
 
     def _root(self) -> Workflow:
         return {"nodes": self.nodes, "links": self.links}
 
-    def _own_definition(self, host: dict[str, Any]) -> dict[str, Any]:
-        """The definition of a subgraph node; a copy of its own where other nodes use the same one."""
+    def _own_definition(self, host: dict[str, Any], path: str) -> dict[str, Any]:
+        """The definition of a subgraph node; a copy of its own, with ids of its own, where other nodes use it too."""
         kind = _node_type(host)
         holders: list[Any] = [self._root(), *self.definitions.values()]
-        users = sum(_node_type(n) == kind for h in holders for n in h.get("nodes") or [])
+        users = sum(_node_type(n) == kind for holder in holders for n in holder.get("nodes") or [])
         if users > 1:
             own = copy.deepcopy(self.definitions[kind])
-            own["id"] = host["type"] = str(uuid.uuid5(_ID_NAMESPACE, f"{kind} {len(self.definitions)} {host['id']}"))
+            own["id"] = host["type"] = _derived_id({"copy of": kind, "for": path})
+            self._copied[path] = self._renumber_inside(own)
+            _renumber_proxies(host, self._copied[path])
             self.definitions[own["id"]] = own
         return self.definitions[_node_type(host)]
 
@@ -1494,14 +1541,13 @@ class _Editor:
         if not node.get("outputs"):
             node["outputs"] = [{"name": "output", "type": ANY_TYPE, "links": []}]
         for depth in range(len(hosts), 0, -1):
-            _, host = self._own_node(":".join(hosts[:depth]))
+            outside, host = self._own_node(":".join(hosts[:depth]))
             index = len(holder.setdefault("outputs", []))
             link_id = _add_inner_link(holder, (node["id"], slot), (int(_SUBGRAPH_OUTPUT), index), kind)
             node["outputs"][slot]["links"] = [*(node["outputs"][slot].get("links") or []), link_id]
             name = _declare(holder, "outputs", kind, link_id)
             host.setdefault("outputs", []).append({"name": name, "type": kind, "links": []})
-            node, slot = host, len(host["outputs"]) - 1
-            holder, _ = self._own_node(":".join(hosts[:depth]))
+            holder, node, slot = outside, host, len(host["outputs"]) - 1
         return node, slot
 
     def _reachable_input(self, flat_id: str, kind: str) -> tuple[dict[str, Any], int]:
@@ -1516,14 +1562,13 @@ class _Editor:
             # A link from a muted node: nothing arrives by it, and the new one takes its place.
             self._drop_links(holder, {str(node["inputs"][index]["link"])})
         for depth in range(len(hosts), 0, -1):
-            _, host = self._own_node(":".join(hosts[:depth]))
+            outside, host = self._own_node(":".join(hosts[:depth]))
             slot = len(holder.setdefault("inputs", []))
             link_id = _add_inner_link(holder, (int(_SUBGRAPH_INPUT), slot), (node["id"], index), kind)
             node["inputs"][index]["link"] = link_id
             name = _declare(holder, "inputs", kind, link_id)
             host.setdefault("inputs", []).append({"name": name, "type": kind, "link": None})
-            node, index = host, len(host["inputs"]) - 1
-            holder, _ = self._own_node(":".join(hosts[:depth]))
+            holder, node, index = outside, host, len(host["inputs"]) - 1
         return node, index
 
     def finish(self) -> Workflow:
@@ -1560,6 +1605,33 @@ class _Editor:
                 used.add(kind)
                 pending += self.definitions[kind].get("nodes") or []
         return [d for i, d in self.definitions.items() if i in used]
+
+
+def _derived_id(content: Mapping[str, Any]) -> str:
+    """A UUID made from content: stitching the same again gives the same ids, and equal content is recognised."""
+    return str(uuid.uuid5(_ID_NAMESPACE, json.dumps(content, sort_keys=True, default=str)))
+
+
+def _renumber_definition(definition: dict[str, Any], new_ids: Mapping[str, int]) -> None:
+    """Writes new node ids into a definition: its nodes, the ends of its links, its exposed widgets."""
+    for node in _Level.of(definition).node_list:
+        node["id"] = new_ids.get(str(node.get("id")), node.get("id"))
+    for raw in definition.get("links") or []:
+        ends: tuple[Any, Any] = ("origin_id", "target_id") if isinstance(raw, dict) else (1, 3)
+        for end in ends:
+            raw[end] = new_ids.get(str(raw[end]), raw[end])
+    for widget in definition.get("widgets") or []:
+        if isinstance(widget, dict) and str(widget.get("id")) in new_ids:
+            widget["id"] = new_ids[str(widget["id"])]
+
+
+def _renumber_proxies(host: dict[str, Any], new_ids: Mapping[str, int]) -> None:
+    """Writes new inner node ids into the list of inner widgets a subgraph node shows: [[node id, widget], ...]."""
+    properties = host.get("properties")
+    proxies = properties.get("proxyWidgets") if isinstance(properties, dict) else None
+    for proxy in proxies if isinstance(proxies, list) else ():
+        if isinstance(proxy, list) and proxy and str(proxy[0]) in new_ids:
+            proxy[0] = str(new_ids[str(proxy[0])])
 
 
 def _node_of(holder: Mapping[str, Any], node_id: str) -> dict[str, Any]:
