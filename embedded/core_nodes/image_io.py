@@ -202,15 +202,15 @@ class LoadImage(_FileInput):
         """
         import torch
 
-        opened = _read_tolerantly(_open_image, folder_paths.get_annotated_filepath(image))
         frames: list[tuple[Tensor, Tensor]] = []
-        for frame in _upright_frames(opened):
-            rgb = frame.convert("RGB")
-            if frames and (rgb.height, rgb.width) != frames[0][0].shape[1:3]:
-                continue
-            frames.append((_channel_values(rgb)[None], _mask_of(frame)[None]))
-        if opened.format == "MPO":
-            del frames[1:]
+        with _open_image(image) as opened:
+            for frame in _upright_frames(opened):
+                rgb = frame.convert("RGB")
+                if frames and (rgb.height, rgb.width) != frames[0][0].shape[1:3]:
+                    continue
+                frames.append((_channel_values(rgb)[None], _mask_of(frame)[None]))
+                if opened.format == "MPO":
+                    break
         images, masks = zip(*frames, strict=True)
         return torch.cat(images), torch.cat(masks)
 
@@ -237,8 +237,8 @@ class LoadImageMask(_FileInput):
         Raises:
             OSError: the file is missing or no image Pillow can read.
         """
-        opened = _read_tolerantly(_open_image, folder_paths.get_annotated_filepath(image))
-        frame = _upright(opened)
+        with _open_image(image) as opened:
+            frame = _upright(opened)
         if frame.getbands() != ("R", "G", "B", "A"):
             frame = frame.convert("RGBA")
         values = _channel_values(frame.getchannel(channel[0].upper()))
@@ -269,11 +269,11 @@ class LoadImageOutput(LoadImage):
         return {"required": {"image": ("COMBO", options)}}
 
 
-def _open_image(path: str) -> Image.Image:
-    """The image file, its pixels still unread."""
+def _open_image(annotated_name: str) -> Image.Image:
+    """The image file, its pixels still unread; to be closed."""
     from PIL import Image
 
-    return Image.open(path)
+    return _read_tolerantly(Image.open, folder_paths.get_annotated_filepath(annotated_name))
 
 
 def _read_tolerantly(function: Callable[[Any], _Result], argument: Any) -> _Result:
