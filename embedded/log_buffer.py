@@ -1,0 +1,90 @@
+"""Logging of the server process, and the last lines of it for the editor's log panel.
+
+Everything written to stdout and stderr is kept, so print() in node packages shows up as well. Messages are
+logged without level or name in front, as ComfyUI does: start-up scripts look for its lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TextIO
+
+# How many writes are kept.
+_CAPACITY = 300
+
+Entry = dict[str, str]
+
+_entries: deque[Entry] = deque(maxlen=_CAPACITY)
+_lock = threading.Lock()
+_listeners: list[Callable[[list[Entry]], None]] = []
+
+
+class _Tee:
+    """A stream that also keeps what is written to it, and passes it on at once.
+
+    At once, because a stream into a pipe or file would hold it back in a buffer that is lost when the process
+    is killed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write and keep."""
+        written = self._stream.write(text)
+        self._stream.flush()
+        _keep(text)
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _keep(text: str) -> None:
+    """Keep one write and tell the listeners."""
+    entry = {"t": datetime.now().isoformat(), "m": text}
+    with _lock:
+        # A progress bar that overwrites its line overwrites its entry, too.
+        if text.startswith("\r") and _entries and not _entries[-1]["m"].endswith("\n"):
+            _entries.pop()
+        _entries.append(entry)
+    for listener in list(_listeners):
+        listener([entry])
+
+
+def get_logs() -> list[Entry]:
+    """The last writes, oldest first: {"t": time as ISO 8601, "m": text}."""
+    with _lock:
+        return list(_entries)
+
+
+def on_entries(listener: Callable[[list[Entry]], None]) -> None:
+    """Have a function called with every new entry, in the thread that writes it; it must not log."""
+    _listeners.append(listener)
+
+
+def set_up(level: str, use_stdout: bool) -> None:
+    """Configure the process's logging. Called once, by the server's start.
+
+    Args:
+        level: such as "INFO".
+        use_stdout: everything below ERROR to stdout in place of stderr.
+    """
+    sys.stdout, sys.stderr = _Tee(sys.stdout), _Tee(sys.stderr)  # type: ignore[assignment]
+    root = logging.getLogger()
+    root.setLevel(level)
+    errors = logging.StreamHandler(sys.stderr)
+    handlers = [errors]
+    if use_stdout:
+        others = logging.StreamHandler(sys.stdout)
+        errors.addFilter(lambda record: record.levelno >= logging.ERROR)
+        others.addFilter(lambda record: record.levelno < logging.ERROR)
+        handlers.append(others)
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(handler)

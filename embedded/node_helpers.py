@@ -1,0 +1,55 @@
+"""Small helpers under the name ``node_helpers`` that node packages import."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .arguments import args
+
+
+def hasher() -> Callable[..., Any]:
+    """The hash function of ``--default-hashing-function``, as a constructor."""
+    return getattr(hashlib, args.default_hashing_function)  # type: ignore[no-any-return]
+
+
+def pillow(fn: Callable[[Any], Any], arg: Any) -> Any:
+    """Call a Pillow function; if the image file is damaged, once more with truncated files allowed."""
+    from PIL import ImageFile, UnidentifiedImageError
+
+    try:
+        return fn(arg)
+    except (OSError, UnidentifiedImageError, ValueError):
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            return fn(arg)
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def conditioning_set_values(
+    conditioning: list[Any], values: Mapping[str, Any] | None = None, append: bool = False
+) -> list[Any]:
+    """A copy of conditioning, ``[[tensor, options], ...]``, with some options set (or added to)."""
+    result = []
+    for tensor, options in conditioning:
+        options = dict(options)
+        for key, value in (values or {}).items():
+            old = options.get(key) if append else None
+            options[key] = value if old is None else old + value
+        result.append([tensor, options])
+    return result
+
+
+def image_alpha_fix(destination: Any, source: Any) -> tuple[Any, Any]:
+    """Two images [B, H, W, C] with the number of channels of the first, or one opaque channel more."""
+    import torch
+
+    if destination.shape[-1] < source.shape[-1]:
+        source = source[..., : destination.shape[-1]]
+    elif destination.shape[-1] > source.shape[-1]:
+        destination = torch.nn.functional.pad(destination, (0, 1))
+        destination[..., -1] = 1.0
+    return destination, source

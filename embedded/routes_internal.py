@@ -1,0 +1,69 @@
+"""HTTP routes for the editor alone, under /internal: the log, folders and their files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from . import folder_paths, log_buffer
+
+if TYPE_CHECKING:
+    from .server import PromptServer
+
+
+def make_internal_app(server: PromptServer) -> web.Application:
+    """The application that is mounted under /internal (and, as in ComfyUI, not under /api/internal)."""
+    routes = web.RouteTableDef()
+    # Clients that want log lines as they come.
+    subscribers: set[str] = set()
+
+    @routes.get("/logs")
+    async def get_logs(_: web.Request) -> web.Response:
+        return web.json_response("".join(f"{entry['t']} - {entry['m']}" for entry in log_buffer.get_logs()))
+
+    @routes.get("/logs/raw")
+    async def get_raw_logs(_: web.Request) -> web.Response:
+        return web.json_response({"entries": log_buffer.get_logs(), "size": _terminal_size()})
+
+    @routes.patch("/logs/subscribe")
+    async def subscribe_logs(request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["enabled"]:
+            subscribers.add(body["clientId"])
+        else:
+            subscribers.discard(body["clientId"])
+        return web.Response(status=200)
+
+    @routes.get("/folder_paths")
+    async def get_folder_paths(_: web.Request) -> web.Response:
+        names = folder_paths.folder_names_and_paths
+        return web.json_response({name: folder_paths.get_folder_paths(name) for name in names})
+
+    @routes.get("/files/{directory_type}")
+    async def get_files(request: web.Request) -> web.Response:
+        directory = folder_paths.get_directory_by_type(request.match_info["directory_type"])
+        if directory is None:
+            return web.json_response({"error": "Invalid directory type"}, status=400)
+        files = [entry for entry in os.scandir(directory) if entry.is_file()]
+        files.sort(key=lambda entry: -entry.stat().st_mtime)
+        return web.json_response([entry.name for entry in files])
+
+    def send_to_subscribers(entries: list[dict[str, str]]) -> None:
+        for client_id in list(subscribers):
+            if server.has_listener(client_id):
+                server.send_sync("logs", {"entries": entries, "size": None}, client_id)
+            else:
+                subscribers.discard(client_id)
+
+    log_buffer.on_entries(send_to_subscribers)
+    app = web.Application()
+    app.add_routes(routes)
+    return app
+
+
+def _terminal_size() -> dict[str, Any]:
+    size = shutil.get_terminal_size()
+    return {"cols": size.columns, "rows": size.lines}

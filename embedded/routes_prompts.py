@@ -1,0 +1,228 @@
+"""HTTP routes about prompts: queueing, history, interruption, node descriptions, the state of the machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from . import folder_paths, jobs, node_registry, system_stats
+from .validation import validate_prompt
+from .websocket import server_features
+
+if TYPE_CHECKING:
+    from .server import PromptServer
+
+logger = logging.getLogger("discomfort.embedded.routes_prompts")
+
+
+def add_prompt_routes(server: PromptServer) -> None:
+    """Add them all."""
+    _add_queue_routes(server)
+    _add_history_routes(server)
+    _add_description_routes(server)
+
+
+def _add_queue_routes(server: PromptServer) -> None:
+    routes, queue = server.routes, server.prompt_queue
+
+    @routes.get("/prompt")
+    async def get_prompt(_: web.Request) -> web.Response:
+        return web.json_response(server.get_queue_info())
+
+    @routes.post("/prompt")
+    async def post_prompt(request: web.Request) -> web.Response:
+        logger.info("got prompt")
+        return await _queue_prompt(server, server.trigger_on_prompt(await request.json()))
+
+    @routes.get("/queue")
+    async def get_queue(_: web.Request) -> web.Response:
+        running, pending = queue.get_current_queue_volatile()
+        return web.json_response({"queue_running": running, "queue_pending": pending})
+
+    @routes.post("/queue")
+    async def post_queue(request: web.Request) -> web.Response:
+        body = await request.json()
+        if body.get("clear"):
+            queue.wipe_queue()
+        for prompt_id in body.get("delete", ()):
+            queue.delete_queue_item(lambda item, wanted=prompt_id: item[1] == wanted)
+        return web.Response(status=200)
+
+    @routes.post("/interrupt")
+    async def post_interrupt(request: web.Request) -> web.Response:
+        try:
+            body = await request.json()
+        except json.JSONDecodeError:
+            body = {}
+        prompt_id = body.get("prompt_id")
+        running = [item[1] for item in queue.get_current_queue_volatile()[0]]
+        if prompt_id and prompt_id not in running:
+            logger.info("Prompt %s is not currently running, skipping interrupt", prompt_id)
+        else:
+            logger.info("Interrupting prompt %s", prompt_id or "(global interrupt)")
+            node_registry.interrupt_processing()
+        return web.Response(status=200)
+
+    @routes.post("/free")
+    async def post_free(request: web.Request) -> web.Response:
+        body = await request.json()
+        for flag in ("unload_models", "free_memory"):
+            if body.get(flag, False):
+                queue.set_flag(flag, body[flag])
+        return web.Response(status=200)
+
+
+async def _queue_prompt(server: PromptServer, body: dict[str, Any]) -> web.Response:
+    """POST /prompt: validate and queue.
+
+    Answers 200 also when some outputs were refused (they are in node_errors) and the others run.
+    """
+    if "number" in body:
+        number = float(body["number"])
+    else:
+        number = -server.number if body.get("front") else server.number
+        server.number += 1
+    if "prompt" not in body:
+        error = {
+            "type": "no_prompt",
+            "message": "No prompt provided",
+            "details": "No prompt provided",
+            "extra_info": {},
+        }
+        return web.json_response({"error": error, "node_errors": {}}, status=400)
+    prompt_id = str(body.get("prompt_id", uuid.uuid4()))
+    verdict = await validate_prompt(prompt_id, body["prompt"], body.get("partial_execution_targets"))
+    if not verdict.valid:
+        logger.warning("invalid prompt: %s", verdict.error)
+        return _json({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
+    # create_time is what later ComfyUI versions add, and the editor's job list shows.
+    extra_data = {**body.get("extra_data", {}), "create_time": int(time.time() * 1000)}
+    if "client_id" in body:
+        extra_data["client_id"] = body["client_id"]
+    server.prompt_queue.put((number, prompt_id, body["prompt"], extra_data, verdict.outputs))
+    return _json({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+
+
+def _add_history_routes(server: PromptServer) -> None:
+    routes, queue = server.routes, server.prompt_queue
+
+    @routes.get("/history")
+    async def get_history(request: web.Request) -> web.Response:
+        max_items = request.query.get("max_items")
+        entries = queue.get_history(
+            max_items=int(max_items) if max_items is not None else None,
+            offset=int(request.query.get("offset", -1)),
+        )
+        return _json(entries)
+
+    @routes.get("/history/{prompt_id}")
+    async def get_history_of(request: web.Request) -> web.Response:
+        return _json(queue.get_history(prompt_id=request.match_info["prompt_id"]))
+
+    @routes.post("/history")
+    async def post_history(request: web.Request) -> web.Response:
+        body = await request.json()
+        if body.get("clear"):
+            queue.wipe_history()
+        for prompt_id in body.get("delete", ()):
+            queue.delete_history_item(prompt_id)
+        return web.Response(status=200)
+
+    @routes.get("/jobs")
+    async def get_jobs(request: web.Request) -> web.Response:
+        try:
+            query = jobs.JobQuery.parse(request.query)
+        except ValueError as exc:
+            return web.json_response({"error": str(exc)}, status=400)
+        running, pending = queue.get_current_queue_volatile()
+        return _json(jobs.list_jobs(query, running, pending, queue.get_history()))
+
+    @routes.get("/jobs/{job_id}")
+    async def get_job(request: web.Request) -> web.Response:
+        job_id = request.match_info["job_id"]
+        running, pending = queue.get_current_queue_volatile()
+        job = jobs.describe_job(job_id, running, pending, queue.get_history(prompt_id=job_id))
+        if job is None:
+            return web.json_response({"error": "Job not found"}, status=404)
+        return _json(job)
+
+
+def _add_description_routes(server: PromptServer) -> None:
+    routes = server.routes
+
+    @routes.get("/object_info")
+    async def get_object_info(_: web.Request) -> web.Response:
+        described = {}
+        with folder_paths.cache_helper:
+            for class_type in node_registry.NODE_CLASS_MAPPINGS:
+                try:
+                    described[class_type] = describe_node(class_type)
+                except Exception:
+                    logger.error("Node %s cannot be described:\n%s", class_type, traceback.format_exc())
+        return _json(described)
+
+    @routes.get("/object_info/{node_class}")
+    async def get_object_info_of(request: web.Request) -> web.Response:
+        class_type = request.match_info["node_class"]
+        known = class_type in node_registry.NODE_CLASS_MAPPINGS
+        return _json({class_type: describe_node(class_type)} if known else {})
+
+    @routes.get("/system_stats")
+    async def get_system_stats(_: web.Request) -> web.Response:
+        return web.json_response(system_stats.collect())
+
+    @routes.get("/features")
+    async def get_features(_: web.Request) -> web.Response:
+        return web.json_response(server_features())
+
+
+def describe_node(class_type: str) -> dict[str, Any]:
+    """A node class as /object_info has it.
+
+    Raises:
+        Exception: of the class's INPUT_TYPES.
+    """
+    node_class = node_registry.NODE_CLASS_MAPPINGS[class_type]
+    inputs = node_class.INPUT_TYPES()
+    outputs = node_class.RETURN_TYPES
+    info = {
+        "input": inputs,
+        "input_order": {category: list(names) for category, names in inputs.items()},
+        "output": outputs,
+        "output_is_list": getattr(node_class, "OUTPUT_IS_LIST", [False] * len(outputs)),
+        "output_name": getattr(node_class, "RETURN_NAMES", outputs),
+        "name": class_type,
+        "display_name": node_registry.NODE_DISPLAY_NAME_MAPPINGS.get(class_type, class_type),
+        "description": getattr(node_class, "DESCRIPTION", ""),
+        "python_module": getattr(node_class, "RELATIVE_PYTHON_MODULE", "nodes"),
+        "category": getattr(node_class, "CATEGORY", "sd"),
+        "output_node": getattr(node_class, "OUTPUT_NODE", False) is True,
+    }
+    if hasattr(node_class, "OUTPUT_TOOLTIPS"):
+        info["output_tooltips"] = node_class.OUTPUT_TOOLTIPS
+    for attribute, key in (("DEPRECATED", "deprecated"), ("EXPERIMENTAL", "experimental")):
+        if getattr(node_class, attribute, False):
+            info[key] = True
+    if hasattr(node_class, "API_NODE"):
+        info["api_node"] = node_class.API_NODE
+    return info
+
+
+def _json(data: Any, status: int = 200) -> web.Response:
+    """JSON of data that nodes had a hand in.
+
+    Where they put something into it that JSON does not have, the answer is a 500 with a JSON error instead of
+    an empty one, so that it can be found.
+    """
+    try:
+        return web.json_response(data, status=status)
+    except TypeError as exc:
+        logger.exception("An answer cannot be written as JSON")
+        error = {"type": "not_json", "message": str(exc), "details": "", "extra_info": {}}
+        return web.json_response({"error": error, "node_errors": {}}, status=500)

@@ -1,0 +1,222 @@
+"""The server object: its clients, what is sent to them, and the web application (``server`` for packages).
+
+``PromptServer.instance`` is what node packages use: ``routes`` to add HTTP routes while they are imported,
+``send_sync`` to talk to clients, ``prompt_queue``, ``client_id``, ``last_node_id``, ``app``, ``loop``.
+Every route is also served under ``/api``, except ``/internal``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from aiohttp import web
+
+from . import frontend, middleware, node_registry
+from .arguments import args
+from .messages import BinaryEventTypes, encode_event, encode_progress_text
+from .prompt_queue import PromptQueue
+from .routes_files import add_file_routes
+from .routes_internal import make_internal_app
+from .routes_models import add_model_routes
+from .routes_packs import add_pack_routes, add_pack_statics
+from .routes_prompts import add_prompt_routes
+from .routes_users import UserData
+from .websocket import Client, add_websocket_route
+
+__all__ = ["BinaryEventTypes", "PromptServer"]
+
+logger = logging.getLogger("discomfort.embedded.server")
+
+
+class PromptServer:
+    """One server. Made in the thread of its event loop, before node packages are imported."""
+
+    # The server of this process; packages reach it here.
+    instance: ClassVar[PromptServer]
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        PromptServer.instance = self
+        self.loop = loop
+        self._loop_thread = threading.get_ident()
+        self.prompt_queue = PromptQueue(self.queue_updated)
+        # The next prompt's place in the queue.
+        self.number = 0
+        # Client id -> websocket, and -> what the client said about itself. Packages look into both.
+        self.sockets: dict[str, web.WebSocketResponse] = {}
+        self.sockets_metadata: dict[str, dict[str, Any]] = {}
+        self._clients: dict[str, Client] = {}
+        # The client of the running or last prompt, None if it named none.
+        self.client_id: str | None = None
+        # The node being run, None between prompts; the running or last prompt.
+        self.last_node_id: str | None = None
+        self.last_prompt_id: str | None = None
+        self.on_prompt_handlers: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
+        self.supports = ["custom_nodes_from_web"]
+        self.web_root = frontend.find_web_root(args.front_end_root)
+        logger.info("[Prompt Server] web root: %s", self.web_root)
+        # Set when the first address is being listened on.
+        self.address: str | None = None
+        self.port: int | None = None
+        self.user_manager = UserData()
+        self.app = web.Application(
+            client_max_size=round(args.max_upload_size * 1024 * 1024), middlewares=middleware.choose()
+        )
+        # Packages add to these while they are imported.
+        self.routes = web.RouteTableDef()
+        self._runner: web.AppRunner | None = None
+        add_websocket_route(self)
+        frontend.add_root_route(self)
+        add_file_routes(self.routes)
+        add_prompt_routes(self)
+        add_model_routes(self.routes)
+        add_pack_routes(self)
+        self.user_manager.add_routes(self.routes)
+
+    # -- prompts -------------------------------------------------------------------------------------------
+
+    def get_queue_info(self) -> dict[str, Any]:
+        """What ``status`` messages and GET /prompt say."""
+        return {"exec_info": {"queue_remaining": self.prompt_queue.get_tasks_remaining()}}
+
+    def queue_updated(self) -> None:
+        """Tell everybody how many prompts are left. Any thread."""
+        self.send_sync("status", {"status": self.get_queue_info()})
+
+    def add_on_prompt_handler(self, handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Let a package see, and change, the body of every POST /prompt before it is validated."""
+        self.on_prompt_handlers.append(handler)
+
+    def trigger_on_prompt(self, json_data: dict[str, Any]) -> dict[str, Any]:
+        """The body of a POST /prompt after all handlers; one that raises is logged and skipped."""
+        for handler in self.on_prompt_handlers:
+            try:
+                json_data = handler(json_data)
+            except Exception:
+                logger.warning("An on_prompt handler raised:\n%s", traceback.format_exc())
+        return json_data
+
+    # -- messages ------------------------------------------------------------------------------------------
+
+    def send_sync(self, event: str | int, data: Any, sid: str | None = None) -> None:
+        """Send a message. Any thread; does not wait; messages of one thread keep their order.
+
+        Args:
+            event, data: see :func:`messages.encode_event`. The data is written down now: later changes to
+                it are not sent.
+            sid: the client; None: all. A client that is not there misses the message.
+        """
+        if not self.has_listener(sid):
+            return
+        try:
+            message = encode_event(event, data)
+        except Exception:
+            logger.exception("A %r message cannot be written and is not sent", event)
+            return
+        self.send_encoded(message, sid)
+
+    def send_encoded(self, message: str | bytes, sid: str | None = None) -> None:
+        """Send a message that is already as it goes over the wire. Any thread."""
+        if threading.get_ident() == self._loop_thread:
+            self._deliver(message, sid)
+            return
+        # A closed loop: the server is going down.
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._deliver, message, sid)
+
+    async def send(self, event: str | int, data: Any, sid: str | None = None) -> None:
+        """As :meth:`send_sync`, for coroutines of packages."""
+        self.send_sync(event, data, sid)
+
+    async def send_json(self, event: str, data: Any, sid: str | None = None) -> None:
+        """As :meth:`send_sync`, for coroutines of packages."""
+        self.send_sync(event, data, sid)
+
+    async def send_bytes(self, event: int, data: bytes, sid: str | None = None) -> None:
+        """As :meth:`send_sync`, for coroutines of packages."""
+        self.send_sync(event, bytes(data), sid)
+
+    def send_progress_text(self, text: str | bytes, node_id: str, sid: str | None = None) -> None:
+        """Show a text on a node. Any thread."""
+        self.send_sync(BinaryEventTypes.TEXT, encode_progress_text(text, node_id), sid)
+
+    def has_listener(self, sid: str | None) -> bool:
+        """Whether a message to this client (None: all) would reach anybody."""
+        return bool(self._clients) if sid is None else sid in self._clients
+
+    def client_takes_metadata(self) -> bool:
+        """Whether the client of the running prompt wants previews as event 4."""
+        metadata = self.sockets_metadata.get(self.client_id or "", {})
+        return metadata.get("feature_flags", {}).get("supports_preview_metadata") is True
+
+    def add_client(self, client: Client) -> None:
+        """A websocket has opened. A second one of the same id takes its place."""
+        self._clients[client.sid] = client
+        self.sockets[client.sid] = client.socket
+        self.sockets_metadata[client.sid] = {"feature_flags": {}}
+
+    def remove_client(self, client: Client) -> None:
+        """A websocket has closed; nothing happens if another one of its id is open by now."""
+        if self._clients.get(client.sid) is client:
+            for table in (self._clients, self.sockets, self.sockets_metadata):
+                table.pop(client.sid, None)
+
+    def _deliver(self, message: str | bytes, sid: str | None) -> None:
+        """Put a message into the outboxes it is for. Loop thread only."""
+        if sid is None:
+            for client in list(self._clients.values()):
+                client.post(message)
+        elif sid in self._clients:
+            self._clients[sid].post(message)
+
+    # -- web -----------------------------------------------------------------------------------------------
+
+    def add_routes(self) -> None:
+        """Build the application. Called once, after packages have added their routes."""
+        self.app.add_subapp("/internal", make_internal_app(self))
+        under_api = web.RouteTableDef()
+        for route in self.routes:
+            # Static folders of packages are served as they are.
+            if isinstance(route, web.RouteDef):
+                under_api.route(route.method, "/api" + route.path)(route.handler, **route.kwargs)
+        self.app.add_routes(under_api)
+        self.app.add_routes(self.routes)
+        add_pack_statics(self.app, node_registry.EXTENSION_WEB_DIRS, node_registry.LOADED_MODULE_DIRS)
+        # Last: it matches everything.
+        frontend.add_statics(self.app, self.web_root)
+
+    async def start(self, sockets: list[socket.socket]) -> None:
+        """Answer requests on listening sockets."""
+        self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        tls = _tls_context()
+        for listening in sockets:
+            await web.SockSite(self._runner, listening, ssl_context=tls).start()
+            address, port = listening.getsockname()[:2]
+            if self.address is None:
+                self.address, self.port = address, port
+            if not args.dont_print_server:
+                shown = f"[{address}]" if ":" in address else address
+                logger.info("To see the GUI go to: %s://%s:%s", "https" if tls else "http", shown, port)
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        for client in list(self._clients.values()):
+            await client.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+
+def _tls_context() -> ssl.SSLContext | None:
+    """The certificate of ``--tls-keyfile`` and ``--tls-certfile``, None without them."""
+    if not (args.tls_keyfile and args.tls_certfile):
+        return None
+    context = ssl.SSLContext(protocol=ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certfile=args.tls_certfile, keyfile=args.tls_keyfile)
+    return context

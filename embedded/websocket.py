@@ -1,0 +1,109 @@
+"""GET /ws: one client's connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import WSMsgType, web
+
+from .arguments import args
+
+if TYPE_CHECKING:
+    from .server import PromptServer
+
+logger = logging.getLogger("discomfort.embedded.websocket")
+
+# Messages waiting for a client that does not read; one more and it is disconnected.
+_MAX_OUTBOX = 20000
+# Seconds a closing handshake may take.
+_CLOSE_TIMEOUT = 1.0
+
+
+def server_features() -> dict[str, Any]:
+    """What the server says it can do (GET /features, and in reply to a client's ``feature_flags``)."""
+    return {"supports_preview_metadata": True, "max_upload_size": args.max_upload_size * 1024 * 1024}
+
+
+class Client:
+    """A websocket with an outbox, so that a client that reads slowly holds up nobody else."""
+
+    def __init__(self, sid: str, socket: web.WebSocketResponse) -> None:
+        # The id the client gave itself, or was given.
+        self.sid = sid
+        self.socket = socket
+        self._outbox: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self._writer = asyncio.create_task(self._write())
+
+    def post(self, message: str | bytes) -> None:
+        """Send a message, after those posted before. Loop thread only; does not wait."""
+        if self._outbox.qsize() >= _MAX_OUTBOX:
+            if not self._writer.done():
+                logger.warning("Client %s has not read %d messages: disconnected", self.sid, _MAX_OUTBOX)
+                self._writer.cancel()
+            return
+        self._outbox.put_nowait(message)
+
+    async def close(self) -> None:
+        """End the connection. Safe to call twice."""
+        self._writer.cancel()
+        try:
+            await asyncio.wait_for(self.socket.close(), _CLOSE_TIMEOUT)
+        except (asyncio.TimeoutError, ConnectionError):
+            logger.debug("Client %s did not say goodbye", self.sid)
+
+    async def _write(self) -> None:
+        """Send what is posted until the connection ends."""
+        while True:
+            message = await self._outbox.get()
+            try:
+                if isinstance(message, str):
+                    await self.socket.send_str(message)
+                else:
+                    await self.socket.send_bytes(message)
+            except (ConnectionError, RuntimeError) as exc:
+                # RuntimeError is what older aiohttp raises for a closed websocket.
+                logger.debug("Client %s is gone: %s", self.sid, exc)
+                return
+
+
+def add_websocket_route(server: PromptServer) -> None:
+    """Add GET /ws."""
+
+    @server.routes.get("/ws")
+    async def open_websocket(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        client = Client(request.query.get("clientId", "") or uuid.uuid4().hex, socket)
+        server.add_client(client)
+        try:
+            server.send_sync("status", {"status": server.get_queue_info(), "sid": client.sid}, client.sid)
+            # The client of the running prompt has come back.
+            if server.client_id == client.sid and server.last_node_id is not None:
+                server.send_sync("executing", {"node": server.last_node_id}, client.sid)
+            await _listen(server, client)
+        finally:
+            server.remove_client(client)
+            await client.close()
+        return socket
+
+
+async def _listen(server: PromptServer, client: Client) -> None:
+    """Read until the client closes. Only a first message counts: its feature flags."""
+    first = True
+    async for message in client.socket:
+        if message.type == WSMsgType.ERROR:
+            logger.warning("websocket closed with exception %s", client.socket.exception())
+        if message.type != WSMsgType.TEXT or not first:
+            continue
+        try:
+            data = json.loads(message.data)
+            if data.get("type") == "feature_flags":
+                server.sockets_metadata[client.sid]["feature_flags"] = data.get("data", {})
+                server.send_sync("feature_flags", server_features(), client.sid)
+            first = False
+        except (json.JSONDecodeError, AttributeError, KeyError):
+            logger.warning("Client %s sent something that is not understood: %.200r", client.sid, message.data)
