@@ -1,1 +1,80 @@
-"""Discomfort: loops, decisions and state around ComfyUI workflows (table of contents, names load lazily)."""
+"""Discomfort: loops, decisions and state around ComfyUI workflows.
+
+A table of contents, no more: every name loads its module on first use, so that ``import discomfort`` costs a
+millisecond and imports neither torch nor playwright. ComfyUI finds the nodes by the same road: it asks for
+NODE_CLASS_MAPPINGS.
+
+The package works under any name: ``discomfort`` (installed), ``custom_nodes.discomfort`` (from the ComfyUI folder) or
+the absolute path that ComfyUI itself imports it by. All imports inside are relative.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> module it lives in
+_NAMES = {
+    "Discomfort": ".discomfort",
+    "ComfyConnector": ".comfy_serverless",
+    "DiscomfortWorkflowTools": ".workflow_tools",
+    "WorkflowTools": ".workflow_tools",
+    "WorkflowExecutionError": ".workflow_tools",
+    "WorkflowContext": ".workflow_context",
+    "get_context": ".workflow_context",
+    "register_context": ".workflow_context",
+    "unregister_context": ".workflow_context",
+    "Branch": ".control_flow",
+    "Loop": ".control_flow",
+    "PerIteration": ".control_flow",
+    "RunResult": ".run_record",
+    # what ComfyUI asks a custom-node package for
+    "NODE_CLASS_MAPPINGS": ".nodes",
+    "NODE_DISPLAY_NAME_MAPPINGS": ".nodes",
+}
+
+#: folder with the nodes' help pages (docs/<node>.md), served by ComfyUI
+WEB_DIRECTORY = "./web"
+
+__all__ = [
+    "NODE_CLASS_MAPPINGS",
+    "NODE_DISPLAY_NAME_MAPPINGS",
+    "WEB_DIRECTORY",
+    "Branch",
+    "ComfyConnector",
+    "Discomfort",
+    "DiscomfortWorkflowTools",
+    "Loop",
+    "PerIteration",
+    "RunResult",
+    "WorkflowContext",
+    "WorkflowExecutionError",
+    "WorkflowTools",
+    "__version__",
+    "get_context",
+    "register_context",
+    "unregister_context",
+]
+
+if TYPE_CHECKING:
+    from .comfy_serverless import ComfyConnector
+    from .control_flow import Branch, Loop, PerIteration
+    from .discomfort import Discomfort
+    from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+    from .run_record import RunResult
+    from .workflow_context import WorkflowContext, get_context, register_context, unregister_context
+    from .workflow_tools import DiscomfortWorkflowTools, WorkflowExecutionError, WorkflowTools
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_NAMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})

@@ -500,7 +500,8 @@ def choose_server(config: ConnectorConfig) -> ServerChoice:
                 "does not exist" if not path.exists() else "holds no ComfyUI (no main.py with a comfy folder beside it)"
             )
             raise ServerNotFoundError(
-                f"No ComfyUI at {path}: the folder {what}. It was named by {source}. Set it to the folder that contains "
+                f"No ComfyUI at {path}: the folder {what}. It was named by {source}. Set it to the folder that "
+                f"contains "
                 "ComfyUI's main.py, to 'embedded' for the server that comes with Discomfort, or remove it to let "
                 "Discomfort search."
             )
@@ -544,15 +545,19 @@ def _embedded_choice(config: ConnectorConfig, reason: str) -> ServerChoice:
     code = HERE / "embedded"
     if not (code / "__main__.py").is_file():
         raise ServerNotFoundError(
-            "No ComfyUI was found: COMFYUI_PATH is not set, neither this file nor the current directory lies in a ComfyUI "
-            "folder, and comfy-cli has no default workspace. Set COMFYUI_PATH to the folder that contains ComfyUI's main.py."
+            "No ComfyUI was found: COMFYUI_PATH is not set, neither this file nor the current directory lies in a "
+            "ComfyUI "
+            "folder, and comfy-cli has no default workspace. Set COMFYUI_PATH to the folder that contains ComfyUI's "
+            "main.py."
         )
     import importlib.util
 
     if importlib.util.find_spec("torch") is None:
         raise ServerNotFoundError(
-            f"No ComfyUI was found ({reason}), and the server that comes with Discomfort needs PyTorch, which this Python "
-            f"({sys.executable}) lacks. Set COMFYUI_PATH to your ComfyUI folder, or run: {sys.executable} -m pip install torch "
+            f"No ComfyUI was found ({reason}), and the server that comes with Discomfort needs PyTorch, which this "
+            f"Python "
+            f"({sys.executable}) lacks. Set COMFYUI_PATH to your ComfyUI folder, or run: {sys.executable} -m pip "
+            f"install torch "
             "comfyui-frontend-package"
         )
     words = _split_command(config)
@@ -565,8 +570,8 @@ def _embedded_choice(config: ConnectorConfig, reason: str) -> ServerChoice:
 def has_gpu() -> bool:
     """Whether this machine shows a device that PyTorch could use, without importing PyTorch (seconds).
 
-    Linux: the device files of NVIDIA, WSL, AMD and Intel drivers. macOS has Metal; Windows is assumed to have one, and a
-    start that fails for want of it is repeated with ``--cpu``.
+    Linux: the device files of NVIDIA, WSL, AMD and Intel drivers. macOS has Metal; Windows is assumed to have one, and
+    a start that fails for want of it is repeated with ``--cpu``.
     """
     if not sys.platform.startswith("linux"):
         return True
@@ -616,15 +621,6 @@ def servers_root() -> Path:
     return root
 
 
-def _process_start(pid: int) -> float | None:
-    """Creation time of a process (seconds since the epoch), None where it is gone: pid plus this identify a process."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
-        return None
-
-
 def _processes_using(folder: Path) -> list[psutil.Process]:
     """Processes of ours: servers and browsers started on *folder*, recognised by its random name in their arguments."""
     found = []
@@ -653,13 +649,14 @@ def _end_processes(processes: Iterable[psutil.Process], patience: float = 1.0) -
 def _guard() -> None:
     """Body of the guard process: wait for the owner's end, then end what it left and remove its folder.
 
-    It is started as ``python -I -S -c <source of this function>`` with (owner pid, folder) as arguments, hence it imports
-    what it uses, and only the standard library: it must start in milliseconds and need nothing installed. Its standard
-    input is a pipe from the owner: lines ``server <pid>`` announce the server's process group, ``bye`` ends the guard
-    without any action; the end of the pipe means that the owner is gone, whatever ended it. The parent pid is looked at
-    as well, because a forked child of the owner may keep the pipe open. (A parent-death signal would not do: on Linux it
-    is tied to the thread that spawned the child.)
+    It is started as ``python -I -S -c <source of this function>`` with (owner pid, folder) as arguments, hence it
+    imports what it uses, and only the standard library: it must start in milliseconds and need nothing installed. Its
+    standard input is a pipe from the owner: lines ``server <pid>`` announce the server's process group, ``bye`` ends
+    the guard without any action; the end of the pipe means that the owner is gone, whatever ended it. The parent pid is
+    looked at as well, because a forked child of the owner may keep the pipe open. (A parent-death signal would not do:
+    on Linux it is tied to the thread that spawned the child.)
     """
+    import contextlib
     import os
     import select
     import shutil
@@ -719,25 +716,19 @@ def _guard() -> None:
     for number, pause in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0)):
         pids = ours()
         if group and group in pids:  # still the server we know: its whole group, with what its nodes started
-            try:
+            with contextlib.suppress(OSError):
                 os.killpg(group, number)
-            except OSError:
-                pass
         for pid in pids:
-            try:
+            with contextlib.suppress(OSError):
                 os.kill(pid, number)
-            except OSError:
-                pass
         end = time.monotonic() + pause
         while ours() and time.monotonic() < end:
             time.sleep(0.05)
         if not ours():
             break
     shutil.rmtree(folder, ignore_errors=True)
-    try:
+    with contextlib.suppress(OSError):
         os.rmdir(os.path.dirname(folder))  # only when it was the last one
-    except OSError:
-        pass
 
 
 class RuntimeFolder:
@@ -800,7 +791,8 @@ class RuntimeFolder:
             self._port_lock = lock
             return port
         raise ConnectorError(
-            f"No free port on {host} from {first} to {min(first + 199, 65535)}. Close programs that listen there, or set "
+            f"No free port on {host} from {first} to {min(first + 199, 65535)}. Close programs that listen there, or "
+            f"set "
             "INITIAL_PORT in comfy_serverless.json to another range."
         )
 
@@ -861,9 +853,8 @@ def sweep() -> list[str]:
     for entry in sorted(root.iterdir()):
         if entry.name.startswith("port-"):
             # A reservation's file is removed by its owner; one that can be locked was left by a killed process.
-            with contextlib.suppress(filelock.Timeout, OSError):
-                with filelock.FileLock(entry, timeout=0):
-                    entry.unlink()
+            with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(entry, timeout=0):
+                entry.unlink()
             continue
         if not entry.is_dir() or entry.is_symlink():
             continue
@@ -1096,7 +1087,7 @@ class ServerProcess:
                     return "ended"
                 self._signal(number)
                 end = time.monotonic() + self.config.STOP_TIMEOUT
-                while self.is_alive and time.monotonic() < end:
+                while self.is_alive and time.monotonic() < end:  # noqa: ASYNC110 - a process has no asyncio event
                     await asyncio.sleep(0.02)
                 if not self.is_alive:
                     return name
@@ -1158,8 +1149,8 @@ _CONVERT_JS = """async (workflow) => {
     }
 }"""
 
-# Settings that the page believes to be the user's: no tutorial, no update notes, no dialogs. The user's real settings are
-# neither read nor written.
+# Settings that the page believes to be the user's: no tutorial, no update notes, no dialogs. The user's real settings
+# are neither read nor written.
 _FORCED_SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.InstalledVersion": "99.0.0",
@@ -1249,11 +1240,13 @@ class FrontendPage:
             from playwright.async_api import async_playwright
         except ImportError as e:
             raise BrowserError(
-                f"Converting a workflow needs the package playwright, which this Python ({sys.executable}) lacks: {e}. Run: "
+                f"Converting a workflow needs the package playwright, which this Python ({sys.executable}) lacks: "
+                f"{e}. Run: "
                 f"{sys.executable} -m pip install playwright"
             ) from e
-        # The driver makes the browser's profile in its temp folder. Ours, so that whatever kills the driver, the profile
-        # goes with the runtime folder. The driver copies the environment while start() runs; there is no argument for it.
+        # The driver makes the browser's profile in its temp folder. Ours, so that whatever kills the driver, the
+        # profile goes with the runtime folder. The driver copies the environment while start() runs; there is no
+        # argument for it.
         previous = os.environ.get("TMPDIR")
         os.environ["TMPDIR"] = str(self.folder.path / "browser")
         try:
@@ -1471,7 +1464,8 @@ class ConversionStore:
     """Finished conversions: in memory, and on disk (0700) as ``<key>.json``.
 
     The key is the hash of everything a conversion depends on: the workflow, the frontend build and its extensions, and
-    the definitions of the node types that the workflow uses. At most :attr:`LIMIT` files are kept, oldest use first out.
+    the definitions of the node types that the workflow uses. At most :attr:`LIMIT` files are kept, oldest use first
+    out.
     """
 
     LIMIT: ClassVar[int] = 1000
@@ -1530,8 +1524,8 @@ class ServerEvent:
     """One message of the server's websocket.
 
     ``type`` is the server's own word ("status", "execution_start", "execution_cached", "executing", "progress",
-    "progress_state", "executed", "execution_success", "execution_error", "execution_interrupted", ...), or "preview" for
-    a binary preview image, "connected" and "disconnected" for the socket itself.
+    "progress_state", "executed", "execution_success", "execution_error", "execution_interrupted", ...), or "preview"
+    for a binary preview image, "connected" and "disconnected" for the socket itself.
     """
 
     type: str
@@ -1586,8 +1580,8 @@ def parse_message(message: str | bytes) -> ServerEvent | None:
 class EventStream:
     """The websocket to the server: one reader task, reconnecting with the same client id while anybody listens.
 
-    Whoever wants events subscribes a callable; it is called on the event loop and must return at once. Losing the socket
-    loses no result: the connector asks the history.
+    Whoever wants events subscribes a callable; it is called on the event loop and must return at once. Losing the
+    socket loses no result: the connector asks the history.
     """
 
     def __init__(self, url: str):
@@ -1780,6 +1774,12 @@ class ComfyConnector:
             await instance.kill_api()  # waits for the kill that is under way; then a fresh one
 
     @classmethod
+    def is_running(cls) -> bool:
+        """Whether this process has a connector that :meth:`create` would return instead of starting a server."""
+        instance = _process_state().connector
+        return instance is not None and instance._owner_pid == os.getpid() and instance._state is State.READY
+
+    @classmethod
     def _instance_for_this_loop(cls, holder: types.ModuleType, config_path: Any) -> ComfyConnector:
         loop = asyncio.get_running_loop()
         with holder.lock:
@@ -1789,8 +1789,10 @@ class ComfyConnector:
             if instance is not None and instance._state is not State.KILLED and instance._loop is not loop:
                 if instance._loop.is_running():
                     raise ConnectorError(
-                        "The ComfyConnector of this process belongs to another event loop that is still running (in thread "
-                        f"{instance._thread_name!r}). Use it from there, e.g. with asyncio.run_coroutine_threadsafe(), or "
+                        "The ComfyConnector of this process belongs to another event loop that is still running (in "
+                        "thread "
+                        f"{instance._thread_name!r}). Use it from there, e.g. with "
+                        f"asyncio.run_coroutine_threadsafe(), or "
                         "call its kill_api() first."
                     )
                 log.info("The event loop of the previous connector has ended; its server is stopped")
@@ -1810,6 +1812,8 @@ class ComfyConnector:
     def _setup(self, config: ConnectorConfig, loop: asyncio.AbstractEventLoop) -> None:
         #: the configuration, checked
         self.config = config
+        #: how many callers share this instance; counted by them (see discomfort.py), kill_api() does not ask
+        self.users = 0
         self._loop = loop
         self._thread_name = threading.current_thread().name
         self._owner_pid = os.getpid()
@@ -2010,7 +2014,8 @@ class ComfyConnector:
             raise ConfigError(f"API_COMMAND_LINE demands --port {demanded}; a port is a number from 1 to 65535.")
         if not port_is_free(host, int(demanded)):
             raise ConnectorError(
-                f"Port {demanded} on {host} is taken by another program, and API_COMMAND_LINE demands it. End that program, "
+                f"Port {demanded} on {host} is taken by another program, and API_COMMAND_LINE demands it. End that "
+                f"program, "
                 "or leave --port out: Discomfort then takes the next free port from INITIAL_PORT on."
             )
         return int(demanded)
@@ -2034,7 +2039,8 @@ class ComfyConnector:
                 problem = f"The ComfyUI server ended {how} before it was ready."
                 raise ServerStartError(problem, server.command, code, server.log_tail, server.log_path)
             if time.monotonic() > deadline:
-                problem = f"The ComfyUI server did not answer within {self.config.START_TIMEOUT:g} s (START_TIMEOUT); it is stopped."
+                limit = self.config.START_TIMEOUT
+                problem = f"The ComfyUI server did not answer within {limit:g} s (START_TIMEOUT); it is stopped."
                 raise ServerStartError(problem, server.command, None, server.log_tail, server.log_path)
             await asyncio.sleep(0.04)
 
@@ -2058,7 +2064,9 @@ class ComfyConnector:
     # ---- health ----
 
     async def _broken_resources(self) -> list[str]:
-        """Names of what does not work: "process", "http", "websocket", "browser". Lazy parts that are not there are fine."""
+        """Names of what does not work: "process", "http", "websocket", "browser". Lazy parts that are not there are
+        fine.
+        """
         broken = []
         if self._server is None or not self._server.is_alive:
             broken.append("process")
@@ -2195,7 +2203,8 @@ class ComfyConnector:
             raise
         except asyncio.TimeoutError as e:
             raise ConversionTimeoutError(
-                f"Converting the workflow took longer than {limit:g} s (CONVERSION_TIMEOUT), loading the frontend included."
+                f"Converting the workflow took longer than {limit:g} s (CONVERSION_TIMEOUT), loading the frontend "
+                f"included."
             ) from e
         except Exception as e:  # Playwright's errors: a crashed page, a closed browser, a navigation that failed
             if self._server is None or not self._server.is_alive:
@@ -2251,8 +2260,8 @@ class ComfyConnector:
         server = "The embedded server" if self._choice and self._choice.kind == "embedded" else "This ComfyUI"
         raise UnknownNodeError(
             f"{server} does not have {'these nodes' if len(wrong) > 1 else 'the node'} of the workflow: "
-            f"{', '.join(described)}. Install the pack (in ComfyUI: Manager, 'Install missing custom nodes') and start again"
-            + (", or set COMFYUI_PATH to a ComfyUI that has it." if "embedded" in server else "."),
+            f"{', '.join(described)}. Install the pack (in ComfyUI: Manager, 'Install missing custom nodes') and "
+            f"start again" + (", or set COMFYUI_PATH to a ComfyUI that has it." if "embedded" in server else "."),
             unknown,
         )
 
@@ -2278,8 +2287,8 @@ class ComfyConnector:
             The server's history entry: ``{prompt_id: {"prompt", "outputs", "status", "meta"}}``.
 
         Raises:
-            PromptRejectedError, NodeExecutionError, PromptInterruptedError, RunTimeoutError, ServerDiedError: see there;
-            for workflows also what :meth:`get_prompt_from_workflow` raises.
+            PromptRejectedError, NodeExecutionError, PromptInterruptedError, RunTimeoutError, ServerDiedError: see
+            there; for workflows also what :meth:`get_prompt_from_workflow` raises.
 
         Cancelling interrupts exactly this prompt on the server (or takes it out of the queue).
         """
@@ -2432,7 +2441,9 @@ class ComfyConnector:
         raise ConnectorError(f"The server reports that prompt {prompt_id} failed, without a reason: {status}")
 
     async def _abandon(self, prompt_id: str) -> None:
-        """Take a prompt out of the queue, or interrupt it where it runs; never another one. Errors are of no interest."""
+        """Take a prompt out of the queue, or interrupt it where it runs; never another one. Errors are of no
+        interest.
+        """
         with contextlib.suppress(ConnectorError):
             await self._request("POST", "/queue", {"delete": [prompt_id]}, as_json=False)
             await self.interrupt(prompt_id)
@@ -2529,7 +2540,9 @@ class ComfyConnector:
             unsubscribe()
 
     async def _test_server(self) -> bool:
-        """Run the test workflow (TEST_PAYLOAD_FILE) through conversion and execution; False, with a log line, on failure."""
+        """Run the test workflow (TEST_PAYLOAD_FILE) through conversion and execution; False, with a log line, on
+        failure.
+        """
         try:
             history = await self.run_workflow(str(self.config.base_folder / self.config.TEST_PAYLOAD_FILE))
         except ConnectorError as e:
@@ -2552,16 +2565,16 @@ class ComfyConnector:
         Args:
             folder_type: "input", "output", "temp" or "models".
             subfolder: folder within it; required for "models" ("checkpoints", "loras", ...).
-            overwrite: replace an existing file of that name. Without it a file with the same content is kept as it is, and
-                one with another content is an error.
+            overwrite: replace an existing file of that name. Without it a file with the same content is kept as it is,
+                and one with another content is an error.
             is_ephemeral: delete the file when the server is killed (never one that was there before).
 
         Returns:
             Full path of the file in the server's folder.
 
         Raises:
-            FileNotFoundError: no such source. FileExistsError: see *overwrite*. ValueError: a folder that is not allowed.
-            ConnectorError: no server runs. Blocks while it copies.
+            FileNotFoundError: no such source. FileExistsError: see *overwrite*. ValueError: a folder that is not
+            allowed. ConnectorError: no server runs. Blocks while it copies.
         """
         source = Path(source_path)
         if not source.is_file():
@@ -2727,7 +2740,9 @@ def _same_content(a: Path, b: Path) -> bool:
 
 
 def _definition_digest(definition: Any) -> str:
-    """Hash of what a node definition means for a conversion: of a list of choices (file names!) only the first counts."""
+    """Hash of what a node definition means for a conversion: of a list of choices (file names!) only the first
+    counts.
+    """
 
     def reduce(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -2760,7 +2775,8 @@ def check_is_workflow(workflow: Any) -> Json:
     if is_prompt(workflow):
         raise ConversionError(
             "This is a prompt (API format: node ids with class_type), not an editor workflow. Run it with "
-            "use_workflow_json=False, or save the workflow in ComfyUI with 'Save' or 'Export' instead of 'Export (API)'."
+            "use_workflow_json=False, or save the workflow in ComfyUI with 'Save' or 'Export' instead of 'Export "
+            "(API)'."
         )
     if not isinstance(workflow, Mapping) or not isinstance(workflow.get("nodes"), list):
         what = f"a JSON object without a list 'nodes' (its keys: {', '.join(map(str, list(workflow)[:8])) or 'none'})"
@@ -2834,6 +2850,6 @@ def explain_rejection(answer: Mapping[str, Any], prompt: Mapping[str, Any]) -> s
         )
         hint = ""
         if error.get("type") == "prompt_no_outputs":
-            hint = " It needs at least one node that delivers something, such as SaveImage, PreviewImage or an OUTPUT port."
+            hint = " It needs a node that delivers something, such as SaveImage, PreviewImage or an OUTPUT port."
         return f"The server refuses the prompt: {message}{f' ({details})' if details else ''}.{hint}"
     return f"The server refuses the prompt: {error}."

@@ -1,0 +1,98 @@
+"""Discomfort: the front door. Start it, run workflows, shut it down.
+
+::
+
+    async with await Discomfort.create() as d:
+        result = await d.run(["refine.json"], inputs={"image": picture}, iterations=20)
+        d.Tools.save_comfy_image_to_disk(result["image"], "refined.png")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .comfy_serverless import ComfyConnector
+from .run_record import RunResult
+from .workflow_context import WorkflowContext
+from .workflow_tools import DiscomfortWorkflowTools
+
+log = logging.getLogger("discomfort.discomfort")
+
+
+class Discomfort:
+    """A nested ComfyUI server with everything around it. ``await Discomfort.create()`` makes one.
+
+    Several instances of one process share the server; it is stopped when the last of them is shut down.
+    """
+
+    #: the class whose instances hold a run's data
+    Context = WorkflowContext
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        raise TypeError("Discomfort is created with: d = await Discomfort.create()")
+
+    @classmethod
+    async def create(cls, config_path: str | os.PathLike[str] | None = None) -> Discomfort:
+        """Start the nested server, or reuse the one that this process runs already.
+
+        Args:
+            config_path: configuration of the server, see :class:`~.comfy_serverless.ConnectorConfig`.
+
+        Raises:
+            ConnectorError: what :meth:`ComfyConnector.create` raises: no server found, a start that failed, bad config.
+
+        Cancelling is safe: a start that nobody waits for is undone.
+        """
+        worker = await ComfyConnector.create(config_path)
+        self = object.__new__(cls)
+        #: the server's connector
+        self.Worker = worker
+        #: port discovery, stitching, images, run_sequential
+        self.Tools = DiscomfortWorkflowTools(worker)
+        self._is_shut_down = False
+        self._shutdown_lock = asyncio.Lock()
+        worker.users += 1
+        return self
+
+    async def run(
+        self,
+        workflows: Sequence[Any],
+        inputs: Mapping[str, Any] | None = None,
+        iterations: int = 1,
+        use_ram: bool = True,
+        context: WorkflowContext | None = None,
+        **control: Any,
+    ) -> RunResult:
+        """Run workflows, in a loop: :meth:`DiscomfortWorkflowTools.run_sequential` on this instance's server.
+
+        ``control`` takes loop_condition, collect and progress. Returns {unique_id: value}, with the run's record.
+
+        Raises:
+            RuntimeError: the instance was shut down. Else see run_sequential.
+        """
+        if self._is_shut_down:
+            raise RuntimeError("This Discomfort was shut down. Get a new one with: d = await Discomfort.create()")
+        return await self.Tools.run_sequential(workflows, inputs, iterations, use_ram, context, **control)
+
+    async def shutdown(self) -> None:
+        """Stop the server, unless another instance uses it. Idempotent; safe after failures and from several tasks."""
+        async with self._shutdown_lock:
+            if self._is_shut_down:
+                return
+            self._is_shut_down = True
+            self.Worker.users -= 1
+            if self.Worker.users <= 0:
+                await self.Worker.kill_api()
+
+    async def __aenter__(self) -> Discomfort:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
+        await self.shutdown()

@@ -1,0 +1,45 @@
+"""Sharpen a photograph, step by step, until it is sharp enough: a loop around a ComfyUI workflow.
+
+The workflow (refine.json, open it in ComfyUI) has two INPUT ports, "image" and "amount", and an OUTPUT port "image".
+"""
+
+import asyncio
+from pathlib import Path
+
+from matplotlib.cbook import get_sample_data  # a photograph that comes with it: Grace Hopper, public domain
+from pictures import draw_contact_sheet, out_of_focus, sharpness
+
+from discomfort import Discomfort, PerIteration
+
+WORKFLOW = Path(__file__).with_name("refine.json")
+RESULTS = Path("discomfort-results")
+
+
+async def main() -> None:
+    async with await Discomfort.create() as d:
+        original = d.Tools.open_image_as_tensor(get_sample_data("grace_hopper.jpg", asfileobj=False))
+        photo, goal = out_of_focus(original), 0.6 * sharpness(original)
+
+        def amount(iteration, values):  # decided from the last result: bold while it is far from the goal
+            return 0.004 + 0.03 * (1 - sharpness(values["image"]) / goal)
+
+        result = await d.run(
+            [WORKFLOW],
+            inputs={"image": photo, "amount": PerIteration(amount)},
+            iterations=20,
+            loop_condition=lambda values: sharpness(values["image"]) < goal,
+            collect=["image"],
+            progress=True,
+        )
+        pictures = [photo, *result["image"]]
+        for number, picture in enumerate(pictures):
+            d.Tools.save_comfy_image_to_disk(picture, RESULTS / f"iteration-{number:02}.png")
+        sheet = draw_contact_sheet(pictures, goal, RESULTS / "contact-sheet.png")
+        print(f"{result.record.summary()}\nResults in {RESULTS.resolve()}, look at {sheet.name} first.")
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped.") from None

@@ -1,0 +1,669 @@
+"""DiscomfortWorkflowTools: ports, stitching, helpers, and ``run_sequential``, the orchestrator.
+
+``run_sequential`` is a thin asynchronous loop over private helpers with one job each. Pure graph work lives in
+:mod:`.workflow_graph`, conditions and steps in :mod:`.control_flow`, data in :mod:`.workflow_context`, the server in
+:mod:`.comfy_serverless`; this file joins them.
+
+How a value travels: the orchestrator (or an OUTPUT port in the server) saves it into the run's context under the port's
+unique_id; the next prompt names the unique_id and the digest of the content; the loader node in the server maps it from
+shared memory. No value passes through JSON, HTTP or the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from . import control_flow, image_files, value_codec, workflow_graph
+from .nodes_internal import RUN_KEY
+from .progress_events import (
+    IterationFinished,
+    IterationStarted,
+    NodeProgress,
+    NodeStarted,
+    PreviewImage,
+    ProgressCallback,
+    ProgressEvent,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepStarted,
+    choose_listener,
+)
+from .run_record import RunRecord, RunResult, StepRecord
+
+if TYPE_CHECKING:
+    import torch
+
+    from .comfy_serverless import ComfyConnector, ServerEvent
+    from .workflow_context import WorkflowContext
+
+log = logging.getLogger("discomfort.workflow_tools")
+
+Json = dict[str, Any]
+WorkflowSource = str | os.PathLike[str] | Mapping[str, Any]
+
+
+class WorkflowExecutionError(RuntimeError):
+    """A step of a run failed. What earlier iterations produced is still in the run's context.
+
+    The cause (a :class:`~.comfy_serverless.ConnectorError`) is ``__cause__``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        iteration: tuple[int, ...],
+        workflow: str,
+        node_id: str | None = None,
+        class_type: str | None = None,
+        title: str | None = None,
+        server_traceback: Sequence[str] = (),
+    ):
+        #: zero-based; one number per nested loop, outermost first
+        self.iteration = iteration
+        self.workflow = workflow
+        #: the node that failed, None where no single one did
+        self.node_id = node_id
+        self.class_type = class_type
+        self.title = title
+        #: the server's traceback, line by line
+        self.server_traceback = list(server_traceback)
+        super().__init__(message)
+
+
+class MissingValueError(ValueError, KeyError):
+    """A port or a condition has nothing to read under its name."""
+
+    def __str__(self) -> str:  # KeyError would show the sentence in quotes
+        return str(self.args[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedWorkflow:
+    """A workflow that is ready to be run any number of times."""
+
+    name: str
+    #: the editor's JSON, None where the workflow came as a prompt
+    workflow: Json | None
+    #: the prompt, analysed once; filled with the digests of an iteration's inputs
+    template: workflow_graph.PromptTemplate
+    #: unique_ids of the INPUT ports
+    inputs: tuple[str, ...]
+    #: {unique_id: node id} of the OUTPUT ports
+    outputs: Mapping[str, str]
+
+
+class ContextValues(Mapping[str, Any]):
+    """Read-only view of a context's values; each is loaded when it is asked for, and the time is counted."""
+
+    def __init__(self, context: WorkflowContext, record: RunRecord):
+        self._context = context
+        self._record = record
+
+    def __getitem__(self, unique_id: str) -> Any:
+        started = time.perf_counter()
+        try:
+            return self._context.load(unique_id)
+        finally:
+            self._record.loading_seconds += time.perf_counter() - started
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context.list_keys())
+
+    def __len__(self) -> int:
+        return len(self._context.list_keys())
+
+    def __contains__(self, unique_id: object) -> bool:
+        return unique_id in self._context
+
+
+@dataclasses.dataclass
+class _Run:
+    """What the helpers of one run share. Nothing of it outlives the run."""
+
+    context: WorkflowContext
+    connector: ComfyConnector
+    record: RunRecord
+    values: ContextValues
+    use_ram: bool
+    listener: ProgressCallback | None
+    collect: tuple[str, ...]
+    per_iteration: Mapping[str, control_flow.PerIteration]
+    #: {identity of the source: prepared workflow}
+    prepared: dict[Any, PreparedWorkflow] = dataclasses.field(default_factory=dict)
+    #: unique_ids that OUTPUT ports of this run have delivered
+    produced: set[str] = dataclasses.field(default_factory=set)
+    #: {unique_id: [key under which an iteration's value is kept]}
+    kept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    def tell(self, event: ProgressEvent) -> None:
+        """Hand an event to the listener; its time is the caller's, its errors end the run."""
+        if self.listener is not None:
+            started = time.perf_counter()
+            self.listener(event)
+            self.record.caller_seconds += time.perf_counter() - started
+
+    def save(self, unique_id: str, value: Any, use_ram: bool | None = None) -> None:
+        started = time.perf_counter()
+        self.context.save(unique_id, value, use_ram=self.use_ram if use_ram is None else use_ram)
+        self.record.loading_seconds += time.perf_counter() - started
+
+    @contextlib.contextmanager
+    def callers_time(self) -> Iterator[None]:
+        """Count the time of a block as the caller's, but for the loading of values inside it."""
+        started, loaded = time.perf_counter(), self.record.loading_seconds
+        try:
+            yield
+        finally:
+            loading = self.record.loading_seconds - loaded
+            self.record.caller_seconds += time.perf_counter() - started - loading
+
+
+class DiscomfortWorkflowTools:
+    """Tools over workflows. All take a path or a dict, and never modify the dict they were given.
+
+    Args:
+        connector: server that :meth:`run_sequential` uses; None: it obtains one with ``ComfyConnector.create()``, and
+            shuts it down at the end of the run if no other server of this process ran before.
+    """
+
+    #: how often a step is tried when the server dies or hangs under it
+    SERVER_ATTEMPTS: ClassVar[int] = 3
+    #: seconds before the second attempt; doubles
+    RETRY_DELAY: ClassVar[float] = 0.5
+
+    def __init__(self, connector: ComfyConnector | None = None):
+        self._connector = connector
+        self._pass_by_rules: dict[str, str] | None = None
+
+    # ---- graphs: see workflow_graph for the details of each ----
+
+    def discover_ports(self, workflow: WorkflowSource) -> list[workflow_graph.PortInfo]:
+        """All DiscomfortPorts of a workflow in execution order, those in subgraphs included."""
+        return workflow_graph.discover_ports(workflow)
+
+    def discover_port_nodes(self, workflow: WorkflowSource) -> Json:
+        """The ports grouped: inputs, outputs, passthrus, execution_order, nodes, links, unique_id_to_node."""
+        return workflow_graph.discover_port_nodes(workflow)
+
+    def validate_workflow(self, workflow: WorkflowSource) -> bool:
+        """Whether :meth:`check_workflow` finds nothing to complain of."""
+        return workflow_graph.validate_workflow(workflow)
+
+    def check_workflow(self, workflow: WorkflowSource) -> list[str]:
+        """The workflow's problems as sentences; empty where there are none."""
+        return workflow_graph.check_workflow(workflow)
+
+    def stitch_workflows(
+        self, workflows: Sequence[WorkflowSource], delete_input_ports: bool = False, delete_output_ports: bool = False
+    ) -> Json:
+        """Join workflows: OUTPUT ports of earlier ones are wired to INPUT ports of the same unique_id in later ones."""
+        return workflow_graph.stitch_workflows(workflows, delete_input_ports, delete_output_ports)
+
+    def remove_reroute_nodes(self, nodes: Sequence[Json], links: Sequence[Any]) -> tuple[list[Json], list[Any], Json]:
+        """(nodes, links, link_id_map) without Reroute nodes."""
+        return workflow_graph.remove_reroute_nodes(nodes, links)
+
+    # ---- values ----
+
+    def open_image_as_tensor(self, path: str | os.PathLike[str]) -> torch.Tensor:
+        """An image file as float32 [B,H,W,3] in 0..1, EXIF orientation applied."""
+        return image_files.open_image_as_tensor(path)
+
+    def save_comfy_image_to_disk(self, tensor: torch.Tensor, path: str | os.PathLike[str]) -> list[Path]:
+        """Save [B,H,W,C] in 0..1 (clamped), one file per batch item where B > 1; returns the files."""
+        return image_files.save_comfy_image_to_disk(tensor, path)
+
+    def serialize(self, data: Any) -> Json:
+        """A value as JSON-safe ``{"type", "content"}``, lossless; for export and debugging, not for run data."""
+        return value_codec.serialize(data)
+
+    def deserialize(self, data: Mapping[str, Any]) -> Any:
+        """The value that :meth:`serialize` was given. Unpickles: only for data that you trust."""
+        return value_codec.deserialize(data)
+
+    @property
+    def pass_by_rules(self) -> dict[str, str]:
+        """{socket type: "val" | "ref"} from ``pass_by_rules.json``; types that it does not name are "val"."""
+        if self._pass_by_rules is None:
+            file = Path(__file__).with_name("pass_by_rules.json")
+            self._pass_by_rules = json.loads(file.read_text(encoding="utf-8"))
+        return dict(self._pass_by_rules)
+
+    # ---- the orchestrator ----
+
+    async def run_sequential(
+        self,
+        workflow_paths: Sequence[Any],
+        inputs: Mapping[str, Any] | None = None,
+        iterations: int = 1,
+        use_ram: bool = True,
+        context: WorkflowContext | None = None,
+        *,
+        loop_condition: Any = None,
+        collect: Iterable[str] = (),
+        progress: ProgressCallback | bool | None = None,
+    ) -> RunResult:
+        """Run workflows one after the other, in a loop, with data flowing from iteration to iteration.
+
+        Args:
+            workflow_paths: steps: paths, workflow dicts (editor or API format), Branch, Loop, or their tuple and JSON
+                forms (see :mod:`.control_flow`).
+            inputs: {unique_id: value} for INPUT ports; a value may be a PerIteration.
+            iterations: how often the steps are run at most; at least 1.
+            use_ram: keep data in shared memory (where it fits) rather than on disk.
+            context: holds the run's data and is left as it is; None: the run makes its own and removes it at the end.
+            loop_condition: port name, expression or callable; asked before every iteration, and false ends the loop.
+                Before the first one it counts as true as long as a value that it reads does not exist yet.
+            collect: unique_ids of OUTPUT ports whose value of every iteration is kept, on disk, as soon as it exists.
+            progress: callable that gets typed events (:mod:`.progress_events`); True or False for a bar or silence;
+                None: a bar where stderr is a terminal.
+
+        Returns:
+            {unique_id: value} of everything that OUTPUT ports delivered, with the run's record.
+
+        Raises:
+            ValueError, FileNotFoundError, TypeError: an argument cannot be used; nothing was queued.
+            MissingValueError: an INPUT port or a condition has nothing to read; nothing was queued.
+            WorkflowExecutionError: a step failed; it says iteration, workflow and node.
+            ConnectorError: there is no server or no browser.
+
+        Cancelling interrupts exactly the prompt that runs, and cleans up.
+        """
+        steps = control_flow.parse_steps(workflow_paths)
+        outer = control_flow.Loop(body=steps, iterations=_check_iterations(iterations), condition=loop_condition)
+        collected, given = _check_collect(collect), dict(inputs or {})
+        listener = choose_listener(progress)
+        started = time.perf_counter()
+        async with self._init_connector() as connector, self._setup_storage(context) as store:
+            record = RunRecord(store.run_id, connector.server_description)
+            per_iteration = {k: v for k, v in given.items() if isinstance(v, control_flow.PerIteration)}
+            run = _Run(
+                store, connector, record, ContextValues(store, record), use_ram, listener, collected, per_iteration
+            )
+            error: BaseException | None = None
+            try:
+                await self._prepare_all(run, outer)
+                self._check_plan(run, outer, given)
+                for unique_id, value in given.items():
+                    if unique_id not in per_iteration:
+                        run.save(unique_id, value)
+                run.tell(RunStarted(store.run_id, iterations, connector.server_description))
+                await self._run_loop(run, outer, ())
+                result = self._collect_result(run)
+            except BaseException as e:
+                error = e
+                raise
+            finally:
+                record.seconds = time.perf_counter() - started
+                run.tell(RunFinished(store.run_id, record.iterations, error))
+        log.info("%s", record.summary())
+        return result
+
+    async def _run_loop(self, run: _Run, loop: control_flow.Loop, path: tuple[int, ...]) -> None:
+        """Run a loop's body until its iterations are used up or its condition is false."""
+        outermost = not path
+        total = loop.iterations or 0  # 0: unknown, a condition alone ends the loop
+        for iteration in itertools.count() if loop.iterations is None else range(loop.iterations):
+            here = (*path, iteration)
+            if not await self._evaluate_condition(run, loop.condition, iteration, first=iteration == 0):
+                break
+            run.tell(IterationStarted(run.context.run_id, iteration, total, here))
+            if outermost:
+                await self._save_per_iteration_inputs(run, iteration)
+            await self._run_steps(run, loop.body, here)
+            if outermost:
+                self._keep_collected(run, iteration)
+                run.record.iterations = iteration + 1
+                run.tell(IterationFinished(run.context.run_id, iteration, total))
+
+    async def _run_steps(self, run: _Run, steps: Sequence[Any], path: tuple[int, ...]) -> None:
+        for step in steps:
+            if isinstance(step, control_flow.Branch):
+                await self._process_branch(run, step, path)
+            elif isinstance(step, control_flow.Loop):
+                await self._run_loop(run, step, path)
+            else:
+                await self._run_workflow(run, run.prepared[_identity(step)], path)
+
+    async def _process_branch(self, run: _Run, branch: control_flow.Branch, path: tuple[int, ...]) -> None:
+        """Run ``then`` or ``otherwise``, whichever the condition says."""
+        chosen = await self._evaluate_condition(run, branch.condition, path[-1])
+        await self._run_steps(run, branch.then if chosen else branch.otherwise, path)
+
+    async def _run_workflow(self, run: _Run, prepared: PreparedWorkflow, path: tuple[int, ...]) -> None:
+        """One step: inject, execute, check and note what it delivered."""
+        run.tell(StepStarted(run.context.run_id, path, prepared.name))
+        step = StepRecord(path, prepared.name)
+        prompt = self._inject_inputs(prepared, run.context)
+        started = time.perf_counter()
+        try:
+            entry = await self._execute_workflow(run, prepared, prompt, step)
+        except Exception as e:
+            raise self._explain(e, prepared, path) from e
+        finally:
+            step.seconds = time.perf_counter() - started
+            run.record.steps.append(step)
+        self._extract_outputs(prepared, entry, step)
+        run.produced.update(prepared.outputs)
+        run.tell(StepFinished(run.context.run_id, path, prepared.name, step.seconds))
+
+    # ---- helpers with one job each ----
+
+    @contextlib.asynccontextmanager
+    async def _setup_storage(self, context: WorkflowContext | None) -> AsyncIterator[WorkflowContext]:
+        """The context that holds the run's data, registered for this process; one of our own is removed at the end."""
+        from .workflow_context import WorkflowContext, register_context, unregister_context
+
+        own = WorkflowContext() if context is None else None
+        store = own or context
+        assert store is not None
+        register_context(store)
+        try:
+            yield store
+        finally:
+            await self._cleanup(own, unregister_context)
+
+    async def _cleanup(self, own: WorkflowContext | None, unregister: Callable[[str], Any]) -> None:
+        """Remove the run's own context; values that were handed out stay readable."""
+        if own is not None:
+            unregister(own.run_id)
+            own.shutdown()
+
+    @contextlib.asynccontextmanager
+    async def _init_connector(self) -> AsyncIterator[ComfyConnector]:
+        """A ready connector: the one given, else the process's; one that was started for this run alone is killed."""
+        if self._connector is not None:
+            yield self._connector
+            return
+        from .comfy_serverless import ComfyConnector
+
+        was_running = ComfyConnector.is_running()
+        connector = await ComfyConnector.create()
+        try:
+            yield connector
+        finally:
+            if not was_running:
+                await connector.kill_api()
+
+    async def _prepare_all(self, run: _Run, outer: control_flow.Loop) -> None:
+        """Prepare every workflow of the plan, each once: a broken one is found before anything runs."""
+        started = time.perf_counter()
+        for number, source in enumerate(_sources(outer.body), start=1):
+            if _identity(source) not in run.prepared:
+                name = Path(source).name if isinstance(source, (str, os.PathLike)) else f"workflow {number}"
+                run.prepared[_identity(source)] = await self._prepare_workflow(source, name, run.connector)
+        run.record.conversion_seconds += time.perf_counter() - started
+
+    async def _prepare_workflow(self, source: WorkflowSource, name: str, connector: ComfyConnector) -> PreparedWorkflow:
+        """Load a workflow, convert it to a prompt (a prompt stays as it is), and find its ports.
+
+        Raises:
+            FileNotFoundError, ValueError: the file cannot be used; two OUTPUT ports have one name.
+            ConnectorError: the conversion failed.
+        """
+        content = workflow_graph.load_workflow(source, allow_prompt=True)
+        if workflow_graph.is_api_format(content):
+            workflow, prompt = None, content
+        else:
+            workflow, prompt = content, await connector.get_prompt_from_workflow(content)
+        try:
+            template = workflow_graph.PromptTemplate(prompt)
+        except ValueError as e:
+            raise ValueError(f"{name}: {e}") from e
+        inputs = tuple(dict.fromkeys(p.unique_id for p in template.ports if p.mode == "INPUT"))
+        outputs = {p.unique_id: p.node_id for p in template.ports if p.mode == "OUTPUT"}
+        return PreparedWorkflow(name, workflow, template, inputs, outputs)
+
+    def _check_plan(self, run: _Run, outer: control_flow.Loop, inputs: Mapping[str, Any]) -> None:
+        """Refuse, before anything is queued, a plan in which a port or a condition has nothing to read.
+
+        Raises:
+            MissingValueError: naming port, workflow and the names that exist.
+            ValueError: a collected name that no OUTPUT port delivers.
+        """
+        available, used = {*run.context.list_keys(), *inputs}, set[str]()
+        self._check_steps(run, outer.body, available, used)
+        used |= _names(outer.condition)
+        for name in inputs:
+            if name not in used:
+                log.warning("The input %r is used by no INPUT port and no condition of this run", name)
+        delivered = {name for prepared in run.prepared.values() for name in prepared.outputs}
+        for name in run.collect:
+            if name not in delivered:
+                raise ValueError(
+                    f"collect names {name!r}, which no OUTPUT port delivers. There are: {_listed(delivered)}."
+                )
+
+    def _check_steps(self, run: _Run, steps: Sequence[Any], available: set[str], used: set[str]) -> None:
+        """Walk the steps as a first iteration would, adding to *available* what becomes available."""
+        for step in steps:
+            if isinstance(step, control_flow.Branch):
+                for name in _names(step.condition):
+                    used.add(name)
+                    if name not in available:
+                        raise KeyError(
+                            f"A branch reads {name!r}, which does not exist. There are: {_listed(available)}."
+                        )
+                then, otherwise = set(available), set(available)
+                self._check_steps(run, step.then, then, used)
+                self._check_steps(run, step.otherwise, otherwise, used)
+                available |= then | otherwise  # whichever runs; a value that is missing then is found at its step
+            elif isinstance(step, control_flow.Loop):
+                self._check_steps(run, step.body, available, used)
+                used |= _names(step.condition)
+            else:
+                prepared = run.prepared[_identity(step)]
+                for name in prepared.inputs:
+                    used.add(name)
+                    if name not in available:
+                        raise MissingValueError(_nothing_to_read(prepared, name, available))
+                available |= set(prepared.outputs)
+
+    async def _save_per_iteration_inputs(self, run: _Run, iteration: int) -> None:
+        for unique_id, source in run.per_iteration.items():
+            with run.callers_time():
+                value = await source.value(iteration, run.values, name=unique_id)
+            run.save(unique_id, value)
+
+    def _inject_inputs(self, prepared: PreparedWorkflow, context: WorkflowContext) -> Json:
+        """The prompt of one execution: INPUT ports become loaders that name the content they will find.
+
+        Raises:
+            MissingValueError: a value does not exist (a branch that was not taken should have made it).
+        """
+        contents = {}
+        for name in prepared.inputs:
+            if name not in context:
+                raise MissingValueError(_nothing_to_read(prepared, name, context.list_keys()))
+            contents[name] = context.digest(name)
+        return prepared.template.fill(contents)
+
+    async def _execute_workflow(self, run: _Run, prepared: PreparedWorkflow, prompt: Json, step: StepRecord) -> Json:
+        """Run a prompt; a server that dies or hangs is restarted and the prompt run again, SERVER_ATTEMPTS times at
+        most.
+
+        Returns:
+            The server's history entry.
+        """
+        from .comfy_serverless import ServerDiedError
+
+        info: Json = {RUN_KEY: {"run_id": run.context.run_id, "use_ram": run.use_ram}}
+        if prepared.workflow is not None:
+            info["workflow"] = prepared.workflow  # pictures that the run saves open in the editor
+        on_event = self._translate(run, prompt) if run.listener is not None else None
+        delay = self.RETRY_DELAY
+        while True:
+            try:
+                history = await run.connector.run_workflow(
+                    prompt, use_workflow_json=False, extra_data={"extra_pnginfo": info}, on_event=on_event
+                )
+            except ServerDiedError as e:
+                if step.attempts >= self.SERVER_ATTEMPTS:
+                    raise
+                log.warning("%s; %s is run again in %.1f s", str(e).splitlines()[0], prepared.name, delay)
+                await asyncio.sleep(delay)
+                step.attempts, delay = step.attempts + 1, delay * 2
+            else:
+                ((step.prompt_id, entry),) = history.items()
+                return dict(entry)
+
+    def _translate(self, run: _Run, prompt: Json) -> Callable[[ServerEvent], None]:
+        """A listener that turns the server's events into the run's."""
+        run_id = run.context.run_id
+
+        def on_event(event: ServerEvent) -> None:
+            if event.type == "executing" and event.node is not None:
+                node = prompt.get(event.node) or {}
+                title = (node.get("_meta") or {}).get("title", "")
+                run.tell(NodeStarted(run_id, event.node, node.get("class_type", ""), title))
+            elif event.type == "progress":
+                value, maximum = event.data.get("value", 0), event.data.get("max", 0)
+                run.tell(NodeProgress(run_id, event.node or "", value, maximum))
+            elif event.type == "preview" and event.image is not None:
+                run.tell(PreviewImage(run_id, event.node, event.image, event.image_format or "jpeg"))
+
+        return on_event
+
+    def _extract_outputs(self, prepared: PreparedWorkflow, entry: Mapping[str, Any], step: StepRecord) -> None:
+        """Check that every OUTPUT port delivered in *this* execution, and note it; the values are in the context
+        already.
+
+        Raises:
+            WorkflowExecutionError: a port did not execute, so the context may hold an older value under its name.
+        """
+        outputs = entry.get("outputs") or {}
+        for unique_id, node_id in prepared.outputs.items():
+            saved = ((outputs.get(node_id) or {}).get("discomfort") or [None])[0]
+            if not isinstance(saved, Mapping):
+                raise WorkflowExecutionError(
+                    f"{_where(prepared.name, step.iteration)}: the OUTPUT port {unique_id!r} (node #{node_id}) "
+                    f"delivered "
+                    "nothing, although the server reports success: something before it blocked the execution.",
+                    iteration=step.iteration,
+                    workflow=prepared.name,
+                    node_id=node_id,
+                    class_type="DiscomfortPort",
+                )
+            step.outputs[unique_id] = str(saved.get("digest"))
+            step.saving_seconds += float(saved.get("seconds") or 0.0)
+        times = dict((entry.get("status") or {}).get("messages") or [])
+        start, end = times.get("execution_start") or {}, times.get("execution_success") or {}
+        if "timestamp" in start and "timestamp" in end:
+            step.server_seconds = max(0.0, (end["timestamp"] - start["timestamp"]) / 1000 - step.saving_seconds)
+        step.cached_nodes = list((times.get("execution_cached") or {}).get("nodes") or [])
+
+    async def _evaluate_condition(self, run: _Run, condition: Any, iteration: int, first: bool = False) -> bool:
+        """Whether a loop goes on, or a branch takes ``then``.
+
+        Args:
+            condition: a parsed condition, None is true.
+            first: before the first iteration of a loop a condition whose values do not exist yet is true.
+        """
+        if condition is None:
+            return True
+        if first and condition.missing(run.values):
+            return True
+        with run.callers_time():
+            try:
+                return await condition.holds(run.values, iteration)
+            except KeyError:
+                if first and condition.kind == "function":
+                    return True
+                raise
+
+    def _keep_collected(self, run: _Run, iteration: int) -> None:
+        """Keep this iteration's value of every collected port: on disk, at once, under a key of its own."""
+        for unique_id in run.collect:
+            if unique_id in run.produced:
+                key = f"{unique_id} (iteration {iteration})"
+                run.save(key, run.values[unique_id], use_ram=False)
+                run.kept.setdefault(unique_id, []).append(key)
+
+    def _collect_result(self, run: _Run) -> RunResult:
+        """Values of all ports that delivered; loading maps them, so the context may go."""
+        collected = {name: [run.values[key] for key in run.kept.get(name, [])] for name in run.collect}
+        values = {name: run.values[name] for name in sorted(run.produced) if name not in collected}
+        return RunResult({**values, **collected}, run.record, collected)
+
+    def _explain(self, error: Exception, prepared: PreparedWorkflow, path: tuple[int, ...]) -> Exception:
+        """A failure of a step as WorkflowExecutionError: iteration, workflow, and the node where one failed."""
+        from .comfy_serverless import NodeExecutionError
+
+        where = _where(prepared.name, path)
+        if isinstance(error, NodeExecutionError):
+            return WorkflowExecutionError(
+                f"{where}: {error}",
+                iteration=path,
+                workflow=prepared.name,
+                node_id=error.node_id,
+                class_type=error.class_type,
+                title=error.title,
+                server_traceback=error.server_traceback,
+            )
+        return WorkflowExecutionError(f"{where}: {error}", iteration=path, workflow=prepared.name)
+
+
+#: the name that the seeds use for the class in short
+WorkflowTools = DiscomfortWorkflowTools
+
+
+def _check_iterations(iterations: Any) -> int:
+    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
+        raise ValueError(f"iterations is {iterations!r}; it must be a whole number of at least 1.")
+    return iterations
+
+
+def _check_collect(collect: Any) -> tuple[str, ...]:
+    if isinstance(collect, str):
+        raise TypeError(f"collect is the text {collect!r}; it must be a list of names, such as [{collect!r}].")
+    return tuple(collect)
+
+
+def _identity(source: Any) -> Any:
+    """What makes two steps the same workflow: equal paths, or the same dict object."""
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else id(source)
+
+
+def _sources(steps: Sequence[Any]) -> Iterator[Any]:
+    """Every workflow of a plan, in order, those inside branches and loops included."""
+    for step in steps:
+        if isinstance(step, control_flow.Branch):
+            yield from _sources(step.then)
+            yield from _sources(step.otherwise)
+        elif isinstance(step, control_flow.Loop):
+            yield from _sources(step.body)
+        else:
+            yield step
+
+
+def _names(condition: Any) -> set[str]:
+    """The names that a condition may read; its whole text may be a port's name, too."""
+    return {*condition.names, str(condition.source)} if condition is not None else set()
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(map(repr, names))) or "none"
+
+
+def _where(workflow: str, path: tuple[int, ...]) -> str:
+    return f"{workflow}, iteration {'.'.join(map(str, path))}"
+
+
+def _nothing_to_read(prepared: PreparedWorkflow, name: str, available: Iterable[str]) -> str:
+    return (
+        f"The INPUT port {name!r} of {prepared.name} has no value. Give it with inputs={{{name!r}: ...}}, or let an "
+        f"earlier "
+        f"step deliver it through an OUTPUT port of that name. There are: {_listed(available)}."
+    )
