@@ -20,6 +20,7 @@ do (the tests hold conversions they made). Muted nodes (``mode`` 2) and everythi
 Bypassed nodes (``mode`` 4) do not exist either, but a link through one continues at its input that fits. Reroutes hand
 on what they are given; notes and primitives are furniture of the editor. Native reroutes on links are only drawing.
 A group node (the predecessor of subgraphs) is taken as one opaque node: frontends disagree about the ids inside it.
+(Frontend 1.27 goes by the modes of the nodes inside a muted or bypassed subgraph; its editor sets those along.)
 
 The prompt is the authority for a run; ports found in a workflow are what a person (or a node's sockets) is shown.
 """
