@@ -71,7 +71,7 @@ import threading
 import time
 import types
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -2224,7 +2224,7 @@ class ComfyConnector:
                     await self._close_page()
 
             self._browser_idle = self._loop.call_later(
-                self.config.BROWSER_IDLE_TIMEOUT, lambda: self._in_background(close_if_idle())
+                self.config.BROWSER_IDLE_TIMEOUT, lambda: self._in_background(close_if_idle)
             )
 
     async def _frontend_state(self) -> tuple[str, Json]:
@@ -2328,7 +2328,7 @@ class ComfyConnector:
             raise
         finally:
             unsubscribe()
-        self._in_background(self._forget(run.prompt_id))
+        self._in_background(lambda: self._forget(run.prompt_id))
         self._judge(run.prompt_id, entry, prompt)
         return {run.prompt_id: entry}
 
@@ -2466,7 +2466,7 @@ class ComfyConnector:
                 "The server holds %.1f GB, more than %g %% of this machine: its cache is emptied",
                 used / 1e9, self.config.MAX_SERVER_MEMORY_PERCENT,
             )  # fmt: skip
-            self._in_background(self.free(unload_models=False, free_memory=True))
+            self._in_background(lambda: self.free(unload_models=False, free_memory=True))
 
     # ---- talking to the server ----
 
@@ -2702,12 +2702,12 @@ class ComfyConnector:
         self._delete_data()
         self._state = State.KILLED  # not by _set_state: the interpreter may be going down, with logging closed
 
-    def _in_background(self, coroutine: Any) -> None:
-        """Run a coroutine whose result nobody waits for; its error is logged, and kill_api() ends it."""
+    def _in_background(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run an asynchronous function whose result nobody waits for; its error is logged, and kill_api() ends it."""
 
         async def guarded() -> None:
             try:
-                await coroutine
+                await work()
             except ConnectorError as e:
                 log.debug("In the background: %s", e)
 
