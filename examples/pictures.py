@@ -16,7 +16,9 @@ INK, PAPER, ACCENT, QUIET = "#1f2430", "#fbfaf7", "#d9480f", "#9aa1ad"
 
 
 def out_of_focus(image: torch.Tensor) -> torch.Tensor:
-    """The picture [B,H,W,C] as a lens gives it that is a little out of focus: every pixel the mean of its neighbours."""
+    """The picture [B,H,W,C] as a lens gives it that is a little out of focus: every pixel the mean of its
+    neighbours.
+    """
     padded = torch.nn.functional.pad(image.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="reflect")
     return torch.nn.functional.avg_pool2d(padded, kernel_size=3, stride=1).permute(0, 2, 3, 1).contiguous()
 

@@ -12,7 +12,7 @@ from pictures import draw_contact_sheet, out_of_focus, sharpness
 from discomfort import Discomfort, PerIteration
 
 WORKFLOW = Path(__file__).with_name("refine.json")
-RESULTS = Path("discomfort-results")
+RESULTS = Path.cwd() / "discomfort-results"
 
 
 async def main() -> None:
@@ -35,7 +35,7 @@ async def main() -> None:
         for number, picture in enumerate(pictures):
             d.Tools.save_comfy_image_to_disk(picture, RESULTS / f"iteration-{number:02}.png")
         sheet = draw_contact_sheet(pictures, goal, RESULTS / "contact-sheet.png")
-        print(f"{result.record.summary()}\nResults in {RESULTS.resolve()}, look at {sheet.name} first.")
+        print(f"{result.record.summary()}\nResults: {sheet}, and every iteration beside it")
 
 
 if __name__ == "__main__":
