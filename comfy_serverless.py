@@ -1743,6 +1743,9 @@ class ComfyConnector:
         * Every await of a public method may be cancelled; a cancelled run interrupts exactly its own prompt.
     """
 
+    #: seconds after which history entries that were read are deleted on the server
+    FORGET_DELAY: ClassVar[float] = 0.2
+
     # ---- creating ----
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -1838,6 +1841,8 @@ class ComfyConnector:
         self._frontend: tuple[str, Json] | None = None
         self._stats: Json = {}
         self._ephemeral_files: list[Path] = []
+        # prompts whose history entries were read and can be deleted on the server
+        self._read_entries: list[str] = []
         self._background: set[asyncio.Task[Any]] = set()
         atexit.register(self._sync_cleanup)
 
@@ -2328,7 +2333,7 @@ class ComfyConnector:
             raise
         finally:
             unsubscribe()
-        self._in_background(lambda: self._forget(run.prompt_id))
+        self._forget_soon(run.prompt_id)
         self._judge(run.prompt_id, entry, prompt)
         return {run.prompt_id: entry}
 
@@ -2448,10 +2453,20 @@ class ComfyConnector:
             await self._request("POST", "/queue", {"delete": [prompt_id]}, as_json=False)
             await self.interrupt(prompt_id)
 
-    async def _forget(self, prompt_id: str) -> None:
-        """Delete the history entry that was read: the server keeps 10,000 otherwise, each with its whole prompt."""
-        with contextlib.suppress(ConnectorError):
-            await self._request("POST", "/history", {"delete": [prompt_id]}, as_json=False)
+    def _forget_soon(self, prompt_id: str) -> None:
+        """Have a history entry deleted that was read: the server keeps 10,000 otherwise, each with its whole prompt.
+
+        Entries of a quick loop are deleted together, FORGET_DELAY seconds after the first: a request for each would
+        compete with the next iteration.
+        """
+        self._read_entries.append(prompt_id)
+        if len(self._read_entries) == 1:
+            self._loop.call_later(self.FORGET_DELAY, lambda: self._in_background(self._forget))
+
+    async def _forget(self) -> None:
+        prompt_ids, self._read_entries = self._read_entries, []
+        if prompt_ids and self._session is not None:
+            await self._request("POST", "/history", {"delete": prompt_ids}, as_json=False)
 
     def _relieve_memory(self) -> None:
         """Ask the server to empty its cache when it holds more than MAX_SERVER_MEMORY_PERCENT of the machine."""

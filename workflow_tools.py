@@ -146,6 +146,8 @@ class _Run:
     produced: set[str] = dataclasses.field(default_factory=set)
     #: {unique_id: [key under which an iteration's value is kept]}
     kept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    #: the thread that writes collected values, None when all are written
+    keeping: asyncio.Task[None] | None = None
 
     def tell(self, event: ProgressEvent) -> None:
         """Hand an event to the listener; its time is the caller's, its errors end the run."""
@@ -301,11 +303,13 @@ class DiscomfortWorkflowTools:
                         run.save(unique_id, value)
                 run.tell(RunStarted(store.run_id, iterations, connector.server_description))
                 await self._run_loop(run, outer, ())
-                result = self._collect_result(run)
+                result = await self._collect_result(run)
             except BaseException as e:
                 error = e
                 raise
             finally:
+                if run.keeping is not None:  # the run failed: the writer must be done before the context goes
+                    await asyncio.wait([run.keeping])
                 record.seconds = time.perf_counter() - started
                 run.tell(RunFinished(store.run_id, record.iterations, error))
         log.info("%s", record.summary())
@@ -324,7 +328,7 @@ class DiscomfortWorkflowTools:
                 await self._save_per_iteration_inputs(run, iteration)
             await self._run_steps(run, loop.body, here)
             if outermost:
-                self._keep_collected(run, iteration)
+                await self._keep_collected(run, iteration)
                 run.record.iterations = iteration + 1
                 run.tell(IterationFinished(run.context.run_id, iteration, total))
 
@@ -583,16 +587,38 @@ class DiscomfortWorkflowTools:
                     return True
                 raise
 
-    def _keep_collected(self, run: _Run, iteration: int) -> None:
-        """Keep this iteration's value of every collected port: on disk, at once, under a key of its own."""
+    async def _keep_collected(self, run: _Run, iteration: int) -> None:
+        """Keep this iteration's value of every collected port: on disk, at once, under a key of its own.
+
+        A thread writes while the server works on the next iteration; one iteration's values at a time, so that a slow
+        disk slows the loop rather than filling the memory.
+        """
+        await self._finish_keeping(run)
+        values = {}
         for unique_id in run.collect:
             if unique_id in run.produced:
                 key = f"{unique_id} (iteration {iteration})"
-                run.save(key, run.values[unique_id], use_ram=False)
+                values[key] = run.values[unique_id]
                 run.kept.setdefault(unique_id, []).append(key)
 
-    def _collect_result(self, run: _Run) -> RunResult:
+        def write() -> None:
+            for key, value in values.items():
+                run.context.save(key, value, use_ram=False)
+
+        if values:
+            run.keeping = asyncio.create_task(asyncio.to_thread(write))
+
+    async def _finish_keeping(self, run: _Run) -> None:
+        """Wait until collected values are written; an error of the disk ends the run here."""
+        keeping, run.keeping = run.keeping, None
+        if keeping is not None:
+            started = time.perf_counter()
+            await keeping
+            run.record.loading_seconds += time.perf_counter() - started
+
+    async def _collect_result(self, run: _Run) -> RunResult:
         """Values of all ports that delivered; loading maps them, so the context may go."""
+        await self._finish_keeping(run)
         collected = {name: [run.values[key] for key in run.kept.get(name, [])] for name in run.collect}
         values = {name: run.values[name] for name in sorted(run.produced) if name not in collected}
         return RunResult({**values, **collected}, run.record, collected)
