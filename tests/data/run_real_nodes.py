@@ -11,8 +11,10 @@ RESULTS.pt is a dict: ``version``, and ``results``, a list of ``{"outputs": [...
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
+import types
 
 calls_path, results_path = sys.argv[1:3]
 sys.argv = ["main.py", "--cpu"]
@@ -36,10 +38,21 @@ def call(class_type: str, inputs: dict) -> dict:
     node_class = nodes.NODE_CLASS_MAPPINGS[class_type]
     inputs = {name: resolve(value) for name, value in inputs.items()}
     if hasattr(node_class, "define_schema"):
-        output = node_class.execute(**inputs)
-        return {"ui": output.ui} if output.ui else {"outputs": list(output.args)}
+        return call_v3(node_class, inputs)
     output = getattr(node_class(), node_class.FUNCTION)(**inputs)
     return {"ui": output["ui"]} if isinstance(output, dict) else {"outputs": list(output)}
+
+
+def call_v3(node_class: type, inputs: dict) -> dict:
+    """The result of a node of the newer kind, which finds hidden inputs in an attribute."""
+    hidden = {name: inputs.pop(name, None) for name in ("prompt", "extra_pnginfo", "unique_id")}
+    prepared = type(node_class.__name__, (node_class,), {"hidden": types.SimpleNamespace(**hidden)})
+    output = prepared.execute(**inputs)
+    if output.ui is None:
+        return {"outputs": list(output.args)}
+    ui = output.ui if isinstance(output.ui, dict) else output.ui.as_dict()
+    # Through JSON: enumerations become plain text.
+    return {"ui": json.loads(json.dumps(ui))}
 
 
 def resolve(value: object) -> object:
