@@ -494,12 +494,23 @@ def test_playwright_downloads_its_browser_where_none_is_installed(machine: Machi
 def test_root_falls_back_on_the_package_manager(machine: Machine) -> None:
     machine.become(is_root=True)
     machine.can_start.write_text("chromium")
-    words = f'echo "apt-get $*" >>"{machine.calls}"; case "$*" in *chromium) : >"{machine.bin}/chromium";'
-    write_program(machine.bin / "apt-get", f'#!/bin/sh\n{words} /bin/chmod 755 "{machine.bin}/chromium";; esac\n')
+    # An apt-get that knows no package before its first update, as in a fresh container.
+    write_program(
+        machine.bin / "apt-get",
+        f"""#!/bin/sh
+echo "apt-get $*" >>'{machine.calls}'
+case $1 in
+    update) : >'{machine.bin}/lists' ;;
+    install) test -e '{machine.bin}/lists' || exit 100
+        : >'{machine.bin}/chromium'; /bin/chmod 755 '{machine.bin}/chromium' ;;
+esac
+""",
+    )
     assert machine.search() == {"path": str(machine.bin / "chromium"), "is_own": False}
     calls = [line for line in machine.calls.read_text().splitlines() if not line.startswith("start")]
     assert calls == [
         "playwright install chromium",
+        "apt-get install -y --no-install-recommends chromium",
         "apt-get update",
         "apt-get install -y --no-install-recommends chromium",
     ]

@@ -37,13 +37,14 @@ WINDOWS_PROGRAMS = (
     "Microsoft/Edge/Application/msedge.exe",
 )
 
-# The system's package managers: what installs Chromium without asking.
-PACKAGE_MANAGERS: dict[str, list[list[str]]] = {
-    "apt-get": [["update"], ["install", "-y", "--no-install-recommends", "chromium"]],
-    "dnf": [["install", "-y", "chromium"]],
-    "apk": [["add", "chromium"]],
-    "pacman": [["-Sy", "--noconfirm", "chromium"]],
-    "zypper": [["--non-interactive", "install", "chromium"]],
+# The system's package managers: what installs Chromium without asking, and what fetches the lists of packages, which
+# may be missing or too old for that; None where installing does it by itself.
+PACKAGE_MANAGERS: dict[str, tuple[list[str], list[str] | None]] = {
+    "apt-get": (["install", "-y", "--no-install-recommends", "chromium"], ["update"]),
+    "dnf": (["install", "-y", "chromium"], None),
+    "apk": (["add", "chromium"], ["update"]),
+    "pacman": (["-S", "--noconfirm", "chromium"], ["-Sy", "--noconfirm"]),
+    "zypper": (["--non-interactive", "install", "chromium"], None),
 }
 
 # Seconds for a browser's first start; a cold disk and a small machine need 10.
@@ -192,7 +193,7 @@ class _Search:
             if self._starts(str(path), str(path)):
                 return {"path": str(path), "is_own": False}
         if not found:
-            self.tried.append("an installed Chromium, Chrome or Edge: none on PATH or in the usual folders")
+            self.tried.append("an installed Chromium, Chrome or Edge: there is none on PATH or in the usual folders")
         return None
 
     def _download(self) -> bool:
@@ -212,9 +213,15 @@ class _Search:
         if not is_root():
             self.tried.append(f"the system's package manager: {manager} needs root, which we are not")
             return False
-        return all(
-            self._step(f"{manager} {words[0]} ({words[-1]})", [manager, *words]) for words in PACKAGE_MANAGERS[manager]
-        )
+        install, refresh = PACKAGE_MANAGERS[manager]
+        title = "System's packages"
+        is_done = self._step(f"{title}: {manager} {' '.join(install)}", [manager, *install])
+        if not is_done and refresh is not None:
+            self._step(f"{title}: {manager} {' '.join(refresh)}", [manager, *refresh])
+            is_done = self._step(f"{title}: {manager} {' '.join(install)}, again", [manager, *install])
+        if is_done:
+            self.tried.append(f"{title}: {manager} installed chromium")
+        return is_done
 
     def _starts(self, path: str, title: str) -> bool:
         argv = [str(self.environment.python), "-c", START_CODE, path]

@@ -67,8 +67,9 @@ class Progress:
     def draw(self) -> None:
         """Shows where the step stands. Cheap: call it as often as you like."""
         if self._is_terminal:
-            width = max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1)
-            line = f"{self.title}: {self.detail}"[: width - 8] + f" ({self.seconds:.0f} s)"
+            # A line that wraps could not be redrawn. Some terminals say they have no columns.
+            width = max(40, os.get_terminal_size(sys.stderr.fileno()).columns or 80)
+            line = f"{self.title}: {self.detail or '...'}"[: width - 10] + f" ({self.seconds:.0f} s)"
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LOG_INTERVAL

@@ -44,6 +44,8 @@ class Check(NamedTuple):
     name: str
     argv: list[str | Path]
     cwd: Path
+    # Seconds between Ctrl-C and the kill: tests end servers and browsers, the others have nothing to clean up.
+    grace: float = 2.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -119,7 +121,7 @@ def test(environment: Environment, arguments: Sequence[str]) -> int:
     for check in _checks(environment, arguments):
         say(f"\n== {check.name}")
         started = time.monotonic()
-        status = environment.supervisor.call(check.argv, cwd=check.cwd, env=environ)
+        status = environment.supervisor.call(check.argv, cwd=check.cwd, env=environ, grace=check.grace)
         results.append((check.name, status, time.monotonic() - started))
     say("\n== Summary")
     for name, status, seconds in results:
@@ -158,7 +160,7 @@ def _checks(environment: Environment, arguments: Sequence[str]) -> list[Check]:
         Check("mypy (tools)", [*mypy, *tools], ROOT / "tools"),
         # Not `python -m pytest`: that puts the current folder first in sys.path, and there `import
         # discomfort` would find the module discomfort.py instead of the package it belongs to.
-        Check("pytest", [environment.script("pytest"), *arguments], ROOT),
+        Check("pytest", [environment.script("pytest"), *arguments], ROOT, grace=60.0),
     ]
 
 

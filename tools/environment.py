@@ -196,21 +196,24 @@ class Environment:
 
     def _ensure_venv_module(self) -> None:
         """Installs ensurepip where it is missing (Debian has it apart): `python3 -m venv` needs it."""
-        if importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip"):
+        if _has_module("venv") and _has_module("ensurepip"):
             return
         package = "python{}.{}-venv".format(*sys.version_info[:2])
         apt = shutil.which("apt-get")
         if apt is None or not is_root():
             _refuse_without_venv(package)
         environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for title, words in (
-            ("List of system packages", ["update"]),
-            (f"System package {package}", ["install", "-y", "--no-install-recommends", package]),
-        ):
-            self.supervisor.step(title, [apt, *words], cwd=self.root, log=self.log, env=environ)
-        importlib.invalidate_caches()
-        if not importlib.util.find_spec("ensurepip"):
-            _refuse_without_venv(package)
+        install = ["install", "-y", "--no-install-recommends", package]
+        # Without the update first: it is slow, and needed only where the lists are missing or too old.
+        for words in (install, ["update"], install):
+            with contextlib.suppress(StepFailed):
+                self.supervisor.step(
+                    f"System's packages: apt-get {words[0]}", [apt, *words], cwd=self.root, log=self.log, env=environ
+                )
+            importlib.invalidate_caches()
+            if _has_module("ensurepip"):
+                return
+        _refuse_without_venv(package)
 
     def _install(self, lock: int) -> None:
         """PyTorch first, alone: it is most of the download, and only it may come from PyTorch's own index."""
@@ -265,6 +268,12 @@ def is_root() -> bool:
     return sys.platform != "win32" and os.geteuid() == 0
 
 
+def _has_module(name: str) -> bool:
+    """True where Python can import it. A folder that a package left behind has a spec too, but no loader."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.loader is not None
+
+
 def _try_lock(descriptor: int) -> bool:
     if sys.platform == "win32":
         import msvcrt
@@ -286,7 +295,18 @@ def _try_lock(descriptor: int) -> bool:
 def _describe_pip(line: str) -> str | None:
     """pip's output in a few words: what it fetches and installs; None for the rest."""
     words = line.split()
-    if not words or words[0] in ("Requirement", "Looking", "WARNING:", "[notice]"):
+    noise = {
+        "Requirement",
+        "Looking",
+        "WARNING:",
+        "[notice]",
+        "Attempting",
+        "Found",
+        "Uninstalling",
+        "Stored",
+        "Created",
+    }
+    if not words or words[0] in noise or words[0].startswith("Success"):
         return None
     if words[:3] == ["Installing", "collected", "packages:"]:
         return f"installing {len(words) - 3} packages"
