@@ -650,8 +650,8 @@ def test_saved_files_equal_the_real_ones(base: Path, tmp_path: Path) -> None:
     ]
     for name in ("input", "output", "temp"):
         (tmp_path / name).mkdir()
-    real_results = run_real(calls, tmp_path, tmp_path)["results"]
-    for call, result in zip(calls, real_results, strict=True):
+    job = run_real(calls, tmp_path, tmp_path)
+    for call, result in zip(calls, job["results"], strict=True):
         ours = run_ours(*call)["ui"]["images"]
         assert len(ours) == len(result["ui"]["images"])
         for our_file, real_file in zip(ours, result["ui"]["images"], strict=True):
@@ -659,7 +659,9 @@ def test_saved_files_equal_the_real_ones(base: Path, tmp_path: Path) -> None:
                 assert our_file == real_file
             our_image = open_saved(base, our_file)
             real_image = open_saved(tmp_path, real_file)
-            assert our_image.text == real_image.text
+            # Later versions write nothing into the previews of masks.
+            if call[0] != "MaskPreview" or job["version"] == RECORDED_VERSION:
+                assert our_image.text == real_image.text
             np.testing.assert_array_equal(np.array(our_image), np.array(real_image))
 
 
