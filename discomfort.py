@@ -10,16 +10,40 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
+import sys
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .comfy_serverless import ComfyConnector
-from .run_record import RunResult
-from .workflow_context import WorkflowContext
-from .workflow_tools import DiscomfortWorkflowTools
+
+def _become_the_package() -> None:
+    """Let ``import discomfort`` mean the package, although Python found this file.
+
+    That happens where the search path begins with this folder: ``python -c`` or ``python -m`` in a clone. The import
+    system hands out whatever stands in sys.modules once this file was executed.
+    """
+    here = Path(__file__).resolve().parent
+    spec = importlib.util.spec_from_file_location(
+        __name__, here / "__init__.py", submodule_search_locations=[str(here)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package = sys.modules[__name__] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+
+
+if TYPE_CHECKING or __package__:
+    from .comfy_serverless import ComfyConnector
+    from .run_record import RunResult
+    from .workflow_context import WorkflowContext
+    from .workflow_tools import DiscomfortWorkflowTools
+else:
+    _become_the_package()
+    WorkflowContext = None  # this module object is thrown away; the class below only has to be defined
 
 log = logging.getLogger("discomfort.discomfort")
 

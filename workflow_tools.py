@@ -454,12 +454,12 @@ class DiscomfortWorkflowTools:
         """Walk the steps as a first iteration would, adding to *available* what becomes available."""
         for step in steps:
             if isinstance(step, control_flow.Branch):
-                for name in _names(step.condition):
-                    used.add(name)
-                    if name not in available:
-                        raise KeyError(
-                            f"A branch reads {name!r}, which does not exist. There are: {_listed(available)}."
-                        )
+                used |= _names(step.condition)
+                for name in step.condition.missing(available):
+                    raise MissingValueError(
+                        f"The condition of a branch, {step.condition.source!r}, reads {name!r}, which does not exist. "
+                        f"There are: {_listed(available)}."
+                    )
                 then, otherwise = set(available), set(available)
                 self._check_steps(run, step.then, then, used)
                 self._check_steps(run, step.otherwise, otherwise, used)
@@ -610,10 +610,10 @@ class DiscomfortWorkflowTools:
 
     async def _finish_keeping(self, run: _Run) -> None:
         """Wait until collected values are written; an error of the disk ends the run here."""
-        keeping, run.keeping = run.keeping, None
-        if keeping is not None:
+        if run.keeping is not None:
             started = time.perf_counter()
-            await keeping
+            await asyncio.shield(run.keeping)  # a thread cannot be cancelled: the end of the run waits for it
+            run.keeping = None
             run.record.loading_seconds += time.perf_counter() - started
 
     async def _collect_result(self, run: _Run) -> RunResult:
