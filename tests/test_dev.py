@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="./dev is a POSIX sh script")
 
-# Notes what is done with it; obeys FAKE_PIP: "ok" (the default), "fail", "hang".
+# Notes what is done with it; obeys FAKE_PIP: "ok" (the default), "fail", "hang", "ignore signals" (and hang).
 FAKE_PIP = """
 import os, signal, sys, time
 def note(text):
@@ -37,10 +37,11 @@ note(f"begin {os.getpid()} {' '.join(sys.argv[1:])}")
 if mode == "fail":
     print("ERROR: No matching distribution found for unobtainium")
     sys.exit(1)
-if mode == "hang":
+if mode in ("hang", "ignore signals"):
     def interrupted(signum, frame):
         note("interrupted")
-        sys.exit(1)
+        if mode == "hang":
+            sys.exit(1)
     signal.signal(signal.SIGINT, interrupted)
     note("hanging")
     while True:
@@ -229,16 +230,19 @@ def test_ctrl_c_reaches_pip_and_ends_with_130(clone: Clone) -> None:
 
 
 def test_after_kill_9_the_lock_lasts_as_long_as_pip_and_the_environment_is_made_again(clone: Clone) -> None:
-    child = clone.start("setup", FAKE_PIP="hang")
+    child = clone.start("setup", FAKE_PIP="ignore signals")
     wait_for(lambda: "hanging" in clone.pip_lines(), "pip to start")
     pip = int(clone.pip_lines()[0].split()[1])
     try:
         child.kill()
-        child.communicate(timeout=30)
+        child.wait(timeout=30)
+        if sys.platform == "linux":
+            wait_for(lambda: "interrupted" in clone.pip_lines(), "pip to hear of our death")
         with (clone.root / ".dev" / "lock").open("a") as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         os.kill(pip, signal.SIGKILL)
+        child.communicate(timeout=30)
     mark = clone.root / ".venv" / "mark"
     mark.touch()
     status, _, err = clone.run("setup")

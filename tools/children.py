@@ -245,6 +245,7 @@ class Supervisor:
                 stdout=subprocess.PIPE if is_piped else None,
                 stderr=subprocess.STDOUT if is_piped else None,
                 start_new_session=True,
+                preexec_fn=_interrupt_when_orphaned(),
                 # Handles are not inherited this way on Windows, and naming one there is an error.
                 pass_fds=() if sys.platform == "win32" else tuple(keep_open),
             )
@@ -295,6 +296,20 @@ def _read_lines(child: subprocess.Popen[bytes], log: Path, lines: queue.SimpleQu
                     lines.put(text)
         if rest:
             lines.put(rest.decode("utf-8", "replace"))
+
+
+def _interrupt_when_orphaned() -> Callable[[], object] | None:
+    """What a child runs before its command, so that it gets a Ctrl-C when we are killed (kill -9); None off Linux.
+
+    Other systems have no such thing: there, an orphaned pip or pytest runs to its end.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: little is safe between fork and exec
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG in <linux/prctl.h>
+    return lambda: prctl(set_parent_death_signal, int(signal.SIGINT), 0, 0, 0)
 
 
 def _signal_group(child: subprocess.Popen[bytes], signum: int) -> None:
