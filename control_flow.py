@@ -21,6 +21,7 @@ import ast
 import builtins
 import inspect
 import json
+import keyword
 import math
 import operator
 import os
@@ -240,7 +241,7 @@ _ALLOWED_SYNTAX: tuple[type[ast.AST], ...] = (
 ConditionFunction = Callable[..., Any]
 ConditionSpec = Union[str, bool, ConditionFunction, "Condition"]
 
-_PLAIN_NAME = re.compile(r"[\w .:#/@-]+")
+_PLAIN_NAME = re.compile(r"\w[\w .:#/@-]*")
 
 
 class Condition:
@@ -295,8 +296,8 @@ class Condition:
         try:
             tree = _parse_expression(name)
         except ConditionError:
-            # "my image" is no expression, but a good name for a port.
-            if _PLAIN_NAME.fullmatch(name) and not name.isidentifier():
+            # "my image" and "a.b" are no expressions, but good names for ports; "a and" is neither.
+            if _PLAIN_NAME.fullmatch(name) and not any(map(keyword.iskeyword, name.split())):
                 return cls(text, "port", [name])
             raise
         return cls(text, "expression", _names_in(tree), tree)
@@ -379,8 +380,8 @@ def _parse_expression(text: str) -> ast.Expression:
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        column = getattr(error, "offset", None)
-        where = f" at column {column}" if column else ""
+        # Where the text just ends too early, Python gives no column.
+        where = f" at column {error.offset or len(text) + 1}" if isinstance(error, SyntaxError) else ""
         message = getattr(error, "msg", None) or str(error)
         raise ConditionError(
             f"The condition {text!r} is no expression: {message}{where}. Write for instance 'score < 0.9 and "

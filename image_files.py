@@ -2,8 +2,8 @@
 
 Reading drops alpha, as ComfyUI's LoadImage does for its IMAGE output (it is not composited: hidden colours show).
 Writing rounds to the nearest of 256 levels: a picture read from an 8-bit file and written to a lossless format comes
-back bit for bit, also after arithmetic that is off by float rounding (ComfyUI's SaveImage cuts off instead, and may then
-differ by one level).
+back bit for bit, also after arithmetic that is off by float rounding. (ComfyUI's SaveImage cuts off instead, and may
+then differ by one level.)
 """
 
 from __future__ import annotations

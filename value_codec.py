@@ -145,25 +145,14 @@ def _json_copy(data: Any) -> Any:
 
 
 def _is_plain_tensor(data: Any) -> bool:
-    """Whether this is a torch.Tensor itself, dense, with bytes we can take as they are."""
+    """Whether this is a torch.Tensor itself, dense and not quantized: its bytes are the whole of it."""
     # A tensor can only come from an imported torch: no need to import it for anything else.
     kind = type(data)
     if kind.__module__ != "torch" or kind.__name__ != "Tensor":
         return False
     import torch
 
-    return data.layout == torch.strided and not data.is_quantized and data.device.type != "meta" and _has_bytes(data)
-
-
-def _has_bytes(tensor: Any) -> bool:
-    # A few exotic dtypes (sub-byte ones) cannot be viewed as bytes.
-    import torch
-
-    try:
-        torch.empty(1, dtype=tensor.dtype).view(torch.uint8)
-    except (RuntimeError, TypeError):
-        return False
-    return True
+    return data.layout == torch.strided and not data.is_quantized and data.device.type != "meta"
 
 
 def _encode_tensor(tensor: Any) -> dict[str, Any]:

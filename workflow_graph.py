@@ -475,7 +475,7 @@ class _FlatGraph:
         import networkx as nx
 
         position = {flat_id: i for i, flat_id in enumerate(self.nodes)}
-        graph = nx.DiGraph()
+        graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(self.nodes)
         graph.add_edges_from((origin.flat_id, target) for (target, _), origin in self.origins.items())
         try:
