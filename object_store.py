@@ -913,15 +913,25 @@ def _read_copy(fd: int, size: int) -> memoryview:
     return view
 
 
-if sys.version_info >= (3, 13):
+# Before Python 3.13 every mapping keeps a file descriptor.
+_MAPS_USE_FDS = sys.version_info < (3, 13)
+# The mappings that live, by identity: adding and discarding are single steps, also when the garbage collector runs.
+_live_maps: set[int] = set()
 
-    def _private_map(fd: int, size: int) -> mmap.mmap:
-        return mmap.mmap(fd, size, access=mmap.ACCESS_COPY, trackfd=False)
 
-else:
+class _PrivateMap(mmap.mmap):
+    """A copy-on-write mapping of a file that counts itself."""
 
-    def _private_map(fd: int, size: int) -> mmap.mmap:
-        return mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
+    def __new__(cls, fd: int, size: int) -> _PrivateMap:
+        if sys.version_info >= (3, 13):
+            made = super().__new__(cls, fd, size, access=mmap.ACCESS_COPY, trackfd=False)
+        else:
+            made = super().__new__(cls, fd, size, access=mmap.ACCESS_COPY)
+        _live_maps.add(id(made))
+        return made
+
+    def __del__(self, discard: Callable[[int], None] = _live_maps.discard) -> None:
+        discard(id(self))
 
 
 def _fd_limit() -> int:
@@ -936,15 +946,15 @@ def _fd_limit() -> int:
 def _view_file(fd: int, size: int, fd_limit: int) -> memoryview:
     """Return a file's bytes, writable and private to the caller: read if small, else mapped copy-on-write.
 
-    Before Python 3.13 a mapping keeps a file descriptor. The number of a new descriptor tells how many are in use,
-    so that as the limit comes near, first small and then all objects are read instead.
+    Where mappings use file descriptors, first small and then all objects are read as the limit comes near.
     """
-    if size <= INLINE_LIMIT or (2 * fd > fd_limit and size < 2**20) or 10 * fd > 9 * fd_limit:
+    count = len(_live_maps) if _MAPS_USE_FDS else 0
+    if size <= INLINE_LIMIT or (2 * count > fd_limit and size < 2**20) or 10 * count > 8 * fd_limit:
         return _read_copy(fd, size)
     try:
         # Always through memoryview: closing a mapping that a view refers to raises BufferError, while tensors made
         # directly from the mapping would be left dangling.
-        return memoryview(_private_map(fd, size))
+        return memoryview(_PrivateMap(fd, size))
     except OSError as exc:
         if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENODEV):
             raise
@@ -1757,6 +1767,11 @@ class RunStore:
             raise StoreClosed(f"the context {self.run_id} has been shut down")
         return main
 
+    def _check_alive(self) -> None:
+        """Called where nothing was found: is there nothing, or no run any more?"""
+        if not self.is_alive():
+            raise self._gone()
+
     def _gone(self) -> StoreClosed:
         return StoreClosed(f"the context {self.run_id} no longer exists: its owner has shut it down")
 
@@ -2181,7 +2196,7 @@ class RunStore:
         """Return the error for a key that has no object: UnknownKeyError, or StoreClosed if the run is gone."""
         if not self.is_alive():
             return self._gone()
-        keys = self.keys()
+        keys = self.list_keys()
         shown = ", ".join(repr(other) for other in keys[:50]) + (", ..." if len(keys) > 50 else "")
         return UnknownKeyError(f"nothing is stored as {key!r} in context {self.run_id}; stored are: {shown or 'none'}")
 
@@ -2194,6 +2209,7 @@ class RunStore:
         try:
             fd = self._open_checked(self._objects, name)
         except FileNotFoundError:
+            self._check_alive()
             return None
         try:
             status = os.fstat(fd)
@@ -2221,9 +2237,12 @@ class RunStore:
 
     def has(self, key: str) -> bool:
         self._open_main()
-        return self._objects.exists(self._name(key)[1])
+        if self._objects.exists(self._name(key)[1]):
+            return True
+        self._check_alive()
+        return False
 
-    def keys(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         """Return all keys, sorted. An object that is damaged is left out, with a warning in the log."""
         self._open_main()
         keys = []
@@ -2234,6 +2253,8 @@ class RunStore:
                 continue
             except (OSError, StoreError) as exc:
                 logger.warning("%s in %s is no object: %s", name, self._objects.path, exc)
+        if not keys:
+            self._check_alive()
         return sorted(keys)
 
     def _key_of(self, name: str) -> str:
@@ -2254,6 +2275,8 @@ class RunStore:
         """Count what the run occupies now, in all processes."""
         self._open_main()
         keys, entry_bytes = self._objects.sizes(self._in_ram)
+        if not keys:
+            self._check_alive()
         segment_bytes = self._segments[b"m"].sizes(self._in_ram)[1]
         disk_keys, disk_bytes = self._segments[b"d"].sizes(False) if b"d" in self._segments else (0, 0)
         if not self._in_ram:
@@ -2290,6 +2313,7 @@ class RunStore:
                 self._objects.unlink(name)
                 self._ram_used -= _pages(size)
             except FileNotFoundError:
+                self._check_alive()
                 return False
             finally:
                 lock.release()

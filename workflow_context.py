@@ -289,7 +289,7 @@ class WorkflowContext:
 
     def list_keys(self) -> list[str]:
         """Return the unique_ids that have a value, sorted."""
-        return self._store.keys()
+        return self._store.list_keys()
 
     def get_usage(self) -> dict[str, Any]:
         """Count what the run occupies, over all processes.
