@@ -51,6 +51,7 @@ import configparser
 import contextlib
 import dataclasses
 import enum
+import functools
 import hashlib
 import inspect
 import json
@@ -1624,8 +1625,9 @@ class EventStream:
             try:
                 # No size limit: previews of large images are single messages. No pings: a node that holds the
                 # interpreter for minutes is not a dead server; HTTP and the process tell about that.
+                # No compression: the messages are small and stay on this machine.
                 async with client.connect(
-                    self.url, max_size=None, ping_interval=None, open_timeout=10, proxy=None
+                    self.url, max_size=None, ping_interval=None, compression=None, open_timeout=10, proxy=None
                 ) as ws:
                     self._socket = ws
                     await ws.send('{"type": "feature_flags", "data": {"supports_preview_metadata": true}}')
@@ -2474,7 +2476,7 @@ class ComfyConnector:
             return
         used, limit = (
             self._server.memory(),
-            psutil.virtual_memory().total * self.config.MAX_SERVER_MEMORY_PERCENT / 100,
+            _total_memory() * self.config.MAX_SERVER_MEMORY_PERCENT / 100,
         )
         if used > limit:
             log.warning(
@@ -2734,6 +2736,12 @@ class ComfyConnector:
 # --------------------------------------------------------------------------------------------------------------------
 # Pure helpers
 # --------------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _total_memory() -> int:
+    """Memory of this machine in bytes."""
+    return int(psutil.virtual_memory().total)
 
 
 def _copy_json(value: Json) -> Json:
