@@ -267,6 +267,12 @@ def all_cases() -> dict[str, Case]:
         for colors in (2, 5, 256):
             case("ImageQuantize", f"{dither}-{colors}", image=image(0, 2, 20, 18), colors=colors, dither=dither)
 
+    for operation in ("erode", "dilate", "open", "close", "gradient", "bottom_hat", "top_hat"):
+        for size in (3, 4, 20):
+            case("Morphology", f"{operation}-{size}", image=image(0, 2), operation=operation, kernel_size=size)
+    case("ImageRGBToYUV", image=image(0, 2))
+    case("ImageYUVToRGB", Y=image(0), U=image(1), V=image(2))
+
     case("SolidMask", value=0.25, width=3, height=2)
     case("MaskToImage", mask=mask(batch=2))
     case("MaskToImage", "flat", mask=mask()[0])
@@ -497,6 +503,8 @@ WITHOUT_CASES = {
     "SaveImage",
     "PreviewImage",
     "MaskPreview",
+    "SaveAnimatedWEBP",
+    "SaveAnimatedPNG",
     # Their result is a function; LatentApplyOperation's cases call it.
     "LatentOperationTonemapReinhard",
     "LatentOperationSharpen",
@@ -647,13 +655,27 @@ def test_saved_files_equal_the_real_ones(base: Path, tmp_path: Path) -> None:
         ("SaveImage", {"images": source, "filename_prefix": "plain"}),
         ("PreviewImage", {"images": source, **metadata}),
         ("MaskPreview", {"mask": mask(0, 2), **metadata}),
+        ("SaveAnimatedWEBP", {**WEBP_OPTIONS, "images": source, "filename_prefix": "w", **metadata}),
+        ("SaveAnimatedWEBP", {**WEBP_OPTIONS, "images": source[:1], "filename_prefix": "w"}),
+        ("SaveAnimatedPNG", {"images": source, "filename_prefix": "p", "fps": 7, "compress_level": 9, **metadata}),
     ]
     for name in ("input", "output", "temp"):
         (tmp_path / name).mkdir()
     job = run_real(calls, tmp_path, tmp_path)
     for call, result in zip(calls, job["results"], strict=True):
-        ours = run_ours(*call)["ui"]["images"]
+        assert "error" not in result, result
+        ui = run_ours(*call)["ui"]
+        ours = ui["images"]
         assert len(ours) == len(result["ui"]["images"])
+        if call[0].startswith("SaveAnimated"):
+            # Later versions leave it out where it is false.
+            assert list(ui["animated"]) == list(result["ui"].get("animated", [False]))
+            ours_bytes, real_bytes = (
+                (folder / "output" / ours[0]["filename"]).read_bytes() for folder in (base, tmp_path)
+            )
+            assert ours[0] == result["ui"]["images"][0]
+            assert ours_bytes == real_bytes
+            continue
         for our_file, real_file in zip(ours, result["ui"]["images"], strict=True):
             if our_file["type"] == "output":
                 assert our_file == real_file
@@ -663,6 +685,9 @@ def test_saved_files_equal_the_real_ones(base: Path, tmp_path: Path) -> None:
             if call[0] != "MaskPreview" or job["version"] == RECORDED_VERSION:
                 assert our_image.text == real_image.text
             np.testing.assert_array_equal(np.array(our_image), np.array(real_image))
+
+
+WEBP_OPTIONS = {"fps": 12.5, "lossless": True, "quality": 80, "method": "fastest"}
 
 
 def open_saved(base: Path, file: dict[str, str]) -> Any:
@@ -1025,6 +1050,26 @@ def test_saved_image_carries_prompt_and_workflow(folders: Path) -> None:
     saved = open_saved(folders, ui["images"][0])
     assert json.loads(saved.text["prompt"]) == metadata["prompt"]
     assert json.loads(saved.text["workflow"]) == {"nodes": []}
+
+
+def test_animations_hold_every_image_and_their_metadata(folders: Path) -> None:
+    metadata = {"prompt": {"1": {}}, "extra_pnginfo": {"workflow": {"nodes": [1]}}}
+    source = image(0, 3)
+    pixels = (source * 255).to(torch.uint8).numpy()
+    calls = {"SaveAnimatedWEBP": WEBP_OPTIONS, "SaveAnimatedPNG": {"fps": 12.5, "compress_level": 1}}
+    for class_type, options in calls.items():
+        inputs = {"images": source, "filename_prefix": "a/b", **options, **metadata}
+        ui = run_ours(class_type, inputs)["ui"]
+        assert ui["animated"] == (True,)
+        path = folders / "output" / "a" / ui["images"][0]["filename"]
+        with Image.open(path) as saved:
+            assert saved.n_frames == 3
+            for number in range(3):
+                saved.seek(number)
+                np.testing.assert_array_equal(np.array(saved.convert("RGB")), pixels[number])
+                assert saved.info["duration"] == 80
+        assert b"prompt" in path.read_bytes()
+        assert b'{"nodes": [1]}' in path.read_bytes()
 
 
 def test_disable_metadata_leaves_the_file_bare(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

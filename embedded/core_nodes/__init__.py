@@ -5,9 +5,35 @@ Importing this package imports no torch; each node does when it runs.
 
 from __future__ import annotations
 
-from . import compositing, image, image_io, latent, mask, post_processing, preview, primitive, text
+from . import (
+    animation,
+    compositing,
+    image,
+    image_io,
+    latent,
+    mask,
+    morphology,
+    post_processing,
+    preview,
+    primitive,
+    text,
+    yuv,
+)
 
-_FAMILIES = (image_io, image, post_processing, mask, compositing, latent, primitive, text, preview)
+_FAMILIES = (
+    image_io,
+    animation,
+    image,
+    post_processing,
+    morphology,
+    yuv,
+    mask,
+    compositing,
+    latent,
+    primitive,
+    text,
+    preview,
+)
 
 # class_type -> class, in the order the editor is told.
 NODE_CLASS_MAPPINGS: dict[str, type] = {
