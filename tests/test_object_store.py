@@ -1223,15 +1223,6 @@ def test_a_twin_on_another_disk_is_swept_with_its_run(roots: object_store.Roots,
     assert list(other.iterdir()) == []
 
 
-def test_exiting_without_closing_leaves_nothing(roots: object_store.Roots) -> None:
-    for end in ("", "raise SystemExit(0)", "import threading; threading.Thread(target=print).start()"):
-        child(
-            _OWNER.replace("store =", "import weakref\n    store =") + "    weakref.finalize(store, print)\n    " + end
-        )
-        # A bare RunStore has no finalizer: WorkflowContext adds it. What is left is swept.
-        object_store.sweep(roots)
-
-
 def test_an_attached_process_only_detaches(store: RunStore) -> None:
     store.put("key", 5)
     out = child(ATTACH + "    print(store.get('key'), store.is_owner); store.close(); store.close()", store.run_id)
