@@ -302,9 +302,7 @@ def get_folder_paths(folder_name: str) -> list[str]:
     return list(folder_names_and_paths[map_legacy(folder_name)][0])
 
 
-def recursive_search(
-    directory: str, excluded_dir_names: list[str] | None = None
-) -> tuple[list[str], dict[str, float]]:
+def recursive_search(directory: str, excluded_dir_names: list[str] | None = None) -> tuple[list[str], dict[str, float]]:
     """All files below a folder, following links.
 
     Args:
