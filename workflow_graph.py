@@ -233,6 +233,82 @@ def _common_type(names: Iterable[str]) -> str | None:
 # ------------------------------------------------------------------------------------------------ one level of nodes
 
 
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; [] for anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _regular(workflow: Mapping[str, Any]) -> Workflow:
+    """The workflow with every part in the shape it should have, so that nothing after this need doubt it.
+
+    What has another shape is left out here; `check_workflow` reports what matters of it. Shares what it did not change.
+    """
+    regular = _regular_level(workflow)
+    if "definitions" in workflow:
+        subgraphs = [_regular_level(d) for d in _dicts(_dict(workflow["definitions"]).get("subgraphs"))]
+        regular["definitions"] = {**_dict(workflow["definitions"]), "subgraphs": subgraphs}
+    extra = dict(_dict(workflow.get("extra")))
+    groups = {k: v for k, v in _dict(extra.get("groupNodes")).items() if isinstance(v, dict)}
+    extra["groupNodes"] = {name: {**group, "nodes": _dicts(group.get("nodes"))} for name, group in groups.items()}
+    for key in ("reroutes", "linkExtensions"):
+        extra[key] = [_regular_slot(item) for item in _dicts(extra.get(key))]
+    regular["extra"] = extra
+    return regular
+
+
+def _regular_level(level: Mapping[str, Any]) -> Workflow:
+    """One level of `_regular`; its own inputs and outputs are a definition's."""
+    nodes = [_regular_node(n) for n in _dicts(level.get("nodes")) if isinstance(n.get("id"), (int, str))]
+    regular = {**level, "nodes": nodes, "links": [raw for raw in _list(level.get("links")) if _read_link(raw)]}
+    for key in ("inputs", "outputs", "reroutes"):
+        if key in level:
+            regular[key] = [_regular_slot(slot) for slot in _dicts(level[key])]
+    for key in ("models", "widgets"):
+        if key in level:
+            regular[key] = _list(level[key])
+    if "groups" in level:
+        regular["groups"] = [g for g in _dicts(level["groups"]) if _is_box(g.get("bounding"))]
+    if "state" in level:
+        regular["state"] = {k: v for k, v in _dict(level["state"]).items() if isinstance(v, int)}
+    return regular
+
+
+def _regular_node(node: dict[str, Any]) -> dict[str, Any]:
+    regular = dict(node)
+    if "properties" in node:
+        regular["properties"] = _dict(node["properties"])
+    for side in ("inputs", "outputs"):
+        # Missing is not empty: frontends then take the slots from the node's definition.
+        if side in node:
+            regular[side] = [_regular_slot(slot) for slot in _list(node[side])]
+    if "widgets_values" in node and not isinstance(node["widgets_values"], (list, dict)):
+        regular["widgets_values"] = None
+    return regular
+
+
+def _regular_slot(slot: Any) -> dict[str, Any]:
+    regular = dict(_dict(slot))
+    for key in ("links", "linkIds"):
+        if key in regular:
+            regular[key] = [i for i in _list(regular[key]) if isinstance(i, (int, str))]
+    for key in ("link", "id", "parentId"):
+        if not isinstance(regular.get(key), (int, str, type(None))):
+            regular[key] = None
+    return regular
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(v, (int, float)) for v in value)
+
+
 class Link(NamedTuple):
     """One link of one level, whichever of the two shapes it was saved in. Ids are strings here."""
 
@@ -253,10 +329,13 @@ def _read_link(raw: Any) -> Link | None:
     else:
         return None
     identity, origin, origin_slot, target, target_slot, kind = values
+    if not all(isinstance(value, (int, str)) for value in (identity, origin, target)):
+        return None
     try:
-        return Link(str(identity), str(origin), int(origin_slot), str(target), int(target_slot), _type_name(kind))  # type: ignore[arg-type]
+        link = Link(str(identity), str(origin), int(origin_slot), str(target), int(target_slot), _type_name(kind))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
+    return link if link.origin_slot >= 0 and link.target_slot >= 0 else None
 
 
 def _slots(node: Mapping[str, Any], side: str) -> list[dict[str, Any]]:
@@ -295,11 +374,11 @@ class _Level:
 
     @classmethod
     def of(cls, graph: Mapping[str, Any], definition: dict[str, Any] | None = None) -> _Level:
-        node_list = [n for n in graph.get("nodes") or [] if isinstance(n, dict)]
+        node_list = _dicts(graph.get("nodes"))
         nodes: dict[str, dict[str, Any]] = {}
         for node in node_list:
             nodes.setdefault(str(node.get("id")), node)
-        links = (_read_link(raw) for raw in graph.get("links") or [])
+        links = (_read_link(raw) for raw in _list(graph.get("links")))
         return cls(node_list, nodes, {link.id: link for link in links if link}, definition)
 
     @property
@@ -362,6 +441,7 @@ class _FlatGraph:
     """A workflow as the server will see it: the nodes that run under their flat ids, and what feeds what."""
 
     def __init__(self, workflow: Mapping[str, Any]) -> None:
+        workflow = _regular(workflow)
         self.definitions = {str(d.get("id")): d for d in _definitions(workflow)}
         self._levels: dict[str, _Level] = {}
         self.root = _Scope(_Level.of(workflow))
@@ -500,9 +580,7 @@ class _FlatGraph:
 
 def _definitions(workflow: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The workflow's subgraph definitions; [] where it has none."""
-    holder = workflow.get("definitions")
-    found = holder.get("subgraphs") if isinstance(holder, Mapping) else None
-    return [d for d in found if isinstance(d, dict)] if isinstance(found, list) else []
+    return _dicts(_dict(workflow.get("definitions")).get("subgraphs"))
 
 
 def _host_input_index(scope: _Scope, slot: int) -> int | None:
@@ -775,12 +853,14 @@ def check_workflow(workflow: WorkflowSource) -> list[str]:
         return [str(error)]
     if is_api_format(content):
         return _prompt_problems(content)
-    problems = []
-    for level in (_Level.of(content), *(_Level.of(d, d) for d in _definitions(content))):
-        raw = content if level.definition is None else level.definition
+    regular = _regular(content)
+    known = {str(d.get("id")) for d in _definitions(regular)}
+    levels = [_Level.of(regular), *(_Level.of(d, d) for d in _definitions(regular))]
+    problems: list[str] = []
+    for level, raw in zip(levels, [content, *_definitions(content)], strict=True):
         problems += [*_node_problems(level, raw), *_link_problems(level, raw), *_input_problems(level)]
-        problems += _unknown_subgraphs(level, {str(d.get("id")) for d in _definitions(content)})
-    return [*problems, *_group_node_problems(content), *_graph_problems(_FlatGraph(content))]
+        problems += _unknown_subgraphs(level, known)
+    return [*problems, *_group_node_problems(regular), *_graph_problems(_FlatGraph(regular))]
 
 
 def validate_workflow(workflow: WorkflowSource) -> bool:
@@ -789,9 +869,14 @@ def validate_workflow(workflow: WorkflowSource) -> bool:
 
 
 def _node_problems(level: _Level, raw: Mapping[str, Any]) -> Iterator[str]:
-    for entry in raw.get("nodes") or []:
-        if not isinstance(entry, dict) or entry.get("id") is None or not entry.get("type"):
+    for entry in _list(raw.get("nodes")):
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), (int, str)) or not entry.get("type"):
             yield f"In {level.name} there is a node without id or type: {json.dumps(entry, default=str)[:80]}."
+            continue
+        for side in ("inputs", "outputs"):
+            if entry.get(side) is not None and _dicts(entry[side]) != entry[side]:
+                words = _node_words(entry, str(entry["id"]), level)
+                yield f"The {side} of {words} are no list of objects: {json.dumps(entry[side], default=str)[:60]}."
     ids = Counter(str(node.get("id")) for node in level.node_list)
     for node_id, count in ids.items():
         if count > 1:
@@ -803,7 +888,7 @@ def _node_problems(level: _Level, raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _link_problems(level: _Level, raw: Mapping[str, Any]) -> Iterator[str]:
-    links = [_read_link(entry) for entry in raw.get("links") or []]
+    links = [_read_link(entry) for entry in _list(raw.get("links"))]
     if None in links:
         yield f"In {level.name} a link has neither of the two known shapes (6-item list, or object with origin_id...)."
     for link_id, count in Counter(link.id for link in links if link).items():
@@ -851,10 +936,8 @@ def _unknown_subgraphs(level: _Level, known: set[str]) -> Iterator[str]:
 
 
 def _group_node_problems(content: Mapping[str, Any]) -> Iterator[str]:
-    groups = (content.get("extra") or {}).get("groupNodes") if isinstance(content.get("extra"), Mapping) else None
-    for name, definition in groups.items() if isinstance(groups, Mapping) else ():
-        inner = definition.get("nodes") if isinstance(definition, Mapping) else None
-        if any(isinstance(n, Mapping) and n.get("type") == PORT_TYPE for n in inner or []):
+    for name, definition in content["extra"]["groupNodes"].items():
+        if any(_node_type(node) == PORT_TYPE for node in definition["nodes"]):
             yield (
                 f"The group node {name!r} contains a port, which cannot be found there (frontends number the nodes "
                 "inside a group node differently): convert it to a subgraph."
@@ -949,11 +1032,10 @@ def node_types(content: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _types_in(workflow: Mapping[str, Any], node: Mapping[str, Any]) -> list[str]:
     kind = _node_type(node)
-    extra = workflow.get("extra")
-    groups = extra.get("groupNodes") if isinstance(extra, Mapping) else None
-    if not _is_group_node(node) or not isinstance(groups, Mapping):
+    groups = _dict(_dict(workflow.get("extra")).get("groupNodes"))
+    if not _is_group_node(node) or not groups:
         return [kind]
-    inner = (groups.get(kind[len(_GROUP_NODE_PREFIXES[0]) :]) or {}).get("nodes") or []
+    inner = _dicts(_dict(groups.get(kind[len(_GROUP_NODE_PREFIXES[0]) :])).get("nodes"))
     skipped = _REROUTE_TYPES | _VIRTUAL_TYPES
     return list(dict.fromkeys(_node_type(n) for n in inner if _node_type(n) not in skipped))
 
@@ -961,9 +1043,7 @@ def _types_in(workflow: Mapping[str, Any], node: Mapping[str, Any]) -> list[str]
 def known_pack(workflow: Mapping[str, Any], node_id: str | int) -> str | None:
     """The pack a workflow says a node is from ("comfyui-kjnodes 1.0.6", "owner/repository"); None if it is silent."""
     found = _find_node(workflow, str(node_id))
-    properties = found[1].get("properties") if found else None
-    if not isinstance(properties, Mapping):
-        return None
+    properties = _dict(found[1].get("properties")) if found else {}
     name = properties.get("cnr_id") or properties.get("aux_id")
     return " ".join(str(part) for part in (name, properties.get("ver")) if part) if name else None
 
@@ -978,11 +1058,9 @@ def is_volatile(workflow: Mapping[str, Any]) -> bool:
     ``\\{``) and text replacements (``%date...%``, ``%Node.widget%``). Which text widgets honour them only their node
     definitions say, so any text that looks so counts: the price of a wrong yes is one conversion.
     """
-    levels = [workflow, *_definitions(workflow)]
-    extra = workflow.get("extra")
-    groups = extra.get("groupNodes") if isinstance(extra, Mapping) else None
-    levels += [g for g in groups.values() if isinstance(g, Mapping)] if isinstance(groups, Mapping) else []
-    nodes = (n for level in levels for n in level.get("nodes") or [] if isinstance(n, Mapping))
+    groups = _dict(_dict(workflow.get("extra")).get("groupNodes"))
+    levels = [workflow, *_definitions(workflow), *(_dict(group) for group in groups.values())]
+    nodes = (node for level in levels for node in _dicts(level.get("nodes")))
     texts = (t for n in nodes if _node_type(n) not in ("Note", "MarkdownNote") for t in _texts(n.get("widgets_values")))
     return any(_TEXT_REPLACEMENT.search(text) or _has_dynamic_prompt(text) for text in texts)
 
@@ -1192,7 +1270,7 @@ class _Part:
         import networkx as nx
 
         name = f"workflow {number}" + ("" if isinstance(source, Mapping) else f" ({Path(source).name})")
-        content = load_workflow(source)
+        content = _regular(load_workflow(source))
         graph = _FlatGraph(content)
         try:
             ports = _ports(graph)
@@ -1339,28 +1417,23 @@ class _Editor:
 
     def _renumbered_reroutes(self, content: Workflow, link_ids: Mapping[str, int]) -> list[dict[str, Any]]:
         """The native reroutes of the root level (kept in ``extra`` by version 0.4), as far as links still pass them."""
-        extra: dict[str, Any] = content["extra"] if isinstance(content.get("extra"), dict) else {}
-        found = [r for r in content.get("reroutes") or extra.get("reroutes") or [] if isinstance(r, dict)]
+        extra = _dict(content.get("extra"))
+        found = content.get("reroutes") or extra.get("reroutes") or []
         new_ids: dict[Any, int] = {}
         for reroute in found:
             reroute["linkIds"] = [link_ids[str(i)] for i in reroute.get("linkIds") or [] if str(i) in link_ids]
             if reroute["linkIds"]:
                 self._last_reroute += 1
                 new_ids[reroute.get("id")] = self._last_reroute
-        parents = {
-            str(e.get("id")): e.get("parentId") for e in extra.get("linkExtensions") or [] if isinstance(e, dict)
-        }
-        parents |= {
-            str(r.get("id")): r["parentId"]
-            for r in content.get("links") or []
-            if isinstance(r, dict) and "parentId" in r
-        }
+        # Version 0.4 says in a list of its own which reroute a link passes last, version 1 in the link.
+        holders = [*extra.get("linkExtensions", []), *_dicts(content.get("links"))]
+        parents = {str(h.get("id")): h["parentId"] for h in holders if isinstance(h.get("parentId"), (int, str))}
         self.link_parents |= {link_ids[i]: new_ids[p] for i, p in parents.items() if i in link_ids and p in new_ids}
         kept = [r for r in found if r.get("id") in new_ids]
         for reroute in kept:
             reroute.pop("floating", None)
             parent = new_ids.get(reroute.pop("parentId", None))
-            reroute.update(id=new_ids[reroute["id"]], **({"parentId": parent} if parent else {}))
+            reroute.update(id=new_ids[reroute.get("id")], **({"parentId": parent} if parent else {}))
         return kept
 
     def _place(self, nodes: list[dict[str, Any]], groups: list[dict[str, Any]], reroutes: list[dict[str, Any]]) -> None:
@@ -1661,7 +1734,7 @@ def _declare(definition: dict[str, Any], side: str, kind: str, link_id: int) -> 
 
 def _pair(raw: Any) -> tuple[float, float]:
     """Two numbers from ``[x, y]`` or ``{"0": x, "1": y}``; older files have both."""
-    values = [raw.get("0"), raw.get("1")] if isinstance(raw, Mapping) else list(raw or [])
+    values = [raw.get("0"), raw.get("1")] if isinstance(raw, Mapping) else _list(raw)
     numbers = [float(v) if isinstance(v, (int, float)) else 0.0 for v in [*values, 0, 0][:2]]
     return numbers[0], numbers[1]
 

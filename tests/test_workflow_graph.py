@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import json
@@ -907,3 +908,38 @@ def test_a_volatile_widget_inside_a_subgraph_counts() -> None:
 def _no_output(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     yield
     assert capfd.readouterr().out == "", "the library never prints"
+
+
+# ------------------------------------------------------------------------------------------------------------- damage
+
+JUNK = [None, "x", 7, -3, [], {}, [1, 2], {"a": 1}, True, 2.5]
+
+
+def _paths(value: Any, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in items:
+        yield (*prefix, key)
+        yield from _paths(child, (*prefix, key))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_workflows_give_sentences_not_tracebacks(name: str) -> None:
+    paths = list(_paths(read(name)))
+    for seed in range(60):
+        rng = random.Random(seed)
+        workflow = read(name)
+        for path in rng.sample(paths, 2):
+            holder: Any = workflow
+            for key in path[:-1]:
+                holder = holder[key] if isinstance(holder, (dict, list)) and _has(holder, key) else {}
+            if isinstance(holder, (dict, list)) and _has(holder, path[-1]):
+                holder[path[-1]] = rng.choice(JUNK)
+        for function in (wg.check_workflow, wg.node_types, wg.is_volatile):
+            function(workflow)
+        for raising in (wg.discover_ports, wg.discover_port_nodes, lambda w: wg.stitch_workflows([w, w], True, True)):
+            with contextlib.suppress(ValueError, nx.NetworkXUnfeasible):
+                raising(workflow)
+
+
+def _has(holder: Any, key: Any) -> bool:
+    return key in holder if isinstance(holder, dict) else isinstance(key, int) and key < len(holder)
