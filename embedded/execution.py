@@ -250,12 +250,10 @@ class _PromptRun:
         for node_id in outputs:
             self.todo.add_node(node_id)
         while not self.todo.is_empty():
-            node_id, details, cycle = await self.todo.stage_node_execution()
-            if node_id is None:
-                if details is None or cycle is None:
-                    break
-                return NodeFailure(details, cycle)
-            result, failure = await self._turn(node_id)
+            staged, details, cycle = await self.todo.stage_node_execution()
+            if staged is None:
+                return NodeFailure(details, cycle) if details is not None and cycle is not None else None
+            result, failure = await self._turn(staged)
             if failure is not None:
                 return failure
             if result is ExecutionResult.PENDING:
@@ -364,6 +362,8 @@ class _PromptRun:
         if not tasks:
             return [call.result() if isinstance(call, asyncio.Task) else call for call in calls]
         self._calls[node_id] = calls
+        # An error that comes later is shown without the inputs, as in ComfyUI; they need not be kept.
+        del self._values[node_id]
         unblock = self.todo.add_external_block(node_id)
         watcher = asyncio.create_task(_call_when_done(tasks, unblock))
         self._watchers.add(watcher)

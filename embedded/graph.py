@@ -48,7 +48,7 @@ class DynamicPrompt:
         self.ephemeral_parents: dict[str, str] = {}
         self.ephemeral_display: dict[str, str] = {}
 
-    def get_node(self, node_id: str) -> dict[str, Any]:
+    def get_node(self, node_id: str) -> Any:
         """A node, of the client's or added.
 
         Raises:
@@ -205,7 +205,8 @@ class ExecutionList:
             )
         if not is_link(inputs[to_input]):
             raise NodeInputError(f"Node {to_node_id} says it needs input {to_input}, but that value is a constant")
-        self.add_strong_link(*inputs[to_input], to_node_id)
+        source, slot = inputs[to_input]
+        self.add_strong_link(source, slot, to_node_id)
 
     def add_external_block(self, node_id: str) -> Callable[[], None]:
         """Let a pending node wait for something outside the graph; call the result when it is there."""

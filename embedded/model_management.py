@@ -11,7 +11,7 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from .arguments import args
 
@@ -227,7 +227,7 @@ def soft_empty_cache(force: bool = False) -> None:
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-        torch.cuda.ipc_collect()
+        torch.cuda.ipc_collect()  # type: ignore[no-untyped-call]
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
 

@@ -78,7 +78,8 @@ class PromptQueue:
         with self.not_empty:
             if not self._heap and not self._flags:
                 self.not_empty.wait(timeout=timeout)
-            if not self._heap:
+            # Flags first: whoever asked to free memory and then queued a prompt means it in that order.
+            if not self._heap or self._flags:
                 return None
             _, _, item, sensitive = heapq.heappop(self._heap)
             ticket = next(self._tickets)

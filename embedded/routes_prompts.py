@@ -7,11 +7,13 @@ import logging
 import time
 import traceback
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from . import folder_paths, jobs, node_registry, system_stats
+from .prompt_queue import QueueItem
 from .validation import validate_prompt
 from .websocket import server_features
 
@@ -51,7 +53,7 @@ def _add_queue_routes(server: PromptServer) -> None:
         if body.get("clear"):
             queue.wipe_queue()
         for prompt_id in body.get("delete", ()):
-            queue.delete_queue_item(lambda item, wanted=prompt_id: item[1] == wanted)
+            queue.delete_queue_item(partial(_has_id, prompt_id))
         return web.Response(status=200)
 
     @routes.post("/interrupt")
@@ -76,6 +78,11 @@ def _add_queue_routes(server: PromptServer) -> None:
             if body.get(flag, False):
                 queue.set_flag(flag, body[flag])
         return web.Response(status=200)
+
+
+def _has_id(prompt_id: str, item: QueueItem) -> bool:
+    """Whether a queue item is that prompt."""
+    return item[1] == prompt_id
 
 
 async def _queue_prompt(server: PromptServer, body: dict[str, Any]) -> web.Response:

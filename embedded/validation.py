@@ -340,5 +340,5 @@ def _choices_of(input_type: Any, options: dict[str, Any]) -> list[Any] | None:
     if isinstance(input_type, list):
         return input_type
     if input_type == "COMBO" and isinstance(options.get("options"), list):
-        return options["options"]
+        return list(options["options"])
     return None

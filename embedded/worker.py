@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import model_management
 from .arguments import args
@@ -67,7 +67,7 @@ class _Worker:
             # its inputs, a sys.exit(). The thread must go on.
             logger.error("Prompt %s could not be executed:\n%s", prompt_id, traceback.format_exc())
             executor.success = False
-            message = {
+            message: dict[str, Any] = {
                 "prompt_id": prompt_id,
                 "node_id": None,
                 "node_type": None,

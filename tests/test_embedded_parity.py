@@ -1,0 +1,432 @@
+"""The embedded server and a real ComfyUI do the same with the same prompts.
+
+Both get the package of tiny nodes. What they send over the websocket, answer over HTTP and keep in the history
+must be equal, apart from what cannot be (times, ids, the inside of tracebacks) and from the differences named
+in KNOWN.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+_spec = importlib.util.spec_from_file_location("embedded_driver", Path(__file__).parent / "embedded_pack/driver.py")
+assert _spec is not None and _spec.loader is not None
+driver = importlib.util.module_from_spec(_spec)
+sys.modules["embedded_driver"] = driver
+_spec.loader.exec_module(driver)
+node, link = driver.node, driver.link
+
+pytestmark = [
+    pytest.mark.real_comfyui,
+    pytest.mark.skipif("COMFYUI_PATH" not in os.environ, reason="COMFYUI_PATH does not name a ComfyUI"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+
+def _show(value: Any, **more: Any) -> dict[str, Any]:
+    """A prompt that shows one value as node "9"."""
+    return {**more, "9": node("TinyShow", value=value)}
+
+
+_NUMBER = {"1": node("TinyNumber", value=3)}
+_SUM = {"1": node("TinyNumber", value=3), "2": node("TinyAdd", a=link("1"), b=4)}
+
+# Name -> prompts run one after the other; each a prompt, or (prompt, further fields of POST /prompt).
+SCENARIOS: dict[str, list[Any]] = {
+    "changed, then cached": [_show(link("2"), **_SUM), _show(link("2"), **_SUM)],
+    "changed value": [_show(link("2"), **_SUM), _show(link("2"), **{**_SUM, "1": node("TinyNumber", value=5)})],
+    "A, B, A": [_show(link("1"), **_NUMBER), _show("text"), _show(link("1"), **_NUMBER)],
+    "two outputs": [{**_SUM, "8": node("TinyShow", value=link("1")), "9": node("TinyShow", value=link("2"))}],
+    "partial": [
+        (
+            {**_SUM, "8": node("TinyShow", value=link("1")), "9": node("TinyShow", value=link("2"))},
+            {"partial_execution_targets": ["8"]},
+        )
+    ],
+    "constants converted": [_show(link("1"), **{"1": node("TinyNumber", value="7", note=5, scale="1.5")})],
+    "wrapped list": [_show({"__value__": ["1", 0, 2]})],
+    "progress": [_show(link("1"), **{"1": node("TinySteps", steps=3, seconds=0, preview=False, seed=1)})],
+    "preview": [_show(link("1"), **{"1": node("TinySteps", steps=2, seconds=0, preview=True, seed=2)})],
+    "node raises": [_show(link("1"), **{"1": node("TinyFail", a=3, what="value")})],
+    "node raises after others": [_show(link("3"), **_SUM, **{"3": node("TinyFail", a=link("2"), what="value")})],
+    "node returns none": [_show(link("1"), **{"1": node("TinyFail", a=3, what="none")})],
+    "out of memory": [_show(link("1"), **{"1": node("TinyFail", a=3, what="memory")})],
+    "is_changed nan": [_show(link("1"), **{"1": node("TinyChanging", how="nan")})] * 2,
+    "is_changed math.nan": [_show(link("1"), **{"1": node("TinyChanging", how="math.nan")})] * 2,
+    "is_changed constant": [
+        _show(link("1"), **{"1": node("TinyChanging", how="constant")}),
+        (_show(link("1"), **{"1": node("TinyChanging", how="constant")}), {"extra_data": {"extra_pnginfo": {"a": 1}}}),
+    ],
+    "is_changed raises": [_show(link("1"), **{"1": node("TinyChanging", how="raise")})] * 2,
+    "not idempotent": [
+        {
+            **{i: node("TinyUnique", value=1) for i in "12"},
+            "8": node("TinyShow", value=link("1")),
+            "9": node("TinyShow", value=link("2")),
+        }
+    ],
+    "equal nodes": [
+        {
+            **{i: node("TinyNumber", value=1) for i in "12"},
+            "8": node("TinyShow", value=link("1")),
+            "9": node("TinyShow", value=link("2")),
+        }
+    ],
+    "lists": [
+        {
+            "1": node("TinyCount", n=3),
+            "2": node("TinyAdd", a=link("1"), b=10),
+            "3": node("TinyJoin", values=link("2"), mark="m"),
+            "8": node("TinyShow", value=link("2")),
+            "9": node("TinyShow", value=link("3")),
+        }
+    ],
+    "empty list": [_show(link("2"), **{"1": node("TinyCount", n=0), "2": node("TinyAdd", a=link("1"), b=1)})],
+    "lazy": [
+        _show(link("3"), **_SUM, **{"3": node("TinyLazy", second=second, a=link("1"), b=link("2"))})
+        for second in (False, True)
+    ],
+    "lazy constant": [_show(link("3"), **_NUMBER, **{"3": node("TinyLazy", second=True, a=link("1"), b=5)})],
+    "async": [
+        {
+            **{i: node("TinyAsync", seconds=0.05, value=int(i), fail=False) for i in "12"},
+            "3": node("TinyAdd", a=link("1"), b=link("2")),
+            "9": node("TinyShow", value=link("3")),
+        }
+    ],
+    "async fails": [_show(link("1"), **{"1": node("TinyAsync", seconds=0.05, value=1, fail=True)})],
+    "async at once": [_show(link("1"), **{"1": node("TinyAsync", seconds=0, value=1, fail=False)})],
+    "block silently": [
+        {
+            "1": node("TinyBlock", message="", bare=False),
+            "8": node("TinyShow", value=link("1")),
+            "9": node("TinyShow", value=1),
+        }
+    ],
+    "block with message": [
+        {
+            "1": node("TinyBlock", message="no", bare=True),
+            "2": node("TinyAdd", a=link("1"), b=1),
+            "9": node("TinyShow", value=link("2")),
+        }
+    ],
+    "expand": [_show(link("1"), **{"1": node("TinyExpand", n=2)})] * 2,
+    "hidden": [
+        (
+            {"9": node("TinyHidden", seed=1)},
+            {"extra_data": {"extra_pnginfo": {"workflow": {"id": "w"}}, "auth_token_comfy_org": "secret"}},
+        ),
+        {"9": node("TinyHidden", seed=2, mode="given")},
+    ],
+    # refused
+    "empty": [{}],
+    "no outputs": [_NUMBER],
+    "no class_type": [{"1": {"inputs": {}}, **_show(1)}],
+    "unknown class": [_show(link("1"), **{"1": node("NoSuch")})],
+    "no inputs": [{"9": {"class_type": "TinyShow"}}],
+    "missing input": [_show(link("1"), **{"1": node("TinyNumber")})],
+    "too small": [_show(link("1"), **{"1": node("TinyNumber", value=-1)})],
+    "too big": [_show(link("1"), **{"1": node("TinyNumber", value=101)})],
+    "not a number": [_show(link("1"), **{"1": node("TinyNumber", value="x")})],
+    "not in list": [_show(link("1"), **{"1": node("TinyText", choice="three", long="1")})],
+    "not in long list": [_show(link("1"), **{"1": node("TinyText", choice="one", long="x")})],
+    "wrong type": [
+        _show(link("2"), **{"1": node("TinyText", choice="one", long="1"), "2": node("TinyNumber", value=link("1"))})
+    ],
+    "bad link": [_show(link("1"), **{"1": node("TinyNumber", value=["1", 0, 0])})],
+    "link to nowhere": [_show(link("1"), **{"1": node("TinyNumber", value=link("77"))})],
+    "output linked to nowhere": [_show(link("77"))],
+    "no such slot": [_show(link("1", 5), **_NUMBER)],
+    "own check says no": [_show(link("1"), **{"1": node("TinyChecked", value=15, other=1)})],
+    "own check says why": [_show(link("1"), **{"1": node("TinyChecked", value=25, other=1)})],
+    "own check raises": [_show(link("1"), **{"1": node("TinyChecked", value=13, other=1)})],
+    "own check and range": [_show(link("1"), **{"1": node("TinyChecked", value=7, other=7)})],
+    "own types": [
+        _show(link("2"), **{"1": node("TinyText", choice="one", long="1"), "2": node("TinyTyped", value=link("1"))}),
+        _show(link("2"), **{"1": node("TinyImage", size=8, grey=0.5), "2": node("TinyTyped", value=link("1"))}),
+    ],
+    "one output refused": [{**_NUMBER, "8": node("TinyShow", value=link("1")), "9": node("TinyShow")}],
+    "cycle": [
+        {
+            "1": node("TinyAdd", a=link("2"), b=1),
+            "2": node("TinyAdd", a=link("1"), b=1),
+            "9": node("TinyShow", value=link("2")),
+        }
+    ],
+}
+
+
+# Requests whose answers must be equal: method, path, body (a dict: JSON; a list: form fields).
+REQUESTS: list[tuple[str, str, Any]] = [
+    ("GET", "/features", None),
+    ("GET", "/api/prompt", None),
+    ("GET", "/queue", None),
+    ("GET", "/embeddings", None),
+    ("GET", "/models/checkpoints", None),
+    ("GET", "/models/nosuch", None),
+    ("GET", "/experiment/models/loras", None),
+    ("GET", "/view_metadata/loras?filename=x.safetensors", None),
+    ("GET", "/view_metadata/loras", None),
+    ("GET", "/history/nosuch", None),
+    ("GET", "/object_info/NoSuch", None),
+    *[("GET", f"/api/object_info/{name}", None) for name in ("TinyNumber", "TinyImage", "TinyShow", "TinyHidden")],
+    ("GET", "/extensions/tiny/tiny.js", None),
+    ("GET", "/extensions/tiny/../__init__.py", None),
+    ("GET", "/nosuch", None),
+    ("GET", "/api/nosuch", None),
+    ("GET", "/api/internal/logs", None),
+    ("GET", "/internal/files/nosuch", None),
+    ("GET", "/internal/files/input", None),
+    ("GET", "/i18n", None),
+    ("GET", "/workflow_templates", None),
+    ("GET", "/users", None),
+    ("GET", "/settings/nosuch", None),
+    ("POST", "/settings/a.b", {"x": 1}),
+    ("POST", "/settings", {"c": 2}),
+    ("GET", "/settings", None),
+    ("GET", "/settings/a.b", None),
+    ("GET", "/userdata", None),
+    ("GET", "/userdata?dir=nosuch", None),
+    ("GET", "/userdata?dir=../..", None),
+    ("POST", "/userdata/d%2Fa.json", {"w": 1}),
+    ("POST", "/userdata/d%2Fa.json?overwrite=false", {"w": 2}),
+    ("GET", "/userdata/d%2Fa.json", None),
+    ("GET", "/userdata/d%2Fb.json", None),
+    ("POST", "/userdata/d%2Fa.json/move/d%2Fsub%2Fc.json", None),
+    ("GET", "/userdata?dir=d&recurse=true", None),
+    ("GET", "/userdata?dir=d&recurse=true&split=true", None),
+    ("GET", "/userdata?dir=d", None),
+    ("GET", "/userdata/..%2F..%2Fserver.log", None),
+    ("GET", "/v2/userdata?path=nosuch", None),
+    ("GET", "/v2/userdata?path=..%2F..", None),
+    ("DELETE", "/userdata/d%2Fsub%2Fc.json", None),
+    ("DELETE", "/userdata/d%2Fsub%2Fc.json", None),
+    ("POST", "/interrupt", None),
+    ("POST", "/interrupt", {"prompt_id": "nosuch"}),
+    ("POST", "/free", {}),
+    ("POST", "/queue", {"delete": ["nosuch"]}),
+    ("POST", "/queue", {"clear": True}),
+    ("POST", "/history", {"delete": ["nosuch"]}),
+    ("POST", "/history", {"clear": True}),
+    ("GET", "/history", None),
+    ("POST", "/prompt", {"no": "prompt"}),
+    ("POST", "/upload/image", [("image", "a.png", "red")]),
+    ("POST", "/upload/image", [("image", "a.png", "red")]),
+    ("POST", "/upload/image", [("image", "a.png", "blue")]),
+    ("POST", "/upload/image", [("image", "a.png", "green"), ("overwrite", "true")]),
+    ("POST", "/upload/image", [("image", "a.png", "red"), ("subfolder", "s/t"), ("type", "temp")]),
+    ("POST", "/upload/image", [("image", "a.png", "red"), ("subfolder", "../x")]),
+    ("POST", "/upload/image", [("image", "../../a.png", "red")]),
+    ("POST", "/upload/image", [("text", "no image")]),
+    (
+        "POST",
+        "/upload/mask",
+        [("image", "m.png", "half"), ("original_ref", '{"filename": "a.png", "type": "input"}')],
+    ),
+    ("GET", "/view?filename=m.png&type=input", None),
+    ("GET", "/view?filename=m.png&type=input&channel=rgb", None),
+    ("GET", "/view?filename=m.png&type=input&channel=a", None),
+    ("GET", "/api/view?filename=a.png&type=input", None),
+    ("GET", "/view?filename=a.png [input]", None),
+    ("GET", "/view?filename=a.png&type=input&preview=webp;90", None),
+    ("GET", "/view?filename=a.png&type=input&preview=jpeg", None),
+    ("GET", "/view?filename=a.png&type=temp&subfolder=s/t", None),
+    ("GET", "/view?filename=a.png", None),
+    ("GET", "/view?filename=../user/comfy.settings.json", None),
+    ("GET", "/view?filename=a.png&type=user", None),
+    ("GET", "/view?filename=a.png&type=input&subfolder=../user", None),
+    ("GET", "/view?filename=/etc/passwd", None),
+    ("GET", "/view", None),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Any]]:
+    """The embedded server and the real one."""
+    started = []
+    try:
+        for start in (driver.Server.embedded, driver.Server.comfyui):
+            base = tmp_path_factory.mktemp(start.__name__)
+            driver.install_pack(base)
+            started.append(start(base))
+        for server in started:
+            await server.wait_until_ready()
+        yield started
+    finally:
+        for server in started:
+            server.stop()
+
+
+def _normal(value: Any, prompt_id: str) -> Any:
+    """A message or answer without what differs from run to run."""
+    if isinstance(value, Mapping):
+        result = {}
+        for key, item in value.items():
+            if key in ("timestamp", "sid", "create_time", "current_outputs", "dependent_outputs", "executed"):
+                item = sorted(item) if isinstance(item, list) else "..."
+            elif key == "traceback":
+                # The last frame is the node's, the others the server's.
+                item = str(item[-1]).rsplit(", in ", 1)[-1] if item and "tiny" in str(item[-1]) else bool(item)
+            elif key in ("outputs", "nodes") and isinstance(item, list):
+                item = sorted(item)
+            if key != "create_time":
+                result[key] = _normal(item, prompt_id)
+        return result
+    if isinstance(value, (list, tuple)):
+        return [_normal(item, prompt_id) for item in value]
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes" if b"JFIF" not in value[:40] else "jpeg"
+    if isinstance(value, str):
+        return value.replace(prompt_id, "PROMPT_ID") if prompt_id else value
+    return value
+
+
+def _sorted_errors(response: dict[str, Any]) -> dict[str, Any]:
+    """A refusal with the errors of a node in a fixed order: ComfyUI goes through a set of inputs."""
+    for entry in response.get("node_errors", {}).values():
+        entry["errors"].sort(key=lambda error: (error["type"], error["details"]))
+    if isinstance(response.get("error"), dict):
+        response["error"]["details"] = sorted(response["error"]["details"].split("\n"))
+    return response
+
+
+async def _observe(server: Any, prompts: list[Any], flags: Any) -> list[Any]:
+    """All a client sees of prompts run one after the other on a server that has forgotten what was before."""
+    observed = []
+    async with driver.connect(server, flags=flags) as client:
+        await client.post("/free", {"free_memory": True})
+        for item in prompts:
+            prompt, fields = item if isinstance(item, tuple) else (item, {})
+            run = await client.run(prompt, **fields)
+            prompt_id = str(run.response.get("prompt_id", ""))
+            response = _sorted_errors(run.response)
+            response.pop("number", None)
+            if run.history:
+                # ComfyUI keeps outputs in the order of a set
+                prompt_entry = run.history["prompt"]
+                prompt_entry[0] = "number"
+                prompt_entry[3].pop("client_id")
+                prompt_entry[3].pop("auth_token_comfy_org", None)
+                prompt_entry[4].sort()
+            observed.append(
+                {
+                    "status": run.status,
+                    "response": _normal(response, prompt_id),
+                    "messages": [_normal(m, prompt_id) for m in run.messages],
+                    "history": _normal(run.history, prompt_id),
+                }
+            )
+    return observed
+
+
+def _comparable(observed: dict[str, Any]) -> list[Any]:
+    """The messages; of prompts with several outputs in no order, as ComfyUI runs a set of outputs.
+
+    The progress of all nodes, repeated at each step, then depends on that order, too.
+    """
+    messages: list[Any] = observed["messages"]
+    if not observed["history"] or len(observed["history"]["prompt"][4]) == 1:
+        return messages
+    return sorted((json.dumps(m, sort_keys=True) for m in messages if m[0] != "progress_state"))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_prompts_are_treated_alike(servers: list[Any], name: str) -> None:
+    """Answers, messages and history of a scenario are the same on both."""
+    flags = {"supports_preview_metadata": True} if name == "preview" else None
+    embedded, real = [await _observe(server, SCENARIOS[name], flags) for server in servers]
+    for mine, theirs in zip(embedded, real, strict=True):
+        assert mine["response"] == theirs["response"]
+        assert mine["status"] == theirs["status"]
+        assert _comparable(mine) == _comparable(theirs)
+        assert mine["history"] == theirs["history"]
+
+
+def _image(colour: str) -> bytes:
+    """A PNG file of one colour; "half" is white and half transparent."""
+    file = io.BytesIO()
+    Image.new("RGBA", (4, 4), (255, 255, 255, 128) if colour == "half" else colour).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _form(fields: list[tuple[str, ...]]) -> aiohttp.FormData:
+    """A multipart form; a field of three parts is a file of a name and a colour."""
+    form = aiohttp.FormData()
+    for key, *value in fields:
+        if len(value) == 2:
+            form.add_field(key, _image(value[1]), filename=value[0], content_type="image/png")
+        else:
+            form.add_field(key, value[0])
+    return form
+
+
+async def _ask(server: Any, method: str, path: str, body: Any) -> dict[str, Any]:
+    """An answer's status, type and content, pictures as their pixels."""
+    sent: dict[str, Any] = {"data": _form(body)} if isinstance(body, list) else {"json": body} if body else {}
+    async with aiohttp.ClientSession() as session:
+        async with session.request(method, server.url + path, **sent) as answer:
+            content: Any = await answer.read()
+            if answer.content_type == "application/json":
+                content = _normal(await answer.json(), "")
+            elif answer.content_type.startswith("image/"):
+                with Image.open(io.BytesIO(content)) as image:
+                    content = (image.format, image.mode, image.size, image.tobytes())
+            headers = {name: answer.headers.get(name) for name in ("Cache-Control", "Content-Disposition")}
+            return {"status": answer.status, "type": answer.content_type, "content": content, **headers}
+
+
+async def test_requests_are_answered_alike(servers: list[Any]) -> None:
+    """Every route that does not run a prompt gives the same status and content on both."""
+    different = {}
+    for method, path, body in REQUESTS:
+        mine, theirs = [await _ask(server, method, path, body) for server in servers]
+        if mine != theirs:
+            different[f"{method} {path} {body}"] = {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
+    assert different == {}
+
+
+async def test_system_stats_have_the_same_keys(servers: list[Any]) -> None:
+    """All keys of ComfyUI are there with values of the same type; ours are marked as such."""
+    mine, theirs = [(await _ask(server, "GET", "/system_stats", None))["content"] for server in servers]
+    extra = {"discomfort_embedded", "discomfort_version"}
+    assert set(mine["system"]) == set(theirs["system"]) | extra
+    assert mine["devices"][0].keys() == theirs["devices"][0].keys()
+    assert {k: v for k, v in mine["devices"][0].items() if "free" not in k} == {
+        k: v for k, v in theirs["devices"][0].items() if "free" not in k
+    }
+
+
+async def test_foreign_pages_are_refused_alike(servers: list[Any]) -> None:
+    """Host and Origin that do not belong together are answered with 403 by both."""
+    statuses = []
+    for server in servers:
+        host = f"127.0.0.1:{server.port}"
+        cases = [
+            {},
+            {"Origin": f"http://{host}"},
+            {"Origin": "http://127.0.0.1"},
+            {"Origin": "http://evil.example"},
+            {"Origin": f"http://127.0.0.1:{server.port + 1}"},
+            {"Origin": f"http://localhost:{server.port}"},
+            {"Host": f"localhost:{server.port}", "Origin": f"http://localhost:{server.port}"},
+            {"Origin": "null"},
+        ]
+        async with aiohttp.ClientSession() as session:
+            for headers in cases:
+                async with session.get(server.url + "/features", headers=headers) as answer:
+                    statuses.append(answer.status)
+    half = len(statuses) // 2
+    assert statuses[:half] == statuses[half:]
+    assert 403 in statuses
