@@ -463,10 +463,10 @@ def _interpreter_for(tree: Path, config: ConnectorConfig) -> tuple[str, str]:
         return os.path.expanduser(configured), "COMFYUI_PYTHON"
     if tree in HERE.parents:
         return sys.executable, "this package lies in that tree"
-    names = ("Scripts/python.exe",) if IS_WINDOWS else ("bin/python",)
+    names = ["Scripts/python.exe"] if IS_WINDOWS else ["bin/python"]
     folders = [tree / "venv", tree / ".venv"]
     if IS_WINDOWS:  # the portable build keeps its interpreter beside the tree
-        names, folders = (*names, "python.exe"), [*folders, tree.parent / "python_embeded"]
+        names, folders = [*names, "python.exe"], [*folders, tree.parent / "python_embeded"]
     for folder in folders:
         for name in names:
             if (folder / name).is_file():
@@ -606,11 +606,11 @@ def servers_root() -> Path:
         ConnectorError: something that another user controls stands in its place.
     """
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    base = tempfile.gettempdir()
-    if len(base) > 40 and os.path.isdir("/tmp"):  # noqa: S108 - the folder itself is 0700 and checked below
-        # Chromium makes a socket below it, and the path of a socket may have 104 to 108 bytes (macOS: TMPDIR has 49).
-        base = "/tmp"  # noqa: S108
-    root = Path(base) / f"discomfort-servers-{user}"
+    root = Path(tempfile.gettempdir()) / f"discomfort-servers-{user}"
+    # Chromium makes a socket below it (org.chromium.Chromium.XXXXXX/SingletonSocket, in <folder>/b), and the path of a
+    # socket may have 103 bytes on macOS, whose TMPDIR alone has 48, and 107 on Linux.
+    if len(str(root)) + len("/0123456789ab/b/") + 44 > 103 and os.path.isdir("/tmp"):  # noqa: S108 - checked below
+        root = Path("/tmp") / root.name  # noqa: S108
     root.mkdir(mode=0o700, exist_ok=True)
     info = root.lstat()
     foreign = hasattr(os, "getuid") and (info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077)
@@ -737,24 +737,24 @@ class RuntimeFolder:
 
     Layout (all 0700, removed by :meth:`close`)::
 
-        <temp>/discomfort-servers-<uid>/<16 hex>/
+        <temp>/discomfort-servers-<uid>/<12 hex>/
             owner.lock     held for life by the process that made the folder (a free lock means: dead, sweep it)
             temp/          the server's temp folder (ComfyUI appends "temp" to --temp-directory and empties it at start)
             comfyui.db     the server's database
-            browser/       TMPDIR of the browser driver: profiles and sockets of Chromium
+            b/             TMPDIR of the browser driver: profiles and sockets of Chromium
             packs/         links to custom-node packages that the server's tree does not hold
             server.log     the server's output, rotating (5 MB, 2 backups)
     """
 
     def __init__(self) -> None:
-        self.path = servers_root() / secrets.token_hex(8)
+        self.path = servers_root() / secrets.token_hex(6)
         # Lock first, under a name that a sweep ignores, then rename: no sweep ever sees a young folder unlocked.
         young = self.path.with_name(f".{self.path.name}")
         young.mkdir(mode=0o700)
         self._lock = filelock.FileLock(young / "owner.lock", mode=0o600)
         self._lock.acquire(timeout=0)
         os.replace(young, self.path)
-        (self.path / "browser").mkdir(mode=0o700)
+        (self.path / "b").mkdir(mode=0o700)
         (self.path / "packs").mkdir(mode=0o700)
         self._port_lock: filelock.BaseFileLock | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -1249,7 +1249,7 @@ class FrontendPage:
         # profile goes with the runtime folder. The driver copies the environment while start() runs; there is no
         # argument for it.
         previous = os.environ.get("TMPDIR")
-        os.environ["TMPDIR"] = str(self.folder.path / "browser")
+        os.environ["TMPDIR"] = str(self.folder.path / "b")
         try:
             self._playwright = await async_playwright().start()
         finally:
@@ -1691,20 +1691,19 @@ _TRANSITIONS = {
 }
 
 
-def _process_state() -> types.ModuleType:
+def _process_state() -> Any:
     """What must exist once per process, whatever name this module was imported under.
 
     ComfyUI imports a package under its absolute path, scripts as ``custom_nodes.discomfort`` or ``discomfort``: three
-    module objects. A module registered under a fixed name is shared by all of them.
+    module objects, each with a ComfyConnector and a State of its own. A module registered under a fixed name is shared
+    by all of them: it has ``connector`` (the instance, or None) and ``lock``.
     """
     name = "_discomfort_connector_state"
-    module = sys.modules.get(name)
-    if module is None:
-        module = types.ModuleType(name)
-        module.connector = None  # type: ignore[attr-defined]
-        module.lock = threading.Lock()  # type: ignore[attr-defined]
-        module = sys.modules.setdefault(name, module)
-    return module
+    if name not in sys.modules:
+        module: Any = types.ModuleType(name)
+        module.connector, module.lock = None, threading.Lock()
+        sys.modules.setdefault(name, module)
+    return sys.modules[name]
 
 
 class _PromptRun:
@@ -1773,7 +1772,7 @@ class ComfyConnector:
         holder = _process_state()
         while True:
             instance = cls._instance_for_this_loop(holder, config_path)
-            if instance._state is not State.KILLING:
+            if instance.state != "killing":
                 await instance._ensure_initialized()
                 return instance
             await instance.kill_api()  # waits for the kill that is under way; then a fresh one
@@ -1782,16 +1781,17 @@ class ComfyConnector:
     def is_running(cls) -> bool:
         """Whether this process has a connector that :meth:`create` would return instead of starting a server."""
         instance = _process_state().connector
-        return instance is not None and instance._owner_pid == os.getpid() and instance._state is State.READY
+        return instance is not None and instance._owner_pid == os.getpid() and instance.state == "ready"
 
     @classmethod
-    def _instance_for_this_loop(cls, holder: types.ModuleType, config_path: Any) -> ComfyConnector:
+    def _instance_for_this_loop(cls, holder: Any, config_path: Any) -> ComfyConnector:
         loop = asyncio.get_running_loop()
         with holder.lock:
+            # States are compared by name: the instance may come from another import of this module.
             instance: ComfyConnector | None = holder.connector
             if instance is not None and instance._owner_pid != os.getpid():
                 instance = None  # inherited by fork: the parent's server is the parent's
-            if instance is not None and instance._state is not State.KILLED and instance._loop is not loop:
+            if instance is not None and instance.state != "killed" and instance._loop is not loop:
                 if instance._loop.is_running():
                     raise ConnectorError(
                         "The ComfyConnector of this process belongs to another event loop that is still running (in "
@@ -1803,7 +1803,7 @@ class ComfyConnector:
                 log.info("The event loop of the previous connector has ended; its server is stopped")
                 instance._sync_cleanup()
                 instance = None
-            if instance is None or instance._state is State.KILLED:
+            if instance is None or instance.state == "killed":
                 instance = object.__new__(cls)
                 instance._setup(ConnectorConfig.load(config_path), loop)
                 holder.connector = instance
@@ -2858,7 +2858,7 @@ def find_workflow_node(workflow: Mapping[str, Any], node_id: str) -> Json | None
 def explain_rejection(answer: Mapping[str, Any], prompt: Mapping[str, Any]) -> str:
     """The server's 400 (or its partial 200) as a paragraph: every node, input and value that it complains of."""
     error = answer.get("error") or {}
-    lines = []
+    lines: list[str] = []
     for node_id, problem in (answer.get("node_errors") or {}).items():
         title = ((prompt.get(node_id) or {}).get("_meta") or {}).get("title")
         class_type = problem.get("class_type", "?")

@@ -56,6 +56,12 @@ class Discomfort:
 
     #: the class whose instances hold a run's data
     Context = WorkflowContext
+    #: the server's connector
+    Worker: ComfyConnector
+    #: port discovery, stitching, images, run_sequential
+    Tools: DiscomfortWorkflowTools
+    _is_shut_down: bool
+    _shutdown_lock: asyncio.Lock
 
     def __init__(self, *args: Any, **kwargs: Any):
         raise TypeError("Discomfort is created with: d = await Discomfort.create()")
@@ -74,9 +80,7 @@ class Discomfort:
         """
         worker = await ComfyConnector.create(config_path)
         self = object.__new__(cls)
-        #: the server's connector
         self.Worker = worker
-        #: port discovery, stitching, images, run_sequential
         self.Tools = DiscomfortWorkflowTools(worker)
         self._is_shut_down = False
         self._shutdown_lock = asyncio.Lock()

@@ -454,10 +454,11 @@ class DiscomfortWorkflowTools:
         """Walk the steps as a first iteration would, adding to *available* what becomes available."""
         for step in steps:
             if isinstance(step, control_flow.Branch):
-                used |= _names(step.condition)
-                for name in step.condition.missing(available):
+                condition = control_flow.Condition.parse(step.condition)  # parsed already; this tells the type
+                used |= _names(condition)
+                for name in condition.missing(available):
                     raise MissingValueError(
-                        f"The condition of a branch, {step.condition.source!r}, reads {name!r}, which does not exist. "
+                        f"The condition of a branch, {condition.source!r}, reads {name!r}, which does not exist. "
                         f"There are: {_listed(available)}."
                     )
                 then, otherwise = set(available), set(available)
@@ -568,15 +569,16 @@ class DiscomfortWorkflowTools:
             step.server_seconds = max(0.0, (end["timestamp"] - start["timestamp"]) / 1000 - step.saving_seconds)
         step.cached_nodes = list((times.get("execution_cached") or {}).get("nodes") or [])
 
-    async def _evaluate_condition(self, run: _Run, condition: Any, iteration: int, first: bool = False) -> bool:
+    async def _evaluate_condition(self, run: _Run, spec: Any, iteration: int, first: bool = False) -> bool:
         """Whether a loop goes on, or a branch takes ``then``.
 
         Args:
-            condition: a parsed condition, None is true.
+            spec: a condition, None is true.
             first: before the first iteration of a loop a condition whose values do not exist yet is true.
         """
-        if condition is None:
+        if spec is None:
             return True
+        condition = control_flow.Condition.parse(spec)
         if first and condition.missing(run.values):
             return True
         with run.callers_time():
