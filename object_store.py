@@ -60,10 +60,11 @@ who have it mapped, because a published file is never written again, only replac
 What may be saved
 -----------------
 Anything pickle or cloudpickle can handle. The storage of a ``torch.Tensor`` goes out of band, once per storage, so
-that views still share memory after loading. A tensor that uses less than half of its storage is stored alone, which
-ends the sharing between two such views. Tensors on other devices are stored from, and come back on, the CPU.
-Conjugate and negative views are resolved, a non-leaf tensor comes back without history. NumPy arrays go out of band
-by their own means. Values that need cloudpickle (lambdas, classes of ``__main__``) need it on both sides.
+that views still share memory after loading. A tensor that uses less than half of its storage is stored alone, unless
+the whole storage was met before it in the same value; the sharing between two such small views ends. Tensors on other
+devices are stored from, and come back on, the CPU. Conjugate and negative views are resolved, a non-leaf tensor comes
+back without history. NumPy arrays go out of band by their own means. Values that need cloudpickle (lambdas, classes of
+``__main__``) need it on both sides.
 
 The digest covers pickle stream and buffers. Equal content has an equal digest in every process, as long as it is
 plain data, tensors and arrays, and all writers have xxhash. Sets, functions, and strings that are one object here
@@ -412,9 +413,9 @@ def _reduce_tensor(pickler: Any, tensor: torch.Tensor) -> Any:
     storage = tensor.untyped_storage()
     start, length = 0, storage.nbytes()
     span = (1 + sum((n - 1) * step for n, step in zip(shape, stride))) * size  # noqa: B905 (Python 3.10, hot)
-    if 2 * min(numel * size, span) < length:
-        # It uses less than half of its storage. Its own stretch is stored, or, where that has too many holes
-        # (a column of a matrix), a contiguous copy.
+    if 2 * min(numel * size, span) < length and not pickler.has_whole(storage, length):
+        # It uses less than half of its storage, and nothing needs the rest so far. Its own stretch is stored, or, where
+        # that has too many holes (a column of a matrix), a contiguous copy.
         if 2 * numel * size >= span:
             start, length, offset = offset * size, span, 0
         else:
@@ -480,6 +481,10 @@ def _make_pickler() -> Any:
             self.is_plain = True
             self._refs: dict[tuple[Any, ...], _StorageRef] = {}
             self._exact, self._derived = _reducers()
+
+        def has_whole(self, storage: Any, length: int) -> bool:
+            """Tell whether all of the storage is being stored already."""
+            return (storage.data_ptr(), storage.device, 0, length) in self._refs
 
         def storage_ref(self, storage: Any, start: int, length: int) -> _StorageRef:
             key = (storage.data_ptr() if length else id(storage), storage.device, start, length)
@@ -994,7 +999,7 @@ class _Folder:
             StoreInsecure: if it is a symbolic link, no directory, someone else's, or open to others.
         """
         path = name if parent is None else os.path.join(parent.path, name)
-        if sys.platform == "win32":
+        if _IS_WINDOWS:
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 raise StoreInsecure(errno.EPERM, f"{path} is not a folder; remove it")
             return cls(path, None)
@@ -1318,7 +1323,8 @@ class _Home:
 
     def __init__(self, folder: _Folder, lock: _Lock) -> None:
         self.folder = folder
-        self._lock = lock
+        # None after the folder was removed.
+        self._lock: _Lock | None = lock
 
     @classmethod
     def open(cls, root: str, name: str, create: bool) -> _Home | None:
@@ -1354,16 +1360,18 @@ class _Home:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def remove_if_empty(self) -> None:
-        try:
-            if _IS_WINDOWS:
-                return
+        """Remove the folder unless another run lives in it; the lock is held on."""
+        if _IS_WINDOWS and self.folder.names() == ["home.lock"]:
+            # An open file cannot be removed there: not ours, so it is closed, nor one that another process waits for.
+            self._lock = None
+            with contextlib.suppress(OSError):
+                self.folder.unlink("home.lock")
+        with contextlib.suppress(OSError):
             os.rmdir(self.folder.path)
-        except OSError:
-            # Another run lives in it.
-            pass
 
 
 def _lock_run(run: _Folder, shared: bool = False) -> _Lock | None:

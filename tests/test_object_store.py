@@ -84,11 +84,17 @@ class _OnDisk(RunStore):
         super().put(key, data, use_ram=False, is_recipe=is_recipe)
 
 
-@pytest.fixture(params=["ram", "twin", "disk only"])
-def any_store(roots: object_store.Roots, request: pytest.FixtureRequest) -> Iterator[RunStore]:
-    """The same contract in shared memory, in the twin behind it, and where there is no shared memory at all."""
-    if request.param == "disk only":
+@pytest.fixture(params=["ram", "twin", "disk only", "like Windows"])
+def any_store(
+    roots: object_store.Roots, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RunStore]:
+    """The same contract in shared memory, in the twin behind it, where there is no shared memory at all, and by the
+    means that Windows has: paths instead of descriptors, and no entry that is ever mapped.
+    """
+    if request.param in ("disk only", "like Windows"):
         roots = roots._replace(ram=None)
+    if request.param == "like Windows":
+        monkeypatch.setattr(object_store, "_IS_WINDOWS", True)
     with (_OnDisk if request.param == "twin" else RunStore).create(roots) as made:
         yield made
 
@@ -271,6 +277,18 @@ def test_views_of_one_storage_still_share_it(store: RunStore) -> None:
     assert (loaded["turned"][:, 10:90] == -1).all()
     assert (loaded["flat"].view(100, 100)[10:90] == -1).all()
     assert (loaded["base"][:10] >= 0).all()
+
+
+def test_a_part_of_what_is_stored_anyway_is_not_stored_twice(store: RunStore) -> None:
+    images = torch.rand(64, 100, 100)
+    store.put("key", {"images": images, "first": images[:1]})
+    info = store.info("key")
+    assert info is not None
+    assert info.size < images.nbytes + 10_000
+    loaded = store.get("key")
+    loaded["first"].fill_(-1)
+    assert (loaded["images"][0] == -1).all()
+    assert (loaded["images"][1] >= 0).all()
 
 
 def test_gradient_flags_and_parameters(store: RunStore) -> None:
