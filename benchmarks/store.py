@@ -126,7 +126,8 @@ class Bench:
         return Sample(time.perf_counter() - begin)
 
     def pwrite(self) -> Sample:
-        raw = memoryview(self.image.numpy()).cast("B")
+        array: Any = self.image.numpy()
+        raw = memoryview(array).cast("B")
         begin = time.perf_counter()
         fd = os.open(self.shm, os.O_CREAT | os.O_RDWR, 0o600)
         try:
@@ -190,8 +191,9 @@ def measure(megabytes: int, rounds: int, context: WorkflowContext, folder: str) 
 
 
 def _median(samples: list[Sample]) -> Sample:
-    columns = list(zip(*samples, strict=True))
-    return Sample(*(None if column[0] is None else statistics.median(column) for column in columns))
+    columns: list[Any] = list(zip(*samples, strict=True))
+    medians: list[Any] = [None if column[0] is None else statistics.median(column) for column in columns]
+    return Sample(*medians)
 
 
 def small_values(context: WorkflowContext, count: int = 2000) -> dict[str, float]:
