@@ -74,7 +74,7 @@ import types
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import aiohttp
 import filelock
@@ -85,6 +85,7 @@ log = logging.getLogger("discomfort.comfy_serverless")
 # handlers, so that ComfyUI's terminal and Discomfort's stay apart.
 
 Json = dict[str, Any]
+_T = TypeVar("_T")
 
 IS_WINDOWS = sys.platform == "win32"
 HERE = Path(__file__).resolve().parent
@@ -599,6 +600,20 @@ _PORT_TAKEN_TEXTS = ("address already in use", "Errno 98", "Errno 48", "10048", 
 # --------------------------------------------------------------------------------------------------------------------
 
 
+async def _in_thread(function: Callable[..., _T], *args: Any) -> _T:
+    """Call what blocks (files, processes, sockets) in a thread, so that the event loop goes on.
+
+    Unlike ``asyncio.to_thread`` it never leaves the call running behind its caller's back: when it is cancelled it
+    waits for the call's end and only then lets CancelledError pass. For calls that end in seconds.
+    """
+    call = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        await asyncio.wait([call])
+        raise
+
+
 def servers_root() -> Path:
     """The per-user folder (0700) that holds one folder for each nested server.
 
@@ -634,6 +649,15 @@ def _processes_using(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def _with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """The processes and what they started: a node may have programs of its own running."""
+    found = {process.pid: process for process in processes}
+    for process in list(found.values()):
+        with contextlib.suppress(psutil.Error):
+            found.update((child.pid, child) for child in process.children(recursive=True))
+    return list(found.values())
+
+
 def _end_processes(processes: Iterable[psutil.Process], patience: float = 1.0) -> None:
     """Terminate, wait up to *patience* seconds, kill, reap. Processes that are gone are fine."""
     processes = list(processes)
@@ -658,6 +682,7 @@ def _guard() -> None:
     on Linux it is tied to the thread that spawned the child.)
     """
     import contextlib
+    import fcntl
     import os
     import select
     import shutil
@@ -668,7 +693,7 @@ def _guard() -> None:
 
     owner, folder = int(sys.argv[1]), sys.argv[2]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    group = 0
+    group, port_lock = 0, ""
 
     def command_lines() -> list[tuple[int, list[str]]]:
         rows = []
@@ -713,21 +738,31 @@ def _guard() -> None:
                 sys.exit(0)
             if word == "server":
                 group = int(value)
+            if word == "port":
+                port_lock = value
 
-    for number, pause in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0)):
+    # SIGTERM for a second, then SIGKILL. It stays for a second after the last of them has gone: a server that the
+    # owner was just starting shows its arguments only after its exec.
+    begin = seen = time.monotonic()
+    is_known = False
+    while time.monotonic() < seen + 1.0 and time.monotonic() < begin + 4.0:
+        number = signal.SIGTERM if time.monotonic() < begin + 1.0 else signal.SIGKILL
         pids = ours()
-        if group and group in pids:  # still the server we know: its whole group, with what its nodes started
+        # The server's whole group, with what its nodes started, once the server was seen to be the one we know.
+        is_known = is_known or group in pids
+        if is_known:
             with contextlib.suppress(OSError):
                 os.killpg(group, number)
         for pid in pids:
+            seen = time.monotonic()
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
-        end = time.monotonic() + pause
-        while ours() and time.monotonic() < end:
-            time.sleep(0.05)
-        if not ours():
-            break
+        time.sleep(0.05)
     shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # somebody may have reserved the port since: then the lock is not to be had
+        handle = os.open(port_lock, os.O_RDWR)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(port_lock)
     with contextlib.suppress(OSError):
         os.rmdir(os.path.dirname(folder))  # only when it was the last one
 
@@ -747,17 +782,48 @@ class RuntimeFolder:
     """
 
     def __init__(self) -> None:
+        #: the folder; it exists from :meth:`open` to :meth:`close`
         self.path = servers_root() / secrets.token_hex(6)
-        # Lock first, under a name that a sweep ignores, then rename: no sweep ever sees a young folder unlocked.
-        young = self.path.with_name(f".{self.path.name}")
-        young.mkdir(mode=0o700)
-        self._lock = filelock.FileLock(young / "owner.lock", mode=0o600)
-        self._lock.acquire(timeout=0)
-        os.replace(young, self.path)
-        (self.path / "b").mkdir(mode=0o700)
-        (self.path / "packs").mkdir(mode=0o700)
+        # Taken in one thread and released in another.
+        self._lock = filelock.FileLock(self.path / "owner.lock", mode=0o600, thread_local=False)
         self._port_lock: filelock.BaseFileLock | None = None
         self._guard: subprocess.Popen[bytes] | None = None
+
+    def open(self) -> None:
+        """Make the folder, locked, and start its guard. Blocks for milliseconds; :meth:`close` undoes it, also after
+        a failure.
+
+        Raises:
+            ConnectorError: the folder cannot be made (no room, no permission).
+        """
+        # Lock first, under a name that a sweep ignores, then rename: no sweep ever sees a young folder unlocked.
+        young = self.path.with_name(f".{self.path.name}")
+        try:
+            self._make(young)
+            young_lock = filelock.FileLock(young / "owner.lock", mode=0o600, thread_local=False)
+            young_lock.acquire(timeout=0)
+            self._lock = young_lock
+            os.replace(young, self.path)
+            (self.path / "b").mkdir(mode=0o700)
+            (self.path / "packs").mkdir(mode=0o700)
+            self._start_guard()
+        except OSError as e:
+            shutil.rmtree(young, ignore_errors=True)
+            raise ConnectorError(
+                f"The private folder of the nested server cannot be made in {self.path.parent}: {e}. TMPDIR may name "
+                "another place."
+            ) from e
+
+    def _make(self, young: Path) -> None:
+        for _ in range(20):
+            servers_root()
+            try:
+                young.mkdir(mode=0o700)
+            except FileNotFoundError:
+                # Another process removed the root in between: it closed what was the last folder in it.
+                continue
+            return
+        raise FileNotFoundError(f"{young.parent} disappears again and again")
 
     @property
     def temp_directory(self) -> Path:
@@ -784,12 +850,13 @@ class RuntimeFolder:
         for port in range(first, min(first + 200, 65536)):
             if port in taken or not port_is_free(host, port):
                 continue
-            lock = filelock.FileLock(self.path.parent / f"port-{port}.lock", mode=0o600)
+            lock = filelock.FileLock(self.path.parent / f"port-{port}.lock", mode=0o600, thread_local=False)
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
                 continue
             self._port_lock = lock
+            self.tell_guard(f"port {lock.lock_file}")
             return port
         raise ConnectorError(
             f"No free port on {host} from {first} to {min(first + 199, 65535)}. Close programs that listen there, or "
@@ -804,7 +871,7 @@ class RuntimeFolder:
             self._port_lock.release()
             self._port_lock = None
 
-    def start_guard(self) -> None:
+    def _start_guard(self) -> None:
         """Start the process that cleans up after this one; without it the next start's sweep does."""
         if IS_WINDOWS or self._guard is not None:  # Windows has no process groups and no select() on pipes: sweep only
             return
@@ -827,19 +894,22 @@ class RuntimeFolder:
     def close(self) -> None:
         """Remove the folder, free the port, dismiss the guard. Idempotent, never raises, blocks for milliseconds."""
         self.release_port()
+        if IS_WINDOWS:  # where an open file, the lock, keeps its folder
+            self._lock.release()
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
-        if self._guard is not None:
+        guard = self._guard
+        if guard is not None:
             self.tell_guard("bye")
-            with contextlib.suppress(OSError):
-                if self._guard.stdin is not None:
-                    self._guard.stdin.close()
-            try:
-                self._guard.wait(timeout=2)
-            except subprocess.TimeoutExpired:
-                self._guard.kill()
-                self._guard.wait()
             self._guard = None
+            with contextlib.suppress(OSError):
+                if guard.stdin is not None:
+                    guard.stdin.close()
+            try:
+                guard.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                guard.kill()
+                guard.wait()
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()  # only when it was the last one
 
@@ -851,7 +921,11 @@ def sweep() -> list[str]:
     """
     removed = []
     root = servers_root()
-    for entry in sorted(root.iterdir()):
+    try:
+        entries = sorted(root.iterdir())
+    except FileNotFoundError:  # another process closed what was the last folder in it
+        return removed
+    for entry in entries:
         if entry.name.startswith("port-"):
             # A reservation's file is removed by its owner; one that can be locked was left by a killed process.
             with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(entry, timeout=0):
@@ -859,19 +933,22 @@ def sweep() -> list[str]:
             continue
         if not entry.is_dir() or entry.is_symlink():
             continue
-        if entry.name.startswith(".") and time.time() - entry.stat().st_mtime < 60:
-            continue  # being made right now
+        with contextlib.suppress(FileNotFoundError):
+            if entry.name.startswith(".") and time.time() - entry.stat().st_mtime < 60:
+                continue  # being made right now
         lock = filelock.FileLock(entry / "owner.lock")
         try:
             lock.acquire(timeout=0)
         except (filelock.Timeout, OSError):
             continue
         try:
-            _end_processes(_processes_using(entry))
+            _end_processes(_with_descendants(_processes_using(entry)))
             shutil.rmtree(entry, ignore_errors=True)
             removed.append(entry.name)
         finally:
             lock.release()
+            if IS_WINDOWS:  # where an open file, the lock, keeps its folder
+                shutil.rmtree(entry, ignore_errors=True)
     if removed:
         log.warning("Swept %d nested server(s) that a killed process had left behind", len(removed))
     return removed
@@ -914,7 +991,7 @@ class ServerProcess:
         self.cpu = cpu
         self.command = self._build_command()
         self.log_tail: collections.deque[str] = collections.deque(maxlen=200)
-        self.log_path = Path(config.LOG_FILE).expanduser() if config.LOG_FILE else folder.log_path
+        self.log_path = config.base_folder / Path(config.LOG_FILE).expanduser() if config.LOG_FILE else folder.log_path
         self._process: subprocess.Popen[bytes] | None = None
         self._drain: threading.Thread | None = None
         self._psutil: psutil.Process | None = None
@@ -1040,17 +1117,26 @@ class ServerProcess:
         log.info("Server process %d: %s", self._process.pid, shlex.join(self.command))
 
     def _drain_output(self) -> None:
+        """Body of the thread that reads the server's output: into the log file, and its end into ``log_tail``.
+
+        It ends with the pipe, which may be later than the server: a process that a node left behind may hold it open.
+        """
         assert self._process is not None
         assert self._process.stdout is not None
+        output = self._process.stdout
         handler: logging.Handler | None = None
-        with contextlib.suppress(OSError):
+        try:
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
             handler = logging.handlers.RotatingFileHandler(
                 self.log_path, maxBytes=5_000_000, backupCount=2, encoding="utf-8"
             )
             # A full disk must not stop the draining, nor print a traceback for every line.
             handler.handleError = lambda record: None  # type: ignore[method-assign]
+        except OSError as e:
+            log.warning("The server's output is not kept: %s cannot be written: %s", self.log_path, e)
         try:
-            for raw in self._process.stdout:
+            # A program may print without ever ending a line: what is longer than this counts as several.
+            for raw in iter(lambda: output.readline(16_384), b""):
                 line = raw.decode("utf-8", errors="replace").rstrip()
                 self.log_tail.append(line)
                 if handler:
@@ -1058,8 +1144,16 @@ class ServerProcess:
         except (OSError, ValueError):
             pass  # the pipe was closed under us: the process has ended
         finally:
+            with contextlib.suppress(OSError):
+                output.close()
             if handler:
-                handler.close()
+                with contextlib.suppress(OSError):
+                    handler.close()
+
+    def wait_for_output(self, timeout: float) -> None:
+        """Wait until what the ended process printed has been read. Blocks, at most *timeout* seconds."""
+        if self._drain is not None:
+            self._drain.join(timeout)
 
     def memory(self) -> int:
         """Resident memory of the server process in bytes, 0 where it is gone."""
@@ -1094,20 +1188,16 @@ class ServerProcess:
                     return name
             return "killed" if self.is_alive else "ended"
         finally:
-            self.stop_now()
+            await _in_thread(self.stop_now)
 
     def stop_now(self) -> None:
-        """SIGKILL to the whole group, reap, stop draining. Synchronous, for atexit and for the last rung."""
+        """SIGKILL to the whole group, reap, read the rest of its output. Blocks; for atexit and for the last rung."""
         if self._process is None:
             return
         self._signal(signal.SIGTERM if IS_WINDOWS else signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
-        if self._drain is not None:
-            self._drain.join(timeout=1)
-        if self._process.stdout is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdout.close()
+        self.wait_for_output(1.0)
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -39,7 +39,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main())
-    except KeyboardInterrupt:
-        raise SystemExit("Stopped.") from None
+    asyncio.run(main())
