@@ -58,11 +58,18 @@ def add_statics(app: web.Application, web_root: str | None) -> None:
     templates = _package_folder("comfyui_workflow_templates", "templates")
     if templates:
         app.add_routes([web.static("/templates", templates)])
+    else:
+        # The editor asks for the list whether or not there is one.
+        app.router.add_get("/templates/index.json", _no_templates)
     docs = _package_folder("comfyui_embedded_docs", "docs")
     if docs:
         app.add_routes([web.static("/docs", docs)])
     if web_root is not None and Path(web_root).is_dir():
         app.add_routes([web.static("/", web_root)])
+
+
+async def _no_templates(_: web.Request) -> web.Response:
+    return web.json_response([])
 
 
 def _package_folder(package: str, folder: str) -> str | None:

@@ -308,11 +308,14 @@ class ExecutionList:
         return details, error
 
     def _nodes_in_cycle(self) -> list[str]:
-        """What is left of the pending nodes after taking away, again and again, those that wait for nothing."""
+        """The pending nodes without, again and again, those that wait for nothing or that nothing waits for."""
         left = {node_id: set(needed) for node_id, needed in self.pending.items()}
-        while free := [node_id for node_id, needed in left.items() if not needed]:
-            for node_id in free:
+        while True:
+            awaited = set().union(*left.values())
+            outside = [node_id for node_id, needed in left.items() if not needed or node_id not in awaited]
+            if not outside:
+                return list(left)
+            for node_id in outside:
                 del left[node_id]
             for needed in left.values():
-                needed.difference_update(free)
-        return list(left)
+                needed.difference_update(outside)

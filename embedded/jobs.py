@@ -1,4 +1,8 @@
-"""Prompts as the editor's job list wants them (GET /jobs, of ComfyUI 0.8.0): waiting, running and past in one."""
+"""Prompts as the editor's job list wants them (GET /jobs): waiting, running and past ones in one list.
+
+ComfyUI 0.3.64 has no such route, 0.8.0 does; the status "cancelled" for interrupted prompts is of later versions,
+whose editor asks for it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .prompt_queue import QueueItem
 
-STATUSES = ("pending", "in_progress", "completed", "failed")
+STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
 
 _PREVIEWABLE = frozenset({"images", "video", "audio"})
 _MODEL_ENDINGS = (".obj", ".fbx", ".gltf", ".glb")
@@ -114,12 +118,14 @@ def _describe_past(prompt_id: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     status = entry.get("status") or {}
     times: dict[str, Any] = {}
     error = None
+    ending = "failed" if status.get("status_str") == "error" else "completed"
     for event, data in status.get("messages", ()):
         if event == "execution_start":
             times["start"] = data.get("timestamp")
         elif event in _END_EVENTS:
             times["end"] = data.get("timestamp")
             error = data if event == "execution_error" else error
+            ending = "cancelled" if event == "execution_interrupted" else ending
     items = [
         {**item, "nodeId": node_id, "mediaType": media_type}
         for node_id, shown in entry.get("outputs", {}).items()
@@ -133,7 +139,7 @@ def _describe_past(prompt_id: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     return _without_none(
         {
             "id": prompt_id,
-            "status": "failed" if status.get("status_str") == "error" else "completed",
+            "status": ending,
             "priority": number,
             "create_time": extra_data.get("create_time"),
             "execution_start_time": times.get("start"),

@@ -31,6 +31,14 @@ _SETTINGS_FILE = "comfy.settings.json"
 Handler = Callable[[web.Request, bytes], web.StreamResponse]
 
 
+class _Refused(Exception):
+    """A request that is answered with a status and nothing else."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"refused with {status}")
+        self.status = status
+
+
 class UserData:
     """The users and their files."""
 
@@ -217,12 +225,12 @@ class UserData:
         """The path a URL names; refuses with 400, 403 or 404."""
         file = request.match_info.get(parameter)
         if not file:
-            raise web.HTTPBadRequest()
+            raise _Refused(400)
         path = self.get_request_user_filepath(request, file)
         if not path:
-            raise web.HTTPForbidden()
+            raise _Refused(403)
         if must_exist and not os.path.exists(path):
-            raise web.HTTPNotFound()
+            raise _Refused(404)
         return path
 
     def _describe(self, request: web.Request, path: str) -> web.Response:
@@ -237,7 +245,10 @@ def _in_thread(handler: Handler) -> Callable[[web.Request], Awaitable[web.Stream
     """A handler that works on files, made one that does not hold up the event loop."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await asyncio.to_thread(handler, request, await request.read())
+        try:
+            return await asyncio.to_thread(handler, request, await request.read())
+        except _Refused as refusal:
+            return web.Response(status=refusal.status)
 
     return handle
 

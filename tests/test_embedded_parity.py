@@ -22,7 +22,8 @@ import pytest_asyncio
 from PIL import Image
 
 _spec = importlib.util.spec_from_file_location("embedded_driver", Path(__file__).parent / "embedded_pack/driver.py")
-assert _spec is not None and _spec.loader is not None
+assert _spec is not None
+assert _spec.loader is not None
 driver = importlib.util.module_from_spec(_spec)
 sys.modules["embedded_driver"] = driver
 _spec.loader.exec_module(driver)
@@ -80,8 +81,8 @@ SCENARIOS: dict[str, list[Any]] = {
     "equal nodes": [
         {
             **{i: node("TinyNumber", value=1) for i in "12"},
-            "8": node("TinyShow", value=link("1")),
-            "9": node("TinyShow", value=link("2")),
+            "3": node("TinyAdd", a=link("1"), b=link("2")),
+            "9": node("TinyShow", value=link("3")),
         }
     ],
     "lists": [
@@ -339,7 +340,7 @@ def _comparable(observed: dict[str, Any]) -> list[Any]:
     messages: list[Any] = observed["messages"]
     if not observed["history"] or len(observed["history"]["prompt"][4]) == 1:
         return messages
-    return sorted((json.dumps(m, sort_keys=True) for m in messages if m[0] != "progress_state"))
+    return sorted(json.dumps(m, sort_keys=True) for m in messages if m[0] != "progress_state")
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -375,16 +376,15 @@ def _form(fields: list[tuple[str, ...]]) -> aiohttp.FormData:
 async def _ask(server: Any, method: str, path: str, body: Any) -> dict[str, Any]:
     """An answer's status, type and content, pictures as their pixels."""
     sent: dict[str, Any] = {"data": _form(body)} if isinstance(body, list) else {"json": body} if body else {}
-    async with aiohttp.ClientSession() as session:
-        async with session.request(method, server.url + path, **sent) as answer:
-            content: Any = await answer.read()
-            if answer.content_type == "application/json":
-                content = _normal(await answer.json(), "")
-            elif answer.content_type.startswith("image/"):
-                with Image.open(io.BytesIO(content)) as image:
-                    content = (image.format, image.mode, image.size, image.tobytes())
-            headers = {name: answer.headers.get(name) for name in ("Cache-Control", "Content-Disposition")}
-            return {"status": answer.status, "type": answer.content_type, "content": content, **headers}
+    async with aiohttp.ClientSession() as session, session.request(method, server.url + path, **sent) as answer:
+        content: Any = await answer.read()
+        if answer.content_type == "application/json":
+            content = _normal(await answer.json(), "")
+        elif answer.content_type.startswith("image/"):
+            with Image.open(io.BytesIO(content)) as image:
+                content = (image.format, image.mode, image.size, image.tobytes())
+        headers = {name: answer.headers.get(name) for name in ("Cache-Control", "Content-Disposition")}
+        return {"status": answer.status, "type": answer.content_type, "content": content, **headers}
 
 
 async def test_requests_are_answered_alike(servers: list[Any]) -> None:
@@ -392,6 +392,9 @@ async def test_requests_are_answered_alike(servers: list[Any]) -> None:
     different = {}
     for method, path, body in REQUESTS:
         mine, theirs = [await _ask(server, method, path, body) for server in servers]
+        if path == "/workflow_templates":
+            # Discomfort's own, which the embedded server always has.
+            mine["content"].pop("discomfort", None)
         if mine != theirs:
             different[f"{method} {path} {body}"] = {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
     assert different == {}

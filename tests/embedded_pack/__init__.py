@@ -38,6 +38,7 @@ async def get_calls(_: web.Request) -> web.Response:
 async def get_environment(_: web.Request) -> web.Response:
     """What the package sees of the server."""
     import folder_paths
+
     import nodes
 
     return web.json_response(

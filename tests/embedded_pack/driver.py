@@ -215,14 +215,16 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """A client of a server, past the first status message (and, with ``flags``, their answer)."""
     sid = sid or uuid.uuid4().hex
-    async with aiohttp.ClientSession(timeout=_total(RUN_TIMEOUT)) as session:
-        async with session.ws_connect(f"{server.url}/ws?clientId={sid}", max_msg_size=0) as socket:
-            client = Client(server.url, session, socket, sid)
-            await client.receive_until("status", sid=sid)
-            if flags is not None:
-                await socket.send_json({"type": "feature_flags", "data": dict(flags)})
-                await client.receive_until("feature_flags")
-            yield client
+    async with (
+        aiohttp.ClientSession(timeout=_total(RUN_TIMEOUT)) as session,
+        session.ws_connect(f"{server.url}/ws?clientId={sid}", max_msg_size=0) as socket,
+    ):
+        client = Client(server.url, session, socket, sid)
+        await client.receive_until("status", sid=sid)
+        if flags is not None:
+            await socket.send_json({"type": "feature_flags", "data": dict(flags)})
+            await client.receive_until("feature_flags")
+        yield client
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:

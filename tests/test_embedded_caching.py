@@ -1,0 +1,193 @@
+"""What the embedded server's caches keep, and what makes a node's key."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from discomfort.embedded import node_registry
+from discomfort.embedded.caching import CacheSet
+from discomfort.embedded.graph import DynamicPrompt
+
+
+class Plain:
+    """A node of no special kind."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {}}
+
+
+class Unique(Plain):
+    """A node that shares its result with no other."""
+
+    NOT_IDEMPOTENT = True
+
+
+class KnowsItsId(Plain):
+    """A node that asks for its id."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"hidden": {"me": "UNIQUE_ID"}}
+
+
+@pytest.fixture(autouse=True)
+def classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server knows these three classes."""
+    known = {c.__name__: c for c in (Plain, Unique, KnowsItsId)}
+    monkeypatch.setattr(node_registry, "NODE_CLASS_MAPPINGS", known)
+
+
+def node(class_type: str = "Plain", **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+async def begin(caches: CacheSet, prompt: dict[str, Any], changed: dict[str, Any] | None = None) -> set[str]:
+    """Start a prompt and return its cached nodes; the others are then given a result, as if they had run."""
+
+    async def is_changed(node_id: str) -> Any:
+        return (changed or {}).get(node_id, False)
+
+    await caches.set_prompt(DynamicPrompt(prompt), is_changed)
+    cached = {node_id for node_id in prompt if caches.outputs.get(node_id) is not None}
+    for node_id in prompt:
+        if node_id not in cached:
+            caches.outputs.set(node_id, [[node_id]])
+    return cached
+
+
+CHAIN = {"1": node(value=1), "2": node(a=["1", 0]), "3": node(a=["2", 0])}
+
+
+@pytest.mark.parametrize(
+    ("second", "changed", "expected"),
+    [
+        (CHAIN, {}, {"1", "2", "3"}),
+        ({**CHAIN, "1": node(value=2)}, {}, set()),
+        ({**CHAIN, "2": node(a=["1", 0], b=1)}, {}, {"1"}),
+        ({**CHAIN, "2": node(a=["1", 1])}, {}, {"1"}),
+        ({**CHAIN, "2": node(b=["1", 0])}, {}, {"1"}),
+        ({**CHAIN, "1": node("Unique", value=1)}, {}, set()),
+        ({**CHAIN, "4": node(value=9)}, {}, {"1", "2", "3"}),
+        (CHAIN, {"2": [float("nan")]}, {"1"}),
+        (CHAIN, {"3": ["another"]}, {"1", "2"}),
+        # renumbered: the same nodes by content
+        ({"x": node(value=1), "y": node(a=["x", 0])}, {}, {"x", "y"}),
+        # 1 and 1.0 and True are equal in Python, and therefore here
+        ({"1": node(value=1.0)}, {}, {"1"}),
+        ({"1": node(value=[1])}, {}, set()),
+        ({"1": node(value={"a": 1})}, {}, set()),
+    ],
+)
+async def test_a_node_is_cached_if_nothing_it_depends_on_has_changed(
+    second: dict[str, Any], changed: dict[str, Any], expected: set[str]
+) -> None:
+    """The second of two prompts finds exactly the unchanged nodes of the first."""
+    caches = CacheSet()
+    assert await begin(caches, CHAIN) == set()
+    assert await begin(caches, second, changed) == expected
+
+
+async def test_constants_are_compared_by_value_in_depth() -> None:
+    """Equal lists and objects are equal keys, order of an object's keys apart."""
+    caches = CacheSet()
+    await begin(caches, {"1": node(value={"a": [1, {"b": None}], "c": "x"})})
+    assert await begin(caches, {"1": node(value={"c": "x", "a": [1, {"b": None}]})}) == {"1"}
+    assert await begin(caches, {"1": node(value={"c": "x", "a": [1, {"b": 0}]})}) == set()
+
+
+async def test_nan_is_unlike_any_other_nan_but_like_itself() -> None:
+    """float("nan") made anew never matches; the one object math.nan does, as in ComfyUI."""
+    caches = CacheSet()
+    prompt = {"1": node()}
+    await begin(caches, prompt, {"1": [float("nan")]})
+    assert await begin(caches, prompt, {"1": [float("nan")]}) == set()
+    await begin(caches, prompt, {"1": [math.nan]})
+    assert await begin(caches, prompt, {"1": [math.nan]}) == {"1"}
+
+
+@pytest.mark.parametrize(("class_type", "shared"), [("Plain", True), ("Unique", False), ("KnowsItsId", False)])
+async def test_equal_nodes_share_a_result_unless_their_class_depends_on_the_id(class_type: str, shared: bool) -> None:
+    """Two nodes with equal inputs are one entry, except NOT_IDEMPOTENT ones and those with UNIQUE_ID."""
+    caches = CacheSet()
+    await begin(caches, {"1": node(class_type, value=1)})
+    cached = await begin(caches, {"1": node(class_type, value=1), "2": node(class_type, value=1)})
+    assert cached == ({"1", "2"} if shared else {"1"})
+
+
+async def test_one_source_used_twice_differs_from_two_equal_sources() -> None:
+    """The shape of the graph upstream is part of the key."""
+    caches = CacheSet()
+    await begin(caches, {"1": node(v=1), "3": node(a=["1", 0], b=["1", 0])})
+    assert await begin(caches, {"1": node(v=1), "2": node(v=1), "3": node(a=["1", 0], b=["2", 0])}) == {"1", "2"}
+
+
+A = {"1": node(value="a"), "2": node(a=["1", 0])}
+B = {"1": node(value="b"), "2": node(a=["1", 0])}
+
+
+@pytest.mark.parametrize(
+    ("caches", "runs"),
+    [
+        # what each of A, B, A, A finds
+        (CacheSet(), [0, 0, 0, 2]),
+        (CacheSet(none=True), [0, 0, 0, 0]),
+        (CacheSet(lru_size=100), [0, 0, 2, 2]),
+        (CacheSet(lru_size=4), [0, 0, 2, 2]),
+        # A prompt's results are dropped together, so room for three is room for one prompt of two.
+        (CacheSet(lru_size=3), [0, 0, 2, 2]),
+        (CacheSet(lru_size=1), [0, 0, 0, 2]),
+    ],
+    ids=["classic", "none", "lru 100", "lru 4", "lru 3", "lru 1"],
+)
+async def test_what_is_kept_when_prompts_alternate(caches: CacheSet, runs: list[int]) -> None:
+    """Classic keeps the last prompt, LRU the last N results counted at a prompt's start, none nothing."""
+    assert [len(await begin(caches, prompt)) for prompt in (A, B, A, A)] == runs
+
+
+async def test_lru_drops_the_prompt_that_was_not_used_for_longest() -> None:
+    """Using a prompt again makes it young; the oldest goes when there are too many."""
+    caches = CacheSet(lru_size=4)
+    prompts = [{"1": node(value=i), "2": node(a=["1", 0])} for i in range(3)]
+    for index in (0, 1, 0, 2):
+        await begin(caches, prompts[index])
+    # 0, 1 and 2 are kept until the next start counts them; then 1 is the oldest.
+    assert len(await begin(caches, prompts[0])) == 2
+    assert len(await begin(caches, prompts[1])) == 0
+
+
+async def test_without_a_cache_a_result_goes_when_all_its_users_have_run() -> None:
+    """Memory is free as early as it can be."""
+    caches = CacheSet(none=True)
+
+    async def unchanged(_: str) -> bool:
+        return False
+
+    prompt = {"1": node(), "2": node(a=["1", 0]), "3": node(a=["1", 0], b=["2", 0])}
+    await caches.set_prompt(DynamicPrompt(prompt), unchanged)
+    for node_id, kept in (("1", {"1"}), ("2", {"1", "2"}), ("3", {"3"})):
+        caches.outputs.set(node_id, [[node_id]])
+        assert {n for n in prompt if caches.outputs.get(n) is not None} == kept
+
+
+@pytest.mark.parametrize("caches", [CacheSet(), CacheSet(lru_size=10)], ids=["classic", "lru"])
+async def test_added_nodes_are_found_again_when_their_node_expands_again(caches: CacheSet) -> None:
+    """What a node expanded into keeps its results, though it has been added to another prompt."""
+    found = []
+    for _ in range(2):
+        dynprompt = DynamicPrompt({"1": node(value=1)})
+
+        async def unchanged(_: str) -> bool:
+            return False
+
+        await caches.set_prompt(dynprompt, unchanged)
+        dynprompt.add_ephemeral_node("1.0.0.1", node(a=["1", 0]), "1", "1")
+        for cache in caches.all:
+            (await cache.ensure_subcache_for("1", ["1.0.0.1"])).clean_unused()
+        found.append(caches.outputs.get("1.0.0.1"))
+        caches.outputs.set("1", ["one"])
+        caches.outputs.set("1.0.0.1", ["added"])
+        assert caches.outputs.all_node_ids() == ["1", "1.0.0.1"]
+    assert found == [None, ["added"]]
