@@ -110,7 +110,7 @@ def _store(upload: _Upload) -> str:
     path = os.path.abspath(os.path.join(folder, upload.filename))
     if not is_inside(path, root):
         raise Refused(400)
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     content = upload.content if upload.original_ref is None else None
     filename = upload.filename
     if not upload.overwrite:

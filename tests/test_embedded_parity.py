@@ -364,7 +364,7 @@ def _image(colour: str) -> bytes:
 
 def _form(fields: list[tuple[str, ...]]) -> aiohttp.FormData:
     """A multipart form; a field of three parts is a file of a name and a colour."""
-    form = aiohttp.FormData()
+    form = aiohttp.FormData(quote_fields=False)
     for key, *value in fields:
         if len(value) == 2:
             form.add_field(key, _image(value[1]), filename=value[0], content_type="image/png")

@@ -44,10 +44,10 @@ class Show:
         return {"required": {"value": ("INT", {})}}
 
 
-class Strict(Show):
+class Strict:
     """Checks one of its two inputs itself."""
 
-    RETURN_TYPES = ("INT",)  # type: ignore[assignment]
+    RETURN_TYPES = ("INT",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
