@@ -72,7 +72,7 @@ import threading
 import time
 import types
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -607,11 +607,21 @@ async def _in_thread(function: Callable[..., _T], *args: Any) -> _T:
     waits for the call's end and only then lets CancelledError pass. For calls that end in seconds.
     """
     call = asyncio.ensure_future(asyncio.to_thread(function, *args))
-    try:
-        return await asyncio.shield(call)
-    except asyncio.CancelledError:
-        await asyncio.wait([call])
-        raise
+    await _all_done([call])
+    return call.result()
+
+
+async def _all_done(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Wait until all have ended, however. If it is cancelled it waits as well, and then lets CancelledError pass."""
+    tasks = list(tasks)
+    was_cancelled = False
+    while any(not task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            was_cancelled = True
+    if was_cancelled:
+        raise asyncio.CancelledError
 
 
 def servers_root() -> Path:
@@ -757,7 +767,7 @@ def _guard() -> None:
             seen = time.monotonic()
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
-        time.sleep(0.05)
+        time.sleep(0.1)
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # somebody may have reserved the port since: then the lock is not to be had
         handle = os.open(port_lock, os.O_RDWR)
@@ -919,7 +929,7 @@ def sweep() -> list[str]:
 
     A folder is dead when its lock is free; pids alone decide nothing. Called before every start.
     """
-    removed = []
+    removed: list[str] = []
     root = servers_root()
     try:
         entries = sorted(root.iterdir())
@@ -1263,6 +1273,9 @@ _BROWSER_ARGS = [
     "--disable-background-networking",
 ]
 
+# The environment variable that names the temp folder of Playwright's driver (node's os.tmpdir()).
+_TEMP_VARIABLE = "TEMP" if IS_WINDOWS else "TMPDIR"
+
 _BROWSER_PROGRAMS = (
     "chromium",
     "chromium-browser",
@@ -1313,6 +1326,7 @@ class FrontendPage:
         # address the page was loaded from, and how many conversions it has done since
         self._page_address = ""
         self._conversions = 0
+        self._temp_folder = str(folder.path / "b")
 
     @property
     def is_open(self) -> bool:
@@ -1338,16 +1352,16 @@ class FrontendPage:
         # The driver makes the browser's profile in its temp folder. Ours, so that whatever kills the driver, the
         # profile goes with the runtime folder. The driver copies the environment while start() runs; there is no
         # argument for it.
-        previous = os.environ.get("TMPDIR")
-        os.environ["TMPDIR"] = str(self.folder.path / "b")
         try:
-            self._playwright = await async_playwright().start()
-        finally:
-            if previous is None:
-                del os.environ["TMPDIR"]
-            else:
-                os.environ["TMPDIR"] = previous
-        try:
+            previous = os.environ.get(_TEMP_VARIABLE)
+            os.environ[_TEMP_VARIABLE] = self._temp_folder
+            try:
+                self._playwright = await async_playwright().start()
+            finally:
+                if previous is None:
+                    del os.environ[_TEMP_VARIABLE]
+                else:
+                    os.environ[_TEMP_VARIABLE] = previous
             self._browser = await self._launch()
         except BaseException:
             await self.close()
@@ -1450,6 +1464,8 @@ class FrontendPage:
         if self._page is None:
             context = await self._browser.new_context(viewport={"width": 64, "height": 64}, service_workers="block")
             await context.route("**/*", lambda route: self._route(route, server_address))
+            # CONVERSION_TIMEOUT limits the whole conversion; Playwright's own 30 s for each step would come before it.
+            context.set_default_timeout(0)
             self._page = await context.new_page()
         started = time.monotonic()
         self._page_address, self._conversions = "", 0
@@ -1481,26 +1497,37 @@ class FrontendPage:
                 await asyncio.wait_for(page.context.close(), 5)
 
     async def close(self) -> None:
-        """Close page, browser and driver; a browser that does not answer is killed, and no other one. Idempotent."""
+        """Close page, browser and driver; a browser that does not answer is killed, and no other one. Idempotent.
+
+        If it is cancelled everything is killed at once, before CancelledError passes on.
+        """
         self._page, self._page_address = None, ""
         browser, self._browser = self._browser, None
         playwright, self._playwright = self._playwright, None
-        if browser is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(browser.close(), 5)
-        if playwright is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(playwright.stop(), 5)
-        self.kill_now()
+
+        async def ask() -> None:
+            if browser is not None:
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(browser.close(), 5)
+            if playwright is not None:
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(playwright.stop(), 5)
+
+        asking = asyncio.ensure_future(ask())
+        try:
+            await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await _in_thread(self.kill_now)
+            await _all_done([asking])  # at once: nobody is left to be waited for
+            raise
+        await _in_thread(self.kill_now)
 
     def kill_now(self) -> None:
-        """Kill what is left of our browser: processes whose profile lies in our own folder."""
-        profile = f"--user-data-dir={self.folder.path}"
-        mine = psutil.Process().children(recursive=True)
+        """Kill what is left of our driver and browser: children of ours whose temp folder is our own. Blocks."""
         left = []
-        for process in mine:
+        for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if any(arg.startswith(profile) for arg in process.cmdline()):
+                if process.environ().get(_TEMP_VARIABLE) == self._temp_folder:
                     left.append(process)
         if left:
             _end_processes(left)
@@ -1669,18 +1696,22 @@ def parse_message(message: str | bytes) -> ServerEvent | None:
 
 
 class EventStream:
-    """The websocket to the server: one reader task, reconnecting with the same client id while anybody listens.
+    """The websocket to the server: one reader task, reconnecting with the same client id until it is closed.
 
-    Whoever wants events subscribes a callable; it is called on the event loop and must return at once. Losing the
-    socket loses no result: the connector asks the history.
+    Whoever wants events subscribes a callable; it is called on the event loop and must return at once. Subscriptions
+    outlive the socket and the server. Losing the socket loses no result: the connector asks the history.
     """
 
-    def __init__(self, url: str):
-        self.url = url
+    def __init__(self) -> None:
+        #: address of the socket; a change takes effect with the next :meth:`connect`
+        self.url = ""
         self._listeners: list[Callable[[ServerEvent], None]] = []
         self._task: asyncio.Task[None] | None = None
-        self._socket: Any = None
+        # the address that the reader task reads from
+        self._task_url = ""
         self._connected = asyncio.Event()
+        # whether somebody waited in vain since the socket was last open: nobody waits for it again
+        self._is_given_up = False
         # the first error of the current series of failed connects, for whoever waits
         self._problem: BaseException | None = None
 
@@ -1688,50 +1719,73 @@ class EventStream:
     def is_connected(self) -> bool:
         return self._connected.is_set()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it was ever connected, or tried to be, since the last :meth:`close`."""
+        return self._task is not None
+
+    @property
+    def has_listeners(self) -> bool:
+        return bool(self._listeners)
+
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
         """Call *listener* with every event from now on; returns the function that ends it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     async def connect(self, timeout: float) -> bool:
-        """Start reading (once) and wait until the socket is open; False where it is not within *timeout* seconds."""
+        """Start reading (once) and wait until the socket is open; False where it is not within *timeout* seconds.
+
+        After a wait in vain the next ones return at once, until the reader, which goes on trying, has succeeded: a
+        server without a working socket costs each run nothing but the events.
+        """
+        if self._task is not None and self._task_url != self.url:
+            await self.close()
         if self._task is None or self._task.done():
+            self._task_url = self.url
             self._task = asyncio.create_task(self._read_forever(), name="discomfort-websocket")
-        if self.is_connected:
-            return True
+        if self.is_connected or self._is_given_up:
+            return self.is_connected
         try:
             await asyncio.wait_for(self._connected.wait(), timeout)
         except asyncio.TimeoutError:
-            log.warning("No websocket to %s within %.0f s: %s", self.url, timeout, self._problem or "no answer")
+            self._is_given_up = True
+            log.warning("No websocket to %s within %g s: %s", self.url, timeout, self._problem or "no answer")
             return False
         return True
 
     async def _read_forever(self) -> None:
         import websockets.asyncio.client as client
-        from websockets.exceptions import WebSocketException
 
+        # No size limit: previews of large images are single messages. No pings: a node that holds the interpreter for
+        # minutes is not a dead server; HTTP and the process tell about that. No compression: the messages are small
+        # and stay on this machine. A server that hangs says no goodbye: one second for it is enough.
+        options: dict[str, Any] = {
+            "max_size": None,
+            "ping_interval": None,
+            "compression": None,
+            "open_timeout": 10,
+            "close_timeout": 1,
+        }
+        if "proxy" in inspect.signature(client.connect).parameters:  # websockets 15 and later would use a proxy
+            options["proxy"] = None
         delay = 0.05
         while True:
             try:
-                # No size limit: previews of large images are single messages. No pings: a node that holds the
-                # interpreter for minutes is not a dead server; HTTP and the process tell about that.
-                # No compression: the messages are small and stay on this machine.
-                async with client.connect(
-                    self.url, max_size=None, ping_interval=None, compression=None, open_timeout=10, proxy=None
-                ) as ws:
-                    self._socket = ws
+                async with client.connect(self._task_url, **options) as ws:
                     await ws.send('{"type": "feature_flags", "data": {"supports_preview_metadata": true}}')
                     self._connected.set()
-                    self._problem, delay = None, 0.05
+                    self._problem, self._is_given_up, delay = None, False, 0.05
                     self._publish(ServerEvent("connected", {}))
                     async for message in ws:
                         event = parse_message(message)
                         if event is not None:
                             self._publish(event)
-            except (OSError, WebSocketException, asyncio.TimeoutError) as e:
+            except Exception as e:  # whatever it is, the reader goes on: without it every run would be polled for
+                if self._problem is None:
+                    log.debug("Websocket: %s: %s", type(e).__name__, e)
                 self._problem = self._problem or e
             finally:
-                self._socket = None
                 if self._connected.is_set():
                     self._connected.clear()
                     self._publish(ServerEvent("disconnected", {}))
@@ -1746,12 +1800,12 @@ class EventStream:
                 log.exception("Listener failed on %s", event.type)
 
     async def close(self) -> None:
-        """End the reader and the socket. Idempotent."""
+        """End the reader and the socket; subscriptions stay. Idempotent."""
         task, self._task = self._task, None
+        self._is_given_up, self._problem = False, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+            await _all_done([task])
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -1801,10 +1855,13 @@ class _PromptRun:
 
     def __init__(self, prompt_id: str):
         self.prompt_id = prompt_id
+        # the server that it was given to; None before
+        self.server: ServerProcess | None = None
+        # its POST, which a cancelled run lets end before it takes the prompt back
+        self.post: asyncio.Future[tuple[int, str]] | None = None
         # set on every event that may mean the end, and when the socket is lost
         self.wake = asyncio.Event()
-        # the server said that it is done with the prompt
-        self.is_over = False
+        # when the last event of it came, or it was last seen waiting in the queue
         self.last_event = time.monotonic()
 
     def on_event(self, event: ServerEvent) -> None:
@@ -1815,8 +1872,17 @@ class _PromptRun:
         self.last_event = time.monotonic()
         # "executing" with no node is sent after the history entry was written; "execution_success" comes before it.
         if event.type == "executing" and event.node is None:
-            self.is_over = True
             self.wake.set()
+
+
+# Seconds that a run waits for the websocket before it is followed by HTTP alone.
+_WEBSOCKET_PATIENCE = 10.0
+# Seconds within which a healthy server answers.
+_HEALTH_PATIENCE = 5.0
+# Seconds after which a prompt that is neither in the queue nor in the history counts as forgotten.
+_FORGOTTEN_AFTER = 20.0
+# Seconds that a cancelled run waits for the server to take its prompt back.
+_ABANDON_PATIENCE = 5.0
 
 
 class ComfyConnector:
@@ -1829,6 +1895,7 @@ class ComfyConnector:
         * Only :meth:`_set_state` changes the state; it logs old and new state, the reason, and the time between.
         * In state READY ``_server``, ``_folder`` and ``_session`` are set. Browser and websocket are lazy: the page
           appears with the first conversion that misses the store, the socket with the first run.
+        * Nothing that blocks runs on the event loop: processes, folders and locks are handled in threads.
         * ``_start_task`` is the only place that starts a server; concurrent callers share it, and its error.
         * ``_conversion_lock`` is held during a conversion: the page is one.
         * Every await of a public method may be cancelled; a cancelled run interrupts exactly its own prompt.
@@ -1848,7 +1915,8 @@ class ComfyConnector:
 
         Args:
             config_path: JSON configuration, see :class:`ConnectorConfig`; None: ``comfy_serverless.json`` beside this
-                file. Where an instance runs already, its own configuration stays, and a warning says so.
+                file. Where an instance runs already, its own configuration stays, and a warning says so; after a start
+                that failed the one given now counts.
 
         Returns:
             The instance, in state ready.
@@ -1861,7 +1929,10 @@ class ComfyConnector:
         """
         holder = _process_state()
         while True:
-            instance = cls._instance_for_this_loop(holder, config_path)
+            instance, leftover = cls._instance_for_this_loop(holder, config_path)
+            if leftover is not None:
+                log.info("The event loop of the previous connector has ended; its server is stopped")
+                await _in_thread(leftover._sync_cleanup)
             if instance.state != "killing":
                 await instance._ensure_initialized()
                 return instance
@@ -1874,39 +1945,59 @@ class ComfyConnector:
         return instance is not None and instance._owner_pid == os.getpid() and instance.state == "ready"
 
     @classmethod
-    def _instance_for_this_loop(cls, holder: Any, config_path: Any) -> ComfyConnector:
+    def _instance_for_this_loop(
+        cls, holder: Any, config_path: str | os.PathLike[str] | None
+    ) -> tuple[ComfyConnector, ComfyConnector | None]:
+        """(the instance to use, an instance of a loop that has ended and that the caller cleans up)."""
         loop = asyncio.get_running_loop()
         with holder.lock:
             # States are compared by name: the instance may come from another import of this module.
             instance: ComfyConnector | None = holder.connector
+            leftover = None
             if instance is not None and instance._owner_pid != os.getpid():
                 instance = None  # inherited by fork: the parent's server is the parent's
             if instance is not None and instance.state != "killed" and instance._loop is not loop:
-                if instance._loop.is_running():
-                    raise ConnectorError(
-                        "The ComfyConnector of this process belongs to another event loop that is still running (in "
-                        "thread "
-                        f"{instance._thread_name!r}). Use it from there, e.g. with "
-                        f"asyncio.run_coroutine_threadsafe(), or "
-                        "call its kill_api() first."
-                    )
-                log.info("The event loop of the previous connector has ended; its server is stopped")
-                instance._sync_cleanup()
-                instance = None
+                instance._refuse_other_loop()
+                instance, leftover = None, instance
             if instance is None or instance.state == "killed":
                 instance = object.__new__(cls)
                 instance._setup(ConnectorConfig.load(config_path), loop)
                 holder.connector = instance
+                return instance, leftover
+            has_failed = instance.state in ("uninit", "error") and instance._start_task is None
+            if has_failed and (config_path is not None or not instance._was_ready):
+                instance._configure(ConnectorConfig.load(config_path))
             elif config_path is not None and ConnectorConfig.load(config_path) != instance.config:
                 log.warning(
                     "A server runs already with another configuration; %s is not used before kill_api()",
                     config_path,
                 )
-            return instance
+            return instance, None
 
-    def _setup(self, config: ConnectorConfig, loop: asyncio.AbstractEventLoop) -> None:
+    def _refuse_other_loop(self) -> None:
+        """Raise ConnectorError where this is not the instance's event loop, and the instance's own still runs."""
+        if self._loop is not asyncio.get_running_loop() and self._loop.is_running():
+            raise ConnectorError(
+                "The ComfyConnector of this process belongs to another event loop that is still running (in thread "
+                f"{self._thread_name!r}). Use it from there, e.g. with asyncio.run_coroutine_threadsafe(), or call its "
+                "kill_api() there first."
+            )
+
+    def _check_loop(self) -> None:
+        """Refuse to be used from an event loop that is not the instance's; holds for every public coroutine."""
+        self._refuse_other_loop()
+        if self._loop is not asyncio.get_running_loop():
+            raise ConnectorError(
+                "The event loop of this ComfyConnector has ended. Get a fresh one with: await ComfyConnector.create()"
+            )
+
+    def _configure(self, config: ConnectorConfig) -> None:
         #: the configuration, checked
         self.config = config
+        self._store = ConversionStore(config.STORE_CONVERSIONS)
+
+    def _setup(self, config: ConnectorConfig, loop: asyncio.AbstractEventLoop) -> None:
+        self._configure(config)
         #: how many callers share this instance; counted by them (see discomfort.py), kill_api() does not ask
         self.users = 0
         self._loop = loop
@@ -1922,8 +2013,14 @@ class ComfyConnector:
         self._server: ServerProcess | None = None
         self._session: aiohttp.ClientSession | None = None
         self._page: FrontendPage | None = None
-        self._events: EventStream | None = None
-        self._store = ConversionStore(config.STORE_CONVERSIONS)
+        self._events = EventStream()
+        # whether a start has ever succeeded
+        self._was_ready = False
+        # ends with the event loop, see _live_with_loop
+        self._loop_end: AsyncGenerator[None, None] | None = None
+        # the last look at the server's queue, see _look_at_queue, and when it began
+        self._queue_look: asyncio.Task[dict[str, bool]] | None = None
+        self._queue_look_began = 0.0
         self._start_task: asyncio.Task[None] | None = None
         self._start_waiters = 0
         self._kill_lock = asyncio.Lock()
@@ -2003,26 +2100,32 @@ class ComfyConnector:
         Raises:
             ConnectorError: the connector was killed; what :meth:`create` raises otherwise.
         """
-        if self._state in (State.KILLING, State.KILLED):
-            raise ConnectorError(
-                "This connector was shut down by kill_api(). Get a fresh one with: await ComfyConnector.create()"
-            )
-        if self._state is State.READY and self._server is not None and self._server.is_alive:
-            return
-        if self._start_task is None:
-            self._start_task = asyncio.create_task(self._start(), name="discomfort-start")
-            self._start_task.add_done_callback(self._start_done)
-        task = self._start_task
-        self._start_waiters += 1
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if self._start_waiters == 1 and not task.done():
-                task.cancel()
+        self._check_loop()
+        while True:
+            if self._state in (State.KILLING, State.KILLED):
+                raise ConnectorError(
+                    "This connector was shut down by kill_api(). Get a fresh one with: await ComfyConnector.create()"
+                )
+            if self._state is State.READY and self._server is not None and self._server.is_alive:
+                return
+            if self._start_task is None:
+                self._start_task = asyncio.create_task(self._start(), name="discomfort-start")
+                self._start_task.add_done_callback(self._start_done)
+            task = self._start_task
+            self._start_waiters += 1
+            try:
                 await asyncio.wait([task])
-            raise
-        finally:
-            self._start_waiters -= 1
+            except asyncio.CancelledError:
+                if self._start_waiters == 1:
+                    task.cancel()
+                    await _all_done([task])
+                raise
+            finally:
+                self._start_waiters -= 1
+            if not task.cancelled():
+                task.result()
+                return
+            # Undone by kill_api(), which the next turn tells, or because everybody else who waited was cancelled.
 
     def _start_done(self, task: asyncio.Task[None]) -> None:
         self._start_task = None
@@ -2036,14 +2139,15 @@ class ComfyConnector:
             reason = (
                 f"the server ended with status {self._server.returncode}" if not self._server.is_alive else "restart"
             )
-        if self._state is not State.INITIALIZING:
-            self._set_state(State.INITIALIZING, reason)
+        # One that does not answer is not asked to stop: that would only cost STOP_TIMEOUT.
+        is_mute = self._state is State.ERROR
+        self._set_state(State.INITIALIZING, reason)
         try:
-            await self._release_resources()
-            await asyncio.to_thread(sweep)
-            self._choice = await asyncio.to_thread(choose_server, self.config)
+            await self._release_resources(quickly=is_mute)
+            await _in_thread(sweep)
+            self._choice = await _in_thread(choose_server, self.config)
             self._folder = RuntimeFolder()
-            self._folder.start_guard()
+            await _in_thread(self._folder.open)
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self.config.REQUEST_TIMEOUT),
                 connector=aiohttp.TCPConnector(limit=0),
@@ -2051,12 +2155,31 @@ class ComfyConnector:
             await self._start_api()
         except BaseException as e:
             self._error = e
-            await asyncio.shield(asyncio.ensure_future(self._release_resources(quickly=True)))
+            await self._release_resources(quickly=True)
             if self._state is State.INITIALIZING:  # else kill_api() came in between
-                self._set_state(State.ERROR, f"{type(e).__name__}: {e}".splitlines()[0])
+                self._set_state(State.ERROR, (f"{type(e).__name__}: {e}".splitlines())[0])
             raise
-        self._error = None
+        self._error, self._was_ready = None, True
         self._set_state(State.READY, self.server_description)
+        if self._loop_end is None:
+            self._loop_end = self._live_with_loop()
+            await self._loop_end.__anext__()
+        if self._events.has_listeners:
+            self._in_background(self._reconnect)
+
+    async def _live_with_loop(self) -> AsyncGenerator[None, None]:
+        """An asynchronous generator that is never finished by us: ``asyncio.run`` closes it before it closes its loop,
+        which is the last moment at which server and browser can be ended in an orderly way.
+        """
+        try:
+            yield
+        finally:
+            if self._state not in (State.KILLING, State.KILLED):
+                log.info("The event loop ends, and the server with it")
+                await self.kill_api()
+
+    async def _reconnect(self) -> None:
+        await self._ensure_fresh_websocket()
 
     async def _start_api(self) -> None:
         """Spawn the server and wait until it answers; runs inside the start task.
@@ -2071,26 +2194,28 @@ class ComfyConnector:
         cpu = self.config.DEVICE == "cpu" or (self.config.DEVICE == "auto" and not has_gpu())
         taken: set[int] = set()
         delay = self.config.COMFY_START_ATTEMPTS_SLEEP
-        for attempt in range(1, self.config.MAX_COMFY_START_ATTEMPTS + 1):
-            port = self._find_available_port(taken)
+        attempt = 1
+        while True:
+            port = await _in_thread(self._find_available_port, taken)
             self._server = ServerProcess(self._choice, self.config, self._folder, port, cpu)
-            self._server.spawn()
+            await _in_thread(self._server.spawn)
             try:
                 await self._wait_until_ready(self._server)
                 return
             except ServerStartError as e:
                 output = "\n".join(e.log_tail)
-                await asyncio.to_thread(self._server.stop_now)
+                await _in_thread(self._server.stop_now)
                 if e.returncode is None:
                     raise
                 if not cpu and self.config.DEVICE == "auto" and any(text in output for text in _NO_GPU_TEXTS):
                     log.warning("The server found no usable GPU; it is started again with --cpu")
                     cpu = True
-                    continue
+                    continue  # not one of the attempts: it happens once
                 lost_port = any(text in output for text in _PORT_TAKEN_TEXTS)
-                if not lost_port or _has_argument(given, "--port") or attempt == self.config.MAX_COMFY_START_ATTEMPTS:
+                if not lost_port or _has_argument(given, "--port") or attempt >= self.config.MAX_COMFY_START_ATTEMPTS:
                     raise
-                log.warning("Port %d was taken by another program; attempt %d in %.1f s", port, attempt + 1, delay)
+                attempt += 1
+                log.warning("Port %d was taken by another program; attempt %d in %.1f s", port, attempt, delay)
                 taken.add(port)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 30.0)
@@ -2125,12 +2250,13 @@ class ComfyConnector:
         """
         deadline = time.monotonic() + self.config.START_TIMEOUT
         while True:
-            stats = await self._ask_stats(timeout=5)
-            if stats and str(server.folder.path) in (stats.get("system") or {}).get("argv", []):
+            stats = await self._ask_stats(timeout=max(0.1, min(5.0, deadline - time.monotonic())))
+            system = (stats or {}).get("system")
+            if stats and isinstance(system, dict) and str(server.folder.path) in (system.get("argv") or []):
                 self._stats = stats
                 return
             if not server.is_alive:
-                await asyncio.sleep(0.1)  # let the drain thread read the last lines
+                await _in_thread(server.wait_for_output, 1.0)
                 code = server.returncode
                 how = f"with exit status {code}" if code is not None and code >= 0 else f"by signal {-(code or 0)}"
                 problem = f"The ComfyUI server ended {how} before it was ready."
@@ -2167,9 +2293,9 @@ class ComfyConnector:
         broken = []
         if self._server is None or not self._server.is_alive:
             broken.append("process")
-        elif not await self._is_api_running(timeout=5):
+        elif not await self._is_api_running(timeout=_HEALTH_PATIENCE):
             broken.append("http")
-        if self._events is not None and not broken and not await self._events.connect(timeout=5):
+        if self._events.is_wanted and not broken and not await self._ensure_fresh_websocket():
             broken.append("websocket")
         if self._page is not None and not self._page.is_open:
             broken.append("browser")
@@ -2184,12 +2310,16 @@ class ComfyConnector:
         broken = await self._broken_resources()
         if "browser" in broken:
             await self._close_page()
-        if "websocket" in broken and self._events is not None:
+        if "websocket" in broken:
             await self._events.close()
-            self._events = None
-        if "http" in broken and self._state is State.READY:
-            self._set_state(State.ERROR, "the server does not answer HTTP")
+        if "http" in broken:
+            self._mark_mute(self._server)
         await self._ensure_initialized()
+
+    def _mark_mute(self, server: ServerProcess | None) -> None:
+        """Note that *server* does not answer, so that the next call restarts it. Several runs may find out."""
+        if self._state is State.READY and self._server is server:
+            self._set_state(State.ERROR, "the server does not answer HTTP")
 
     async def _init_playwright(self) -> None:
         """Start the browser, unless it runs (seed reference name); BrowserError lists what was tried."""
@@ -2213,11 +2343,8 @@ class ComfyConnector:
 
     async def _ensure_fresh_websocket(self) -> bool:
         """Connect the event stream, unless it is connected. False where it cannot be: history is polled then."""
-        if self._events is None:
-            self._events = EventStream(self.ws_address)
-        if self._events.is_connected:
-            return True
-        return await self._events.connect(timeout=10)
+        self._events.url = self.ws_address
+        return await self._events.connect(timeout=_WEBSOCKET_PATIENCE)
 
     # ---- converting ----
 
@@ -2241,31 +2368,42 @@ class ComfyConnector:
         Cancelling is safe; the page is discarded.
         """
         workflow = check_is_workflow(workflow)
-        await self._ensure_initialized()
+        self._check_loop()
         async with self._conversion_lock:
+            await self._ensure_initialized()
             build, definitions = await self._frontend_state()
             used = {
                 t: _definition_digest(definitions[t]) for t in sorted(types_in_workflow(workflow)) if t in definitions
             }
             key = hashlib.sha256(canonical_json([1, build, used, workflow])).hexdigest()
-            stored = self._store.get(key)
+            stored = await _in_thread(self._store.get, key)
             if stored is not None:
                 return _copy_json(stored)
             prompt = await self._convert_with_retries(workflow)
             self._check_types(prompt, workflow, definitions)
             if not is_volatile(workflow):
-                await asyncio.to_thread(self._store.put, key, prompt)
+                await _in_thread(self._store.put, key, prompt)
             return _copy_json(prompt)
 
     async def _convert_with_retries(self, workflow: Json) -> Json:
-        """Attempts with a fresher environment each time: warm page, clean page, new browser. Holds _conversion_lock."""
+        """Attempts with a fresher environment each time: warm page, clean page, new browser. Holds _conversion_lock.
+
+        A server that died meanwhile is restarted for the next attempt; after kill_api() there is none.
+        """
         failure: ConnectorError | None = None
         for attempt in range(self.config.CONVERSION_ATTEMPTS):
+            await self._ensure_initialized()
             try:
                 return await self._attempt_workflow_to_prompt_conversion(workflow)
-            except (BrowserError, ServerDiedError):
+            except BrowserError:
                 raise
+            except ServerDiedError as e:
+                failure = e
+                log.warning("Conversion attempt %d: %s", attempt + 1, e.problem)
             except ConversionError as e:
+                if self._state is not State.READY:  # kill_api() or a restart took the browser away
+                    failure = e
+                    continue
                 # The frontend may have said no because of what an earlier workflow left in the page.
                 if attempt > 0 and type(e) is type(failure) and str(e) == str(failure):
                     raise
@@ -2279,6 +2417,7 @@ class ComfyConnector:
                 if self._page is not None:
                     await self._page.discard_page()
                 raise
+        await self._ensure_initialized()  # tells of a kill_api() that came during the last attempt
         assert failure is not None
         raise failure
 
@@ -2293,7 +2432,9 @@ class ComfyConnector:
             self._page = FrontendPage(self.config, self._folder)
         if self._browser_idle is not None:
             self._browser_idle.cancel()
+            self._browser_idle = None
         limit = self.config.CONVERSION_TIMEOUT
+        server = self._server
         try:
             return await asyncio.wait_for(self._page.convert(workflow, self.server_address), limit)
         except ConnectorError:
@@ -2304,8 +2445,8 @@ class ComfyConnector:
                 f"included."
             ) from e
         except Exception as e:  # Playwright's errors: a crashed page, a closed browser, a navigation that failed
-            if self._server is None or not self._server.is_alive:
-                raise self._died() from e
+            if server is not None and await self._has_ended(server):
+                raise self._died(server) from e
             first = (str(e).strip().splitlines() or [type(e).__name__])[0]
             raise ConversionError(f"The browser failed while it converted the workflow: {first}") from e
         finally:
@@ -2316,6 +2457,8 @@ class ComfyConnector:
         if self.config.BROWSER_IDLE_TIMEOUT and self._page is not None:
 
             async def close_if_idle() -> None:
+                if self._conversion_lock.locked():
+                    return  # not idle after all; the conversion arms it again
                 async with self._conversion_lock:
                     log.info("Browser closed after %g s without a conversion", self.config.BROWSER_IDLE_TIMEOUT)
                     await self._close_page()
@@ -2408,7 +2551,6 @@ class ComfyConnector:
         """Queue a prompt and follow it. The history is the authority; the websocket only says when to look."""
         await self._ensure_initialized()
         await self._ensure_fresh_websocket()
-        assert self._events is not None
         run = _PromptRun(str(uuid.uuid4()))
 
         def listen(event: ServerEvent) -> None:
@@ -2418,10 +2560,10 @@ class ComfyConnector:
 
         unsubscribe = self._events.subscribe(listen)
         try:
-            await self._queue_prompt(run.prompt_id, prompt, dict(extra_data or {}))
+            await self._queue_prompt(run, prompt, dict(extra_data or {}))
             entry = await self._follow(run)
         except (asyncio.CancelledError, RunTimeoutError):
-            await asyncio.shield(asyncio.ensure_future(self._abandon(run.prompt_id)))
+            await self._abandon(run)
             raise
         finally:
             unsubscribe()
@@ -2429,26 +2571,35 @@ class ComfyConnector:
         self._judge(run.prompt_id, entry, prompt)
         return {run.prompt_id: entry}
 
-    async def _queue_prompt(self, prompt_id: str, prompt: Json, extra_data: Json) -> None:
-        """POST /prompt; a server that died since the last call is restarted once, nothing was queued then."""
+    async def _queue_prompt(self, run: _PromptRun, prompt: Json, extra_data: Json) -> None:
+        """POST /prompt. A server that died since the last call, or of this one, is restarted once: with the process
+        everything that was queued has gone.
+        """
         body = {
             "prompt": prompt,
             "client_id": self._client_id,
-            "prompt_id": prompt_id,
+            "prompt_id": run.prompt_id,
             "extra_data": extra_data,
         }
+
+        async def post() -> tuple[int, str]:
+            async with self._http().post(f"{self.server_address}/prompt", json=body) as response:
+                return response.status, await response.text()
+
         for last in (False, True):
+            run.server = server = self._server
             try:
-                async with self._http().post(f"{self.server_address}/prompt", json=body) as response:
-                    status, text = response.status, await response.text()
+                # Not ended with a cancelled caller: whether the server has the prompt would be anybody's guess.
+                run.post = asyncio.ensure_future(post())
+                run.post.add_done_callback(lambda post: post.cancelled() or post.exception())
+                status, text = await asyncio.shield(run.post)
                 break
-            except aiohttp.ClientConnectorError as e:
-                if last or (self._server is not None and self._server.is_alive):
-                    raise self._died() from e
-                await self._refresh_resources()
-                await self._ensure_fresh_websocket()
             except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as e:
-                raise self._died() from e
+                has_ended = server is not None and await self._has_ended(server)
+                if last or not has_ended:
+                    raise self._died(server) from e
+                await self._ensure_initialized()
+                await self._ensure_fresh_websocket()
         try:
             answer = json.loads(text)
         except ValueError:
@@ -2463,7 +2614,7 @@ class ComfyConnector:
             )
         if answer.get("node_errors"):
             # Status 200: the server runs the outputs that are valid and drops the others. Half a result is none.
-            await self._abandon(prompt_id)
+            await self._abandon(run)
             raise PromptRejectedError(explain_rejection(answer, prompt), None, answer["node_errors"])
 
     async def _follow(self, run: _PromptRun) -> Json:
@@ -2473,53 +2624,82 @@ class ComfyConnector:
         is looked at: a lost message, a lost socket or a killed server all end in an answer.
         """
         started = time.monotonic()
-        silent_since: float | None = None  # HTTP has not answered since then
-        missing = 0  # looks at the history that found neither an entry nor the prompt in the queue
-        assert self._events is not None
+        silent_since: float | None = None  # HTTP has not answered properly since then
+        forgotten_since: float | None = None  # neither in the history nor in the queue since then
+        server = run.server
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(run.wake.wait(), 1.0 if self._events.is_connected else 0.1)
+            # Not wait_for(): before Python 3.12 it may swallow a cancellation that comes with the event.
+            alarm = self._loop.call_later(1.0 if self._events.is_connected else 0.1, run.wake.set)
+            try:
+                await run.wake.wait()
+            finally:
+                alarm.cancel()
             run.wake.clear()
             if self._state in (State.KILLING, State.KILLED):
                 raise ServerDiedError("The connector was shut down by kill_api() while this prompt ran.")
+            if server is None or server is not self._server:
+                raise self._died(server)
             try:
                 entry = await self._history_entry(run.prompt_id)
                 if entry is not None:
                     return entry
-                missing = 0 if await self._is_queued(run.prompt_id) else missing + 1
+                is_running = (await self._look_at_queue()).get(run.prompt_id)
                 silent_since = None
-            except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as e:
+                forgotten_since = (forgotten_since or time.monotonic()) if is_running is None else None
+                if is_running is False:
+                    run.last_event = time.monotonic()  # who waits in the queue does not stall
+            except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
                 silent_since = silent_since or time.monotonic()
-                if self._server is None or not self._server.is_alive:
-                    raise self._died() from e
+            if self._server is server and not server.is_alive:
+                raise self._died(server)
             now = time.monotonic()
-            if self._server is None or not self._server.is_alive:
-                raise self._died()
-            if missing >= 20:
+            if forgotten_since is not None and now - forgotten_since > _FORGOTTEN_AFTER:
                 raise ServerDiedError(
                     f"The server no longer knows the prompt {run.prompt_id}: its queue or history was cleared."
                 )
             if silent_since is not None and now - silent_since > 2 * self.config.REQUEST_TIMEOUT:
-                self._set_state(State.ERROR, "the server does not answer HTTP")
+                self._mark_mute(server)
                 raise ServerDiedError(
                     f"The server has not answered for {now - silent_since:.0f} s; the next call restarts it.",
-                    self._server.log_tail,
+                    server.log_tail,
                 )
             if self.config.RUN_TIMEOUT and now - started > self.config.RUN_TIMEOUT:
                 raise RunTimeoutError(f"The prompt took longer than RUN_TIMEOUT ({self.config.RUN_TIMEOUT:g} s).")
             if self.config.STALL_TIMEOUT and now - run.last_event > self.config.STALL_TIMEOUT:
                 raise RunTimeoutError(f"No event of the prompt for STALL_TIMEOUT ({self.config.STALL_TIMEOUT:g} s).")
 
-    async def _history_entry(self, prompt_id: str) -> Json | None:
-        async with self._http().get(f"{self.server_address}/history/{prompt_id}") as response:
+    async def _get_object(self, path: str) -> Json:
+        """GET a JSON object; ValueError where the answer is something else, aiohttp's errors where there is none."""
+        async with self._http().get(self.server_address + path) as response:
             if response.status != 200:
                 raise ValueError(f"status {response.status}")
-            entry = (await response.json()).get(prompt_id)
-            return entry if isinstance(entry, dict) else None
+            answer = await response.json()
+            if not isinstance(answer, dict):
+                raise ValueError(f"a JSON {type(answer).__name__}")
+            return answer
 
-    async def _is_queued(self, prompt_id: str) -> bool:
-        queue = await self._request("GET", "/queue")
-        return any(item[1] == prompt_id for part in ("queue_running", "queue_pending") for item in queue.get(part, []))
+    async def _history_entry(self, prompt_id: str) -> Json | None:
+        entry = (await self._get_object(f"/history/{prompt_id}")).get(prompt_id)
+        return entry if isinstance(entry, dict) else None
+
+    async def _look_at_queue(self) -> dict[str, bool]:
+        """{prompt id: whether it runs} of all prompts in the server's queue, at most half a second old.
+
+        Shared by all runs, with its failure: the answer holds every queued prompt in full.
+        """
+
+        async def look() -> dict[str, bool]:
+            queue = await self._get_object("/queue")
+            prompts = {item[1]: False for item in queue.get("queue_pending") or []}
+            prompts.update((item[1], True) for item in queue.get("queue_running") or [])
+            return prompts
+
+        task = self._queue_look
+        if task is None or (task.done() and time.monotonic() - self._queue_look_began > 0.5):
+            task = self._queue_look = asyncio.create_task(look(), name="discomfort-queue")
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, if nobody waits any more
+            self._queue_look_began = time.monotonic()
+        return await asyncio.shield(task)
 
     def _judge(self, prompt_id: str, entry: Json, prompt: Json) -> None:
         """Raise what the history entry says went wrong; the status text of an interruption is "error" too."""
@@ -2537,13 +2717,48 @@ class ComfyConnector:
                 raise NodeExecutionError(prompt_id, data, title)
         raise ConnectorError(f"The server reports that prompt {prompt_id} failed, without a reason: {status}")
 
-    async def _abandon(self, prompt_id: str) -> None:
-        """Take a prompt out of the queue, or interrupt it where it runs; never another one. Errors are of no
-        interest.
+    async def _abandon(self, run: _PromptRun) -> None:
+        """Take a prompt out of the queue, or interrupt it where it runs; never another one. Errors are of no interest.
+
+        Waits at most _ABANDON_PATIENCE seconds, also when it is cancelled; what then remains is done in the background.
         """
-        with contextlib.suppress(ConnectorError):
-            await self._request("POST", "/queue", {"delete": [prompt_id]}, as_json=False)
-            await self.interrupt(prompt_id)
+
+        async def take_back() -> None:
+            if run.post is not None:
+                await asyncio.wait([run.post])
+                if run.post.cancelled() or run.post.exception() is not None:
+                    return  # it never got there
+            with contextlib.suppress(ConnectorError):
+                await self._request("POST", "/queue", {"delete": [run.prompt_id]}, as_json=False)
+                await self.interrupt(run.prompt_id)
+
+        taking = self._in_background(take_back)
+        cancelled = False
+        with contextlib.suppress(asyncio.CancelledError):
+            cancelled = True
+            await asyncio.wait([taking], timeout=_ABANDON_PATIENCE)
+            cancelled = False
+        if self._state is State.READY:
+            self._in_background(lambda: self._forget_when_over(run))
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _forget_when_over(self, run: _PromptRun) -> None:
+        """Delete the history entry that an abandoned prompt leaves, as soon as there is one."""
+        delay = 0.1
+        while self._server is run.server and self._session is not None and delay < 300:
+            try:
+                if await self._history_entry(run.prompt_id) is not None:
+                    self._forget_soon(run.prompt_id)
+                    return
+                # A prompt that was taken out of the queue leaves none; asked twice, because one that has just ended is
+                # in neither place for a moment.
+                if run.prompt_id not in await self._look_at_queue() and delay > 1.0:
+                    return
+            except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+                return
+            await asyncio.sleep(delay)
+            delay *= 1.5
 
     def _forget_soon(self, prompt_id: str) -> None:
         """Have a history entry deleted that was read: the server keeps 10,000 otherwise, each with its whole prompt.
@@ -2578,6 +2793,7 @@ class ComfyConnector:
     # ---- talking to the server ----
 
     def _http(self) -> aiohttp.ClientSession:
+        self._check_loop()
         if self._session is None or self._session.closed:
             raise ConnectorError("The connector has no server: it was shut down or its start failed.")
         return self._session
@@ -2595,20 +2811,33 @@ class ComfyConnector:
                     raise ConnectorError(f"The server answered {method} {path} with status {response.status}: {text!r}")
                 return await response.json() if as_json else await response.text()
         except (aiohttp.ClientConnectionError, OSError, asyncio.TimeoutError) as e:
-            raise self._died(f"{method} {path}") from e
+            server = self._server
+            if server is not None:
+                await self._has_ended(server)
+            raise self._died(server, f"{method} {path}") from e
         except (aiohttp.ClientError, ValueError) as e:
             raise ConnectorError(f"The server's answer to {method} {path} cannot be read: {e}") from e
 
-    def _died(self, doing: str = "") -> ServerDiedError:
+    async def _has_ended(self, server: ServerProcess) -> bool:
+        """Whether the process of *server* has ended: its sockets close a moment before its status can be read."""
+        for _ in range(25):
+            if not server.is_alive:
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
+    def _died(self, server: ServerProcess | None, doing: str = "") -> ServerDiedError:
         """The error for a server that went away; the next call starts a fresh one."""
-        tail = list(self._server.log_tail) if self._server else []
-        code = self._server.returncode if self._server else None
-        if code is None:
-            problem = f"The ComfyUI server at {self.server_address} cannot be reached{f' ({doing})' if doing else ''}."
+        code = server.returncode if server else None
+        if server is None or code is None:
+            where = f" at {self.server_address}" if self.server_address else ""
+            problem = f"The ComfyUI server{where} cannot be reached{f' ({doing})' if doing else ''}."
         else:
-            how = f"with exit status {code}" if code >= 0 else f"by signal {-code} ({signal.Signals(-code).name})"
+            how = f"with exit status {code}" if code >= 0 else f"by signal {-code}"
+            with contextlib.suppress(ValueError):  # a signal that Python has no name for
+                how += f" ({signal.Signals(-code).name})" if code < 0 else ""
             problem = f"The ComfyUI server ended {how}. The next call starts a fresh one."
-        return ServerDiedError(problem, tail)
+        return ServerDiedError(problem, list(server.log_tail) if server else [])
 
     async def interrupt(self, prompt_id: str | None = None) -> None:
         """Interrupt *prompt_id* if it is the one that runs; None interrupts whatever runs. Harmless when idle."""
@@ -2631,10 +2860,12 @@ class ComfyConnector:
         return dict(await self._request("GET", "/system_stats"))
 
     async def events(self) -> AsyncIterator[ServerEvent]:
-        """All events of the server from now on, until the connector is shut down or the caller stops iterating."""
+        """All events of the server from now on, until the connector is shut down or the caller stops iterating.
+
+        They go on after a restart of the server; "disconnected" and "connected" tell of it.
+        """
         await self._ensure_initialized()
         await self._ensure_fresh_websocket()
-        assert self._events is not None
         queue: asyncio.Queue[ServerEvent] = asyncio.Queue()
         unsubscribe = self._events.subscribe(queue.put_nowait)
         try:
@@ -2745,49 +2976,60 @@ class ComfyConnector:
         cannot be used afterwards; :meth:`create` gives a fresh one. Takes at most about two STOP_TIMEOUTs. If it is
         cancelled the server is killed at once instead of being asked.
         """
+        self._refuse_other_loop()
+        if self._loop is not asyncio.get_running_loop():  # that has ended, and the server with it or not
+            await _in_thread(self._sync_cleanup)
+            return
         async with self._kill_lock:
             if self._state is State.KILLED:
                 return
             if self._state is not State.KILLING:
                 self._set_state(State.KILLING, "kill_api()")
             try:
-                if self._start_task is not None:
-                    self._start_task.cancel()
-                    await asyncio.wait([self._start_task])
-                for task in list(self._background):
+                ending = [*self._background, *([self._start_task] if self._start_task else [])]
+                for task in ending:
                     task.cancel()
+                await _all_done(ending)
                 await self._release_resources()
                 self._set_state(State.KILLED, "kill_api() is done")
-            finally:
-                self._sync_cleanup()
+                atexit.unregister(self._sync_cleanup)
+                if self._loop_end is not None:
+                    await self._loop_end.aclose()
+            except BaseException:
+                await _in_thread(self._sync_cleanup)
+                raise
 
     async def _release_resources(self, quickly: bool = False) -> None:
         """Close what is open, in the order in which it depends on each other; fields are cleared before any await.
 
-        Runs inside the start task or under ``_kill_lock``. *quickly* kills the server instead of asking it.
+        Runs inside the start task or under ``_kill_lock``. *quickly* kills the server instead of asking it; so does
+        being cancelled. Whatever fails, and wherever it is cancelled, everything is closed when it returns.
         """
-        events, self._events = self._events, None
         session, self._session = self._session, None
         server, self._server = self._server, None
         folder, self._folder = self._folder, None
-        self._frontend = None
-        try:
-            if events is not None:
-                events._publish(ServerEvent("closed", {}))
-                await events.close()
-            await self._close_page()
-            if session is not None:
-                await session.close()
-            if server is not None and not quickly:
-                rung = await server.stop()
-                log.info("Server process %s %s", server.pid, rung)
-        finally:
-            if server is not None:
-                server.stop_now()
-            if folder is not None:
-                folder.close()
+        self._frontend, self._queue_look = None, None
+
+        async def stop_server(kind: Any, error: Any, traceback: Any) -> None:
+            if server is None:
+                return
+            if quickly or kind is not None:
+                await _in_thread(server.stop_now)
+            else:
+                log.info("Server process %s %s", server.pid, await server.stop())
+
+        async with contextlib.AsyncExitStack() as last_first:
             if self._state is State.KILLING:
-                self._delete_data()
+                last_first.push_async_callback(_in_thread, self._delete_data)
+            if folder is not None:
+                last_first.push_async_callback(_in_thread, folder.close)
+            last_first.push_async_exit(stop_server)
+            if session is not None:
+                last_first.push_async_callback(session.close)
+            last_first.push_async_callback(self._close_page)
+            last_first.push_async_callback(self._events.close)
+            if self._state is State.KILLING:
+                self._events._publish(ServerEvent("closed", {}))
 
     def _sync_cleanup(self) -> None:
         """Kill and remove everything without the event loop: at interpreter exit, or when the loop has gone.
@@ -2797,6 +3039,9 @@ class ComfyConnector:
         if self._owner_pid != os.getpid():
             return
         atexit.unregister(self._sync_cleanup)
+        session, self._session = self._session, None
+        if session is not None:
+            session.detach()  # it cannot be closed without its loop; what it holds is only memory and idle sockets
         server, self._server = self._server, None
         folder, self._folder = self._folder, None
         page, self._page = self._page, None
@@ -2809,7 +3054,7 @@ class ComfyConnector:
         self._delete_data()
         self._state = State.KILLED  # not by _set_state: the interpreter may be going down, with logging closed
 
-    def _in_background(self, work: Callable[[], Awaitable[None]]) -> None:
+    def _in_background(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Run an asynchronous function whose result nobody waits for; its error is logged, and kill_api() ends it."""
 
         async def guarded() -> None:
@@ -2821,6 +3066,7 @@ class ComfyConnector:
         task = self._loop.create_task(guarded())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,156 @@
+"""What tests share: private folders for everything we keep, ComfyUI trees to start, and a check for leaks.
+
+Every session works in folders of its own: caches, the embedded server's data and the nested servers' private folders
+are neither the user's nor those of another test run on the same machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+# Nested servers of the tests take ports from here on, away from ComfyUI's 8188.
+FIRST_PORT = 18200
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """TMPDIR, XDG_CACHE_HOME and XDG_DATA_HOME of this process and its children; removed at the end.
+
+    The path is short (/tmp/dt-xxxxxxxx): Chromium makes a socket below TMPDIR, whose path may have 104 bytes. The
+    embedded server keeps input, output and models below XDG_DATA_HOME.
+    """
+    tmp_path_factory.getbasetemp()  # pytest's own folder stays where it was
+    base = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()
+    root = Path(tempfile.mkdtemp(prefix="dt-", dir=base))
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, name in (("TMPDIR", "t"), ("XDG_CACHE_HOME", "cache"), ("XDG_DATA_HOME", "data")):
+            (root / name).mkdir()
+            patch.setenv(variable, str(root / name))
+        patch.setattr(tempfile, "tempdir", os.environ["TMPDIR"])
+        yield root
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def write_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``write_config(KEY=value, ...)`` writes a configuration file of a nested server and returns its path.
+
+    Ports are the tests' own, and stopping is quick; everything else has its default.
+    """
+
+    def write(**keys: Any) -> Path:
+        file = tmp_path_factory.mktemp("config") / "comfy_serverless.json"
+        file.write_text(json.dumps({"INITIAL_PORT": FIRST_PORT, "STOP_TIMEOUT": 3.0, **keys}), encoding="utf-8")
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def embedded_config(write_config: Callable[..., Path]) -> Path:
+    """A configuration that starts the embedded server, whatever COMFYUI_PATH says."""
+    return write_config(COMFYUI_PATH="embedded")
+
+
+@pytest.fixture(scope="session")
+def real_comfyui() -> Path:
+    """The ComfyUI tree that COMFYUI_PATH names; without it the test is skipped."""
+    path = os.environ.get("COMFYUI_PATH", "")
+    if not path or path == "embedded":
+        pytest.skip("needs a real ComfyUI: set COMFYUI_PATH to its folder")
+    return Path(path).expanduser().resolve()
+
+
+@pytest.fixture(scope="session")
+def real_config(real_comfyui: Path, write_config: Callable[..., Path]) -> Path:
+    """A configuration that starts the real ComfyUI of COMFYUI_PATH, on the CPU."""
+    return write_config(COMFYUI_PATH=str(real_comfyui), DEVICE="cpu")
+
+
+def nested_processes() -> list[psutil.Process]:
+    """Processes that were started on a private folder of a nested server: servers, browsers, guards."""
+    root = os.path.join(tempfile.gettempdir(), "discomfort-servers-")
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(root in argument for argument in process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def nested_folders() -> list[str]:
+    """What lies in the folder that holds the nested servers' private folders."""
+    return sorted(str(path) for path in Path(tempfile.gettempdir()).glob("discomfort-servers-*/*"))
+
+
+@pytest.fixture(scope="session")
+def nested() -> SimpleNamespace:
+    """``nested.processes()`` and ``nested.folders()``: what nested servers of this session have on the machine."""
+    return SimpleNamespace(processes=nested_processes, folders=nested_folders)
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., Any]:
+    """``wait_for(condition, timeout=10, what="...")``: call it until it is true; returns what it said.
+
+    Blocks; in a coroutine that needs its loop meanwhile: ``await asyncio.to_thread(wait_for, ...)``.
+    """
+
+    def wait(condition: Callable[[], Any], timeout: float = 10.0, what: str = "what the test waits for") -> Any:
+        deadline = time.monotonic() + timeout
+        while True:
+            value = condition()
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"{what} did not come within {timeout:g} s"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def fake_tree(tmp_path: Path) -> Any:
+    """A folder that looks like a ComfyUI checkout and starts tests/fake_comfyui.py; see ``behave()`` there."""
+    spec = importlib.util.spec_from_file_location("fake_comfyui", Path(__file__).with_name("fake_comfyui.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FakeTree(tmp_path / "fake")
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """After the test: no process, folder, port lock or thread of a nested server is left.
+
+    For tests that start and end their own connector.
+    """
+    mine = psutil.Process()
+    children = {process.pid for process in mine.children(recursive=True)}
+    yield
+    problems = []
+    left = [p for p in mine.children(recursive=True) if p.pid not in children]
+    _, left = psutil.wait_procs(left, timeout=2)
+    for process in {*left, *nested_processes()}:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            problems.append(f"the process {' '.join(process.cmdline())}")
+            process.kill()
+    if any(thread.name == "discomfort-server-log" for thread in threading.enumerate()):
+        problems.append("the thread that reads a server's output")
+    for folder in nested_folders():
+        problems.append(folder)
+        shutil.rmtree(os.path.dirname(folder), ignore_errors=True)  # not to be found again after the next test
+    assert not problems, f"these are left: {problems}"

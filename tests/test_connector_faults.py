@@ -1,0 +1,747 @@
+"""ComfyConnector against peers that misbehave: servers, websockets, browsers and orchestrators that die or lie.
+
+The peer is tests/fake_comfyui.py, a real process started as a real ComfyUI is. Each test is one row of "what may go
+wrong": it ends in the right answer or in an error that says what happened, the next call works, and nothing is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+from discomfort.comfy_serverless import ComfyConnector
+
+from discomfort import comfy_serverless as cs
+
+pytestmark = [
+    pytest.mark.usefixtures("no_leaks"),
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups are POSIX"),
+]
+
+Start = Callable[..., Any]
+
+
+@pytest_asyncio.fixture
+async def start(fake_tree: Any, write_config: Callable[..., Path]) -> AsyncIterator[Start]:
+    """``await start(KEY=value)`` creates a connector to the fake tree; it is killed at the end."""
+
+    async def create(**keys: Any) -> ComfyConnector:
+        return await ComfyConnector.create(
+            write_config(**{"COMFYUI_PATH": str(fake_tree.path), "DEVICE": "cpu", **keys})
+        )
+
+    yield create
+    connector = cs._process_state().connector
+    if connector is not None:
+        await connector.kill_api()
+
+
+def echo(value: Any = "hello") -> dict[str, Any]:
+    return {"1": {"class_type": "Echo", "inputs": {"value": value}}}
+
+
+def sleep(seconds: float, kind: str = "Sleep") -> dict[str, Any]:
+    return {"1": {"class_type": kind, "inputs": {"seconds": seconds}}}
+
+
+async def run(connector: ComfyConnector, prompt: dict[str, Any], **more: Any) -> Any:
+    """Run a prompt; returns the outputs of its nodes."""
+    (entry,) = (await connector.run_workflow(prompt, use_workflow_json=False, **more)).values()
+    return entry["outputs"]
+
+
+async def assert_works(connector: ComfyConnector) -> None:
+    assert await run(connector, echo("works")) == {"1": {"text": ["works"]}}
+    assert connector.state == "ready"
+
+
+async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.02)
+
+
+# ---- starting ----
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "says"),
+    [
+        ({"start": "exit"}, ["exit status 1", "No module named 'frobnicate'"]),
+        ({"start": "garbage"}, ["exit status 3", "dead"]),
+        ({"start": "silent"}, ["did not answer within 1 s", "START_TIMEOUT", "Fake ComfyUI starts"]),
+        ({"start": "mute"}, ["did not answer within 1 s", "START_TIMEOUT"]),
+        ({"start": "errors"}, ["did not answer within 1 s", "START_TIMEOUT"]),
+        ({"start": "nonsense"}, ["did not answer within 1 s", "START_TIMEOUT"]),
+        ({"start": "lost_port"}, ["already in use"]),
+    ],
+    ids=lambda value: value.get("start") if isinstance(value, dict) else "",
+)
+async def test_failed_start_is_one_error_with_the_last_lines_and_a_repaired_server_starts_next(
+    start: Start, fake_tree: Any, nested: Any, behaviour: dict[str, Any], says: list[str]
+) -> None:
+    fake_tree.behave(**behaviour)
+    with pytest.raises(cs.ServerStartError) as caught:
+        await start(START_TIMEOUT=1.0, MAX_COMFY_START_ATTEMPTS=1, STOP_TIMEOUT=0.5)
+    for text in says:
+        assert text in str(caught.value)
+    assert len(fake_tree.starts()) == 1
+    assert not ComfyConnector.is_running()
+    assert cs._process_state().connector.state == "error"
+    assert not nested.processes()
+    assert not nested.folders()
+    fake_tree.behave()
+    await assert_works(await start())
+
+
+async def test_slow_start_is_waited_for(start: Start, fake_tree: Any) -> None:
+    fake_tree.behave(start_delay=3.0)
+    await assert_works(await start())
+
+
+async def test_lost_port_is_answered_by_another_one(start: Start, fake_tree: Any) -> None:
+    fake_tree.behave(start="lost_port")
+    connector = await start(COMFY_START_ATTEMPTS_SLEEP=0.05)
+    ports = [argv[argv.index("--port") + 1] for argv in fake_tree.starts()]
+    assert len(ports) == 2
+    assert ports[0] != ports[1]
+    assert connector.server_address.endswith(ports[1])
+    await assert_works(connector)
+
+
+@pytest.mark.parametrize("attempts", [1, 10])
+async def test_missing_gpu_is_answered_by_cpu(
+    start: Start, fake_tree: Any, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    monkeypatch.setattr(cs, "has_gpu", lambda: True)
+    fake_tree.behave(start="needs_cpu")
+    connector = await start(DEVICE="auto", MAX_COMFY_START_ATTEMPTS=attempts)
+    assert ["--cpu" in argv for argv in fake_tree.starts()] == [False, True]
+    await assert_works(connector)
+
+
+async def test_device_gpu_never_falls_back_to_cpu(start: Start, fake_tree: Any) -> None:
+    fake_tree.behave(start="needs_cpu")
+    with pytest.raises(cs.ServerStartError, match="not compiled with CUDA"):
+        await start(DEVICE="gpu")
+    assert len(fake_tree.starts()) == 1
+
+
+async def test_another_program_on_the_first_port_is_avoided_and_never_mistaken(start: Start) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 18290))
+        other.listen()
+        connector = await start(INITIAL_PORT=18290)
+        assert connector.server_address == "http://127.0.0.1:18291"
+        await assert_works(connector)
+
+
+async def test_demanded_port_that_is_taken_is_one_clear_error(start: Start, fake_tree: Any) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 18292))
+        other.listen()
+        with pytest.raises(cs.ConnectorError, match=r"Port 18292 on 127.0.0.1 is taken by another program"):
+            await start(API_COMMAND_LINE="python3 main.py --port 18292")
+    assert not fake_tree.starts()
+    connector = await start(API_COMMAND_LINE="python3 main.py --port 18292")
+    assert connector.server_address == "http://127.0.0.1:18292"
+
+
+async def test_no_free_port_is_one_clear_error(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cs, "port_is_free", lambda host, port: False)
+    with pytest.raises(cs.ConnectorError, match=r"No free port on 127.0.0.1 from 18200 to 18399"):
+        await start()
+
+
+async def test_program_that_cannot_be_executed(start: Start) -> None:
+    with pytest.raises(cs.ServerStartError, match=r"could not be started.*no-such-python"):
+        await start(API_COMMAND_LINE="/no-such-python main.py")
+
+
+async def test_fixed_configuration_is_used_after_a_failed_start(start: Start, fake_tree: Any, tmp_path: Path) -> None:
+    with pytest.raises(cs.ServerNotFoundError, match="No ComfyUI at"):
+        await start(COMFYUI_PATH=str(tmp_path / "nowhere"))
+    await assert_works(await start())
+
+
+async def test_endless_line_of_output_takes_no_memory(start: Start, fake_tree: Any) -> None:
+    fake_tree.behave(flood=60_000_000)
+    before = psutil.Process().memory_info().rss
+    connector = await start()
+    assert psutil.Process().memory_info().rss - before < 40_000_000
+    await assert_works(connector)
+
+
+async def test_full_disk_for_the_log_changes_nothing(start: Start, fake_tree: Any, recwarn: Any) -> None:
+    fake_tree.behave(flood=30_000)
+    connector = await start(LOG_FILE="/dev/full")
+    await assert_works(connector)
+    await connector.kill_api()
+
+
+async def test_unwritable_log_folder_is_reported(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    connector = await start(LOG_FILE="/proc/nowhere/server.log")
+    await assert_works(connector)
+    assert "/proc/nowhere/server.log" in caplog.text
+
+
+async def test_child_that_holds_the_output_open_does_not_hang_the_end(
+    start: Start, fake_tree: Any, wait_for: Callable[..., Any]
+) -> None:
+    fake_tree.behave(leave_child=True)
+    connector = await start()
+    (child,) = [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(20)" in " ".join(p.info["cmdline"] or [])]
+    try:
+        started = time.monotonic()
+        await connector.kill_api()
+        assert time.monotonic() - started < 5
+    finally:
+        child.kill()
+        wait_for(lambda: not any(t.name == "discomfort-server-log" for t in threading.enumerate()))
+
+
+async def test_no_room_for_the_private_folder_is_one_clear_error(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cs.filelock.FileLock, "acquire", full)
+    with pytest.raises(cs.ConnectorError, match="No space left on device"):
+        await start()
+
+
+# ---- creating, killing ----
+
+
+async def test_twenty_creates_at_once_give_one_server(start: Start, fake_tree: Any) -> None:
+    connectors = await asyncio.gather(*(start() for _ in range(20)))
+    assert len(set(map(id, connectors))) == 1
+    assert len(fake_tree.starts()) == 1
+
+
+async def test_twenty_creates_at_once_share_one_failure(start: Start, fake_tree: Any) -> None:
+    fake_tree.behave(start="exit")
+    results = await asyncio.gather(*(start() for _ in range(20)), return_exceptions=True)
+    assert all(isinstance(result, cs.ServerStartError) for result in results)
+    assert len(fake_tree.starts()) == 1
+
+
+async def test_cancelled_create_leaves_nothing(start: Start, fake_tree: Any, nested: Any) -> None:
+    fake_tree.behave(start="silent")
+    task = asyncio.create_task(start())
+    await until(fake_tree.starts)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not nested.processes()
+    assert not nested.folders()
+    fake_tree.behave()
+    await assert_works(await start())
+
+
+async def test_one_cancelled_create_of_two_leaves_the_other_its_server(start: Start, fake_tree: Any) -> None:
+    fake_tree.behave(start_delay=0.5)
+    first, second = asyncio.create_task(start()), asyncio.create_task(start())
+    await until(fake_tree.starts)
+    first.cancel()
+    connector = await second
+    assert first.cancelled()
+    await assert_works(connector)
+    assert len(fake_tree.starts()) == 1
+
+
+async def test_create_while_the_last_waiter_is_being_cancelled_starts_afresh(start: Start, fake_tree: Any) -> None:
+    fake_tree.behave(start="silent")
+    first = asyncio.create_task(start())
+    await until(fake_tree.starts)
+    fake_tree.behave()
+    first.cancel()
+    await asyncio.sleep(0)  # the start is being undone now
+    connector = await start()
+    await assert_works(connector)
+
+
+async def test_kill_twice_and_at_once(start: Start) -> None:
+    connector = await start()
+    await asyncio.gather(connector.kill_api(), connector.kill_api(), connector.kill_api())
+    await connector.kill_api()
+    assert connector.state == "killed"
+
+
+async def test_kill_during_a_start_is_a_sentence_for_those_who_wait(start: Start, fake_tree: Any, nested: Any) -> None:
+    fake_tree.behave(start="silent")
+    task = asyncio.create_task(start())
+    await until(fake_tree.starts)
+    await cs._process_state().connector.kill_api()
+    with pytest.raises(cs.ConnectorError, match=r"shut down by kill_api\(\)"):
+        await task
+    assert not nested.processes()
+
+
+async def test_use_after_kill_is_a_sentence_and_create_gives_a_fresh_one(start: Start) -> None:
+    connector = await start()
+    await connector.kill_api()
+    with pytest.raises(cs.ConnectorError, match=r"Get a fresh one with: await ComfyConnector.create\(\)"):
+        await run(connector, echo())
+    fresh = await start()
+    assert fresh is not connector
+    await assert_works(fresh)
+
+
+async def test_create_during_a_kill_gives_a_fresh_one(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    kill = asyncio.create_task(connector.kill_api())
+    await asyncio.sleep(0)
+    assert connector.state == "killing"
+    fresh = await start()
+    assert kill.done()
+    assert fresh is not connector
+    await assert_works(fresh)
+
+
+async def test_cancelled_kill_kills_at_once(start: Start, fake_tree: Any, nested: Any) -> None:
+    fake_tree.behave(ignore_signals=True)
+    connector = await start(STOP_TIMEOUT=30.0)
+    kill = asyncio.create_task(connector.kill_api())
+    await asyncio.sleep(0.2)
+    started = time.monotonic()
+    kill.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await kill
+    assert time.monotonic() - started < 2
+    assert connector.state == "killed"
+    assert not nested.processes()
+    assert not nested.folders()
+
+
+async def test_stop_ladder_ends_a_server_that_ignores_signals(start: Start, fake_tree: Any) -> None:
+    fake_tree.behave(ignore_signals=True)
+    connector = await start(STOP_TIMEOUT=0.3)
+    started = time.monotonic()
+    await connector.kill_api()
+    assert 0.5 < time.monotonic() - started < 3
+
+
+async def test_kill_ends_runs_with_a_sentence(start: Start) -> None:
+    connector = await start()
+    task = asyncio.create_task(run(connector, sleep(30)))
+    await asyncio.sleep(0.3)
+    await connector.kill_api()
+    with pytest.raises(cs.ConnectorError, match="shut down"):
+        await task
+
+
+def test_second_event_loop_gets_a_fresh_server_and_the_old_one_is_ended(
+    fake_tree: Any, write_config: Callable[..., Path], nested: Any
+) -> None:
+    config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
+
+    async def first() -> tuple[ComfyConnector, int | None]:
+        connector = await ComfyConnector.create(config)
+        await assert_works(connector)
+        assert connector._server is not None
+        return connector, connector._server.pid
+
+    async def second(old: ComfyConnector) -> None:
+        connector = await ComfyConnector.create(config)
+        assert connector is not old
+        await assert_works(connector)
+        await connector.kill_api()
+
+    old, pid = asyncio.run(first())
+    asyncio.run(second(old))
+    assert old.state == "killed"
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+    gc.collect()  # an unclosed session or socket would complain now
+
+
+async def test_other_threads_loop_is_told_where_the_connector_lives(start: Start) -> None:
+    connector = await start()
+
+    async def use(action: Callable[[], Any]) -> str:
+        with pytest.raises(cs.ConnectorError) as caught:
+            await action()
+        return str(caught.value)
+
+    for action in (ComfyConnector.create, lambda: run(connector, echo()), connector.kill_api, connector.object_info):
+        message = await asyncio.to_thread(lambda action=action: asyncio.run(use(action)))
+        assert "belongs to another event loop" in message
+        assert "MainThread" in message
+    await assert_works(connector)
+
+
+async def test_wrong_configuration_changes_nothing_of_a_running_one(
+    start: Start, write_config: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    connector = await start()
+    assert await start(RUN_TIMEOUT=5.0) is connector
+    assert "runs already with another configuration" in caplog.text
+    with pytest.raises(cs.ConfigError):
+        await ComfyConnector.create(write_config(NO_SUCH_KEY=1))
+    await assert_works(connector)
+
+
+async def test_ten_lives_leave_nothing_growing(start: Start) -> None:
+    process = psutil.Process()
+
+    async def life() -> None:
+        connector = await start()
+        await assert_works(connector)
+        await connector.kill_api()
+
+    for _ in range(2):
+        await life()
+    gc.collect()
+    files, threads = process.num_fds(), threading.active_count()
+    for _ in range(8):
+        await life()
+    gc.collect()
+    assert process.num_fds() <= files + 1
+    # asyncio's own pool may still grow to its size; nothing else may.
+    named = [t.name for t in threading.enumerate() if not t.name.startswith("asyncio_")]
+    assert len(named) <= threads
+
+
+# ---- running ----
+
+
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+async def test_server_killed_before_during_and_after_a_run(start: Start, fake_tree: Any, when: str) -> None:
+    connector = await start()
+    await assert_works(connector)
+    assert connector._server is not None
+    pid = connector._server.pid
+    assert pid is not None
+    if when == "during":
+        task = asyncio.create_task(run(connector, sleep(30)))
+        await until(lambda: len(fake_tree.requests("/prompt")) == 2)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(cs.ServerDiedError, match="by signal 9"):
+            await asyncio.wait_for(task, 5)
+    else:
+        os.kill(pid, signal.SIGKILL)
+        if when == "after":
+            await until(lambda: connector._server is not None and not connector._server.is_alive)
+    await assert_works(connector)
+    assert len(fake_tree.starts()) == 2
+
+
+async def test_all_runs_of_a_killed_server_end_and_one_restart_serves_the_next(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    tasks = [asyncio.create_task(run(connector, sleep(30))) for _ in range(5)]
+    await until(lambda: len(fake_tree.requests("/prompt")) == 5)
+    assert connector._server is not None
+    os.kill(connector._server.pid or 0, signal.SIGKILL)
+    results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+    assert all(isinstance(result, cs.ServerDiedError) for result in results), results
+    await asyncio.gather(*(assert_works(connector) for _ in range(5)))
+    assert len(fake_tree.starts()) == 2
+
+
+async def test_run_of_a_dead_server_is_not_looked_for_on_its_successor(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    task = asyncio.create_task(run(connector, sleep(30)))
+    await until(lambda: fake_tree.requests("/prompt"))
+    assert connector._server is not None
+    os.kill(connector._server.pid or 0, signal.SIGKILL)
+    await until(lambda: connector._server is not None and not connector._server.is_alive)
+    await assert_works(connector)  # restarts before the first run has looked
+    with pytest.raises(cs.ServerDiedError):
+        await asyncio.wait_for(task, 3)
+
+
+async def test_server_that_dies_on_accepting_a_prompt(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    fake_tree.behave(accept="die")
+    with pytest.raises(cs.ServerDiedError, match="by signal 9"):
+        await asyncio.wait_for(run(connector, echo()), 10)
+    fake_tree.behave()
+    await assert_works(connector)
+
+
+async def test_frozen_server_counts_as_dead_and_the_next_call_restarts_it(start: Start, fake_tree: Any) -> None:
+    connector = await start(REQUEST_TIMEOUT=1.0, STOP_TIMEOUT=5.0)
+    fake_tree.behave(accept="stop")
+    runs = await asyncio.gather(*(run(connector, sleep(5)) for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(result, cs.ServerDiedError) for result in runs), runs
+    assert "the next call restarts it" in str(runs[0])
+    fake_tree.behave()
+    started = time.monotonic()
+    await assert_works(connector)
+    assert time.monotonic() - started < 4  # a server that does not answer is not asked to stop
+    assert len(fake_tree.starts()) == 2
+
+
+async def test_server_that_was_stopped_and_continued_finishes_its_run(start: Start, fake_tree: Any) -> None:
+    connector = await start(REQUEST_TIMEOUT=2.0)
+    assert connector._server is not None
+    task = asyncio.create_task(run(connector, sleep(0.5)))
+    await until(lambda: fake_tree.requests("/prompt"))
+    os.kill(connector._server.pid or 0, signal.SIGSTOP)
+    await asyncio.sleep(1.5)
+    os.kill(connector._server.pid or 0, signal.SIGCONT)
+    assert await task == {"1": {"text": [0.5]}}
+
+
+@pytest.mark.parametrize("path", ["/history", "/queue", "/"])
+async def test_passing_errors_of_status_500_do_not_fail_a_run(start: Start, fake_tree: Any, path: str) -> None:
+    connector = await start()
+    task = asyncio.create_task(run(connector, sleep(1.5)))
+    await until(lambda: fake_tree.requests("/prompt"))
+    fake_tree.behave(fail={path: [500, 2]})
+    assert await task == {"1": {"text": [1.5]}}
+
+
+async def test_status_500_on_prompt_is_reported_with_its_text(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    fake_tree.behave(fail={"/prompt": [500, 1]})
+    with pytest.raises(cs.PromptRejectedError, match=r"status 500.*Internal Server Error"):
+        await run(connector, echo())
+    await assert_works(connector)
+
+
+@pytest.mark.parametrize("kind", ["refuse", "hang", "silent"])
+async def test_run_ends_without_a_websocket(
+    start: Start, fake_tree: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(cs, "_WEBSOCKET_PATIENCE", 1.0)
+    fake_tree.behave(websocket=kind)
+    connector = await start()
+    assert await run(connector, echo()) == {"1": {"text": ["hello"]}}
+    started = time.monotonic()
+    assert await run(connector, echo(2)) == {"1": {"text": [2]}}
+    assert time.monotonic() - started < 2.5  # a socket that could not be had once is not waited for again
+
+
+@pytest.mark.parametrize(
+    "kind", ["status", "execution_start", "execution_cached", "executing", "executed", "execution_success"]
+)
+async def test_run_ends_when_the_websocket_is_cut_after_each_kind_of_message(
+    start: Start, fake_tree: Any, kind: str
+) -> None:
+    connector = await start()
+    fake_tree.behave(cut_after=kind)
+    started = time.monotonic()
+    assert await run(connector, sleep(0.1)) == {"1": {"text": [0.1]}}
+    assert time.monotonic() - started < 3
+    fake_tree.behave()
+    await assert_works(connector)
+
+
+async def test_late_history_is_waited_for(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    fake_tree.behave(history_delay=1.5)
+    assert await run(connector, echo()) == {"1": {"text": ["hello"]}}
+
+
+async def test_prompt_that_the_server_forgot_is_an_error(
+    start: Start, fake_tree: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cs, "_FORGOTTEN_AFTER", 1.0)
+    connector = await start()
+    fake_tree.behave(history="lost")
+    with pytest.raises(cs.ServerDiedError, match="no longer knows the prompt"):
+        await run(connector, echo())
+    fake_tree.behave()
+    await assert_works(connector)
+
+
+async def test_success_without_outputs_is_believed(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    fake_tree.behave(history="empty")
+    assert await run(connector, echo()) == {}
+
+
+async def test_partial_acceptance_is_a_rejection_and_nothing_runs_on(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    fake_tree.behave(accept="partial")
+    prompt = {**sleep(30), "2": {"class_type": "Echo", "inputs": {}, "_meta": {"title": "My echo"}}}
+    with pytest.raises(cs.PromptRejectedError, match=r"Echo #2 \('My echo'\): Required input is missing \(value\)"):
+        await run(connector, prompt)
+    fake_tree.behave()
+    started = time.monotonic()
+    await assert_works(connector)
+    assert time.monotonic() - started < 3  # the valid half does not block the queue
+
+
+async def test_rejection_names_node_input_and_reason(start: Start) -> None:
+    connector = await start()
+    with pytest.raises(cs.PromptRejectedError, match=r"Echo #1: Required input is missing \(value\)") as caught:
+        await run(connector, {"1": {"class_type": "Echo", "inputs": {}}})
+    assert caught.value.node_errors["1"]["class_type"] == "Echo"
+    assert caught.value.error["type"] == "prompt_outputs_failed_validation"
+
+
+async def test_node_error_carries_id_class_title_and_traceback(start: Start) -> None:
+    connector = await start()
+    prompt = {"7": {"class_type": "Fail", "inputs": {"message": "no good"}, "_meta": {"title": "My node"}}}
+    with pytest.raises(cs.NodeExecutionError) as caught:
+        await run(connector, prompt)
+    error = caught.value
+    assert (error.node_id, error.class_type, error.title) == ("7", "Fail", "My node")
+    assert (error.exception_type, error.exception_message) == ("ValueError", "no good")
+    assert "Node Fail #7 ('My node') failed: ValueError: no good" in str(error)
+    assert "raise ValueError(message)" in str(error)
+    assert error.prompt_id
+    await assert_works(connector)
+
+
+async def test_interruption_from_outside_is_its_own_error(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    task = asyncio.create_task(run(connector, sleep(30)))
+    await until(lambda: fake_tree.requests("/prompt"))
+    await asyncio.sleep(0.1)
+    await connector.interrupt()
+    with pytest.raises(cs.PromptInterruptedError, match="at node Sleep #1"):
+        await task
+    await assert_works(connector)
+
+
+async def test_fifty_runs_at_once_get_each_its_own_result(start: Start) -> None:
+    connector = await start()
+    results = await asyncio.gather(*(run(connector, echo(i)) for i in range(50)))
+    assert results == [{"1": {"text": [i]}} for i in range(50)]
+
+
+async def test_cancelling_a_run_interrupts_it_and_no_other(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    running = asyncio.create_task(run(connector, sleep(30)))
+    await until(lambda: len(fake_tree.requests("/prompt")) == 1)
+    waiting = [asyncio.create_task(run(connector, sleep(0.2))) for _ in range(3)]
+    await until(lambda: len(fake_tree.requests("/prompt")) == 4)
+    waiting[1].cancel()  # in the queue: taken out
+    await asyncio.sleep(0.2)
+    assert not running.done()
+    running.cancel()  # running: interrupted
+    results = await asyncio.wait_for(asyncio.gather(running, *waiting, return_exceptions=True), 5)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert isinstance(results[2], asyncio.CancelledError)
+    assert results[1] == results[3] == {"1": {"text": [0.2]}}
+
+
+async def test_run_cancelled_while_it_is_queued_does_not_run(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    await assert_works(connector)
+    fake_tree.behave(delay={"/prompt": 0.5})
+    task = asyncio.create_task(run(connector, sleep(30)))
+    await until(lambda: len(fake_tree.requests("/prompt")) == 2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    fake_tree.behave()
+    await asyncio.sleep(0.6)
+    await asyncio.wait_for(assert_works(connector), 3)  # nothing is in front of it
+
+
+async def test_run_timeout_interrupts_the_prompt(start: Start) -> None:
+    connector = await start(RUN_TIMEOUT=1.0)
+    with pytest.raises(cs.RunTimeoutError, match="RUN_TIMEOUT"):
+        await run(connector, sleep(30))
+    await assert_works(connector)
+
+
+async def test_stall_timeout_counts_from_the_last_event(start: Start) -> None:
+    connector = await start(STALL_TIMEOUT=1.0)
+    steady = {str(i): {"class_type": "Sleep", "inputs": {"seconds": 0.5}} for i in range(5)}
+    assert len(await run(connector, steady)) == 5
+    with pytest.raises(cs.RunTimeoutError, match="STALL_TIMEOUT"):
+        await run(connector, sleep(30))
+    await assert_works(connector)
+
+
+async def test_prompt_that_waits_in_the_queue_is_not_stalled(start: Start) -> None:
+    connector = await start(STALL_TIMEOUT=1.0)
+    long = {str(i): {"class_type": "Sleep", "inputs": {"seconds": 0.5}} for i in range(4)}
+    results = await asyncio.gather(run(connector, long), run(connector, echo()))
+    assert results[1] == {"1": {"text": ["hello"]}}
+
+
+async def test_history_entries_are_deleted_after_reading(start: Start) -> None:
+    connector = await start()
+    for _ in range(3):
+        await run(connector, echo())
+    with pytest.raises(cs.NodeExecutionError):
+        await run(connector, {"1": {"class_type": "Fail", "inputs": {"message": "x"}}})
+    task = asyncio.create_task(run(connector, sleep(30)))
+    await asyncio.sleep(0.3)
+    task.cancel()
+    await asyncio.wait([task])
+
+    async def history() -> Any:
+        return await connector._request("GET", "/history")
+
+    deadline = time.monotonic() + 5
+    while await history():
+        assert time.monotonic() < deadline, "entries are left in the server's history"
+        await asyncio.sleep(0.05)
+
+
+async def test_events_are_typed_and_outlive_a_restart(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    seen: list[cs.ServerEvent] = []
+
+    async def watch() -> None:
+        async for event in connector.events():
+            seen.append(event)
+
+    watcher = asyncio.create_task(watch())
+    await until(lambda: connector._events.is_connected)
+    await run(connector, echo())
+    assert {"execution_start", "executing", "executed", "execution_success"} <= {event.type for event in seen}
+    assert connector._server is not None
+    os.kill(connector._server.pid or 0, signal.SIGKILL)
+    await until(lambda: any(event.type == "disconnected" for event in seen))
+    seen.clear()
+    await assert_works(connector)
+    await until(lambda: any(event.type == "executed" for event in seen))
+    await connector.kill_api()
+    await asyncio.wait_for(watcher, 2)
+
+
+async def test_events_of_a_run_reach_its_callback_and_a_failing_callback_hurts_nobody(start: Start) -> None:
+    connector = await start()
+    seen: list[str] = []
+
+    def note(event: cs.ServerEvent) -> None:
+        seen.append(event.type)
+        raise RuntimeError("a listener's fault")
+
+    outputs = await asyncio.gather(run(connector, echo(1), on_event=note), run(connector, echo(2)))
+    assert outputs == [{"1": {"text": [1]}}, {"1": {"text": [2]}}]
+    assert seen == ["execution_start", "execution_cached", "executing", "executed", "execution_success", "executing"]
+
+
+async def test_resources_are_validated_and_only_what_is_broken_is_repaired(
+    start: Start, fake_tree: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cs, "_HEALTH_PATIENCE", 0.5)
+    connector = await start(REQUEST_TIMEOUT=1.0)
+    assert await connector._validate_resources()
+    await assert_works(connector)
+    assert await connector._validate_resources()
+    await connector._refresh_resources()
+    assert len(fake_tree.starts()) == 1
+    fake_tree.behave(start="mute")
+    assert not await connector._validate_resources()
+    fake_tree.behave()
+    assert await connector._validate_resources()
+    fake_tree.behave(start="mute")
+    refresh = asyncio.create_task(connector._refresh_resources())
+    await until(lambda: len(fake_tree.starts()) == 2)
+    fake_tree.behave()
+    await refresh
+    assert len(fake_tree.starts()) == 2
+    await assert_works(connector)
