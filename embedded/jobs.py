@@ -167,13 +167,13 @@ def _workflow_id(extra_data: Mapping[str, Any]) -> str | None:
     return workflow.get("id") if isinstance(workflow, dict) else None
 
 
-def _created(job: Mapping[str, Any]) -> float:
+def _created(job: Mapping[str, Any]) -> Any:
     return job.get("create_time", 0)
 
 
 def _duration(job: Mapping[str, Any]) -> float:
     start, end = job.get("execution_start_time", 0), job.get("execution_end_time", 0)
-    return end - start if start and end else 0
+    return float(end - start) if start and end else 0.0
 
 
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:

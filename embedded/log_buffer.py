@@ -75,7 +75,7 @@ def set_up(level: str, use_stdout: bool) -> None:
         level: such as "INFO".
         use_stdout: everything below ERROR to stdout in place of stderr.
     """
-    sys.stdout, sys.stderr = _Tee(sys.stdout), _Tee(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Tee(sys.stdout), _Tee(sys.stderr)
     root = logging.getLogger()
     root.setLevel(level)
     errors = logging.StreamHandler(sys.stderr)

@@ -53,11 +53,9 @@ async def cache_control(request: web.Request, handler: Handler) -> web.StreamRes
 async def compress_body(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers of JSON and text gzipped, for clients that take that."""
     response = await handler(request)
-    compressible = isinstance(response, web.Response) and response.content_type in (
-        "application/json",
-        "text/plain",
-    )
-    if compressible and response.body and "gzip" in request.headers.get("Accept-Encoding", ""):
+    is_text = response.content_type in ("application/json", "text/plain")
+    takes_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
+    if isinstance(response, web.Response) and response.body and is_text and takes_gzip:
         response.enable_compression()
     return response
 
@@ -76,10 +74,12 @@ async def allow_origin(request: web.Request, handler: Handler) -> web.StreamResp
 @web.middleware
 async def refuse_foreign_origins(request: web.Request, handler: Handler) -> web.StreamResponse:
     """403 for requests that a web page of another site makes the user's browser send here."""
+    # The editor's page itself may be opened by a link on any page; it does nothing by being opened.
+    is_editor = request.method == "GET" and request.path == "/"
     reason = why_foreign(
         request.headers.get("Host"),
         request.headers.get("Origin"),
-        request.headers.get("Sec-Fetch-Site"),
+        None if is_editor else request.headers.get("Sec-Fetch-Site"),
         args.allow_remote,
     )
     if reason:

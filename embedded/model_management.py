@@ -11,7 +11,7 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from .arguments import args
 

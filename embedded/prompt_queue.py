@@ -34,9 +34,6 @@ class PromptQueue:
     Lower numbers run first, equal ones in order of arrival. All methods may be called from any thread.
     """
 
-    # ComfyUI has the class here, and packages may look for it.
-    ExecutionStatus = ExecutionStatus
-
     def __init__(self, on_change: Callable[[], None]) -> None:
         """Args: ``on_change`` is called whenever the number of prompts to do may have changed."""
         self._on_change = on_change

@@ -34,6 +34,9 @@ __all__ = ["BinaryEventTypes", "PromptServer"]
 
 logger = logging.getLogger("discomfort.embedded.server")
 
+# Seconds that requests being answered get when the server stops.
+_STOP_TIMEOUT = 1.0
+
 
 class PromptServer:
     """One server. Made in the thread of its event loop, before node packages are imported."""
@@ -193,7 +196,7 @@ class PromptServer:
 
     async def start(self, sockets: list[socket.socket]) -> None:
         """Answer requests on listening sockets."""
-        self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=_STOP_TIMEOUT)
         await self._runner.setup()
         tls = _tls_context()
         for listening in sockets:
@@ -207,8 +210,7 @@ class PromptServer:
 
     async def stop(self) -> None:
         """Close all connections."""
-        for client in list(self._clients.values()):
-            await client.close()
+        await asyncio.gather(*(client.close() for client in self._clients.values()))
         if self._runner is not None:
             await self._runner.cleanup()
 

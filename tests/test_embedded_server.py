@@ -166,13 +166,13 @@ async def test_a_cached_node_shows_the_old_extra_data(client: Any) -> None:
 
 
 async def test_async_nodes_wait_together(client: Any) -> None:
-    """Four waits of 0.3 s take less than two."""
-    prompt: dict[str, Any] = {str(i): node("TinyAsync", seconds=0.3, value=i, fail=False) for i in range(4)}
+    """Four waits of 0.5 s take less than three."""
+    prompt: dict[str, Any] = {str(i): node("TinyAsync", seconds=0.5, value=i, fail=False) for i in range(4)}
     prompt.update({f"s{i}": node("TinyShow", value=link(str(i))) for i in range(4)})
     start = time.monotonic()
     run = await client.run(prompt)
     assert run.history["status"]["completed"]
-    assert time.monotonic() - start < 0.6 * (1 + 3 * (sys.gettrace() is not None))
+    assert time.monotonic() - start < 1.5
 
 
 async def test_a_wrapped_link_to_nowhere_is_an_error_and_the_server_goes_on(client: Any) -> None:
@@ -453,6 +453,14 @@ async def test_pages_of_other_sites_are_refused(server: Any, headers: dict[str, 
     filled = {name: value.format(port=server.port) for name, value in headers.items()}
     async with aiohttp.ClientSession() as session, session.get(server.url + "/prompt", headers=filled) as answer:
         assert answer.status == status
+
+
+async def test_a_link_on_another_page_may_open_the_editor(server: Any) -> None:
+    """Only the page itself, which the user then sees."""
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    async with aiohttp.ClientSession() as session, session.get(server.url + "/", headers=headers) as answer:
+        assert answer.status == 200
+        assert answer.headers["Cache-Control"] == "no-cache"
 
 
 # -- starting and stopping -----------------------------------------------------------------------------------
