@@ -6,6 +6,7 @@ Not imported by the package beside it. Tests load it by path, because the tests 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import shutil
@@ -45,6 +46,11 @@ def install_pack(base: Path, name: str = "tiny") -> Path:
     return target
 
 
+def _die_with_parent() -> None:
+    """In the child: ask Linux to kill it when the tests are killed (PR_SET_PDEATHSIG is 1)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 class Server:
     """A server process, embedded or a real ComfyUI."""
 
@@ -71,6 +77,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
     @classmethod
