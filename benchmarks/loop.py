@@ -87,7 +87,7 @@ async def main() -> int:
     iterations = next((int(a) for a in sys.argv[1:] if a.isdigit()), 100)
     blocks = 10
     size = max(iterations // blocks, 1)
-    image = torch.rand(1, 600, 512, 3)  # the size of the demo's photograph
+    image = torch.rand(1, 1200, 1024, 3)  # the size of the demo's photograph
     counter = iter(range(10**6))
     bare: list[float] = []
     whole: list[float] = []

@@ -11,16 +11,16 @@ import matplotlib
 matplotlib.use("Agg")  # a file, no window
 import torch
 from matplotlib import pyplot as plt
+from torch.nn import functional
 
 INK, PAPER, ACCENT, QUIET = "#1f2430", "#fbfaf7", "#d9480f", "#9aa1ad"
 
 
 def out_of_focus(image: torch.Tensor) -> torch.Tensor:
-    """The picture [B,H,W,C] as a lens gives it that is a little out of focus: every pixel the mean of its
-    neighbours.
-    """
-    padded = torch.nn.functional.pad(image.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="reflect")
-    return torch.nn.functional.avg_pool2d(padded, kernel_size=3, stride=1).permute(0, 2, 3, 1).contiguous()
+    """The picture [B,H,W,C], twice as large and a little out of focus: every pixel the mean of those around it."""
+    large = functional.interpolate(image.permute(0, 3, 1, 2), scale_factor=2, mode="bicubic").clamp(0, 1)
+    soft = functional.avg_pool2d(functional.pad(large, (2, 2, 2, 2), mode="reflect"), kernel_size=5, stride=1)
+    return soft.permute(0, 2, 3, 1).contiguous()
 
 
 def sharpness(image: torch.Tensor) -> float:

@@ -17,11 +17,11 @@ RESULTS = Path.cwd() / "discomfort-results"
 
 async def main() -> None:
     async with await Discomfort.create() as d:
-        original = d.Tools.open_image_as_tensor(get_sample_data("grace_hopper.jpg", asfileobj=False))
-        photo, goal = out_of_focus(original), 0.6 * sharpness(original)
+        photo = out_of_focus(d.Tools.open_image_as_tensor(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+        goal = 7 * sharpness(photo)
 
         def amount(iteration, values):  # decided from the last result: bold while it is far from the goal
-            return 0.004 + 0.03 * (1 - sharpness(values["image"]) / goal)
+            return 0.008 + 0.024 * (1 - sharpness(values["image"]) / goal)
 
         result = await d.run(
             [WORKFLOW],

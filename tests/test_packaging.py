@@ -216,3 +216,11 @@ def test_import_takes_less_than_50_ms(tmp_path: Path) -> None:
     code = "import time; started = time.perf_counter(); import discomfort; print(time.perf_counter() - started)"
     seconds = [float(run_python("-c", code, cwd=tmp_path)) for _ in range(6)][1:]  # the first may compile
     assert statistics.median(seconds) < 0.050
+
+
+@pytest.mark.parametrize("where", ["clone", "elsewhere"])
+def test_the_embedded_server_is_started_as_a_module_from_any_folder(where: str, tmp_path: Path) -> None:
+    # In the clone, `python -m` finds discomfort.py first: it has to give way to the package.
+    argv = [sys.executable, "-m", "discomfort.embedded", "--help"]
+    folder = ROOT if where == "clone" else tmp_path
+    assert "--port" in subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=True).stdout
