@@ -72,7 +72,7 @@ import threading
 import time
 import types
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -1327,6 +1327,8 @@ class FrontendPage:
         self._page_address = ""
         self._conversions = 0
         self._temp_folder = str(folder.path / "b")
+        # done when the page crashes; made with the page
+        self._crash: asyncio.Future[None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -1355,13 +1357,20 @@ class FrontendPage:
         try:
             previous = os.environ.get(_TEMP_VARIABLE)
             os.environ[_TEMP_VARIABLE] = self._temp_folder
+            starting = asyncio.ensure_future(async_playwright().start())
             try:
-                self._playwright = await async_playwright().start()
+                await asyncio.wait([starting])
             finally:
                 if previous is None:
                     del os.environ[_TEMP_VARIABLE]
                 else:
                     os.environ[_TEMP_VARIABLE] = previous
+                # Half a driver cannot be stopped: one that is being started when this is cancelled starts first.
+                await asyncio.wait([starting], timeout=5)
+                if starting.done() and not starting.cancelled() and starting.exception() is None:
+                    self._playwright = starting.result()
+                starting.cancel()
+            starting.result()
             self._browser = await self._launch()
         except BaseException:
             await self.close()
@@ -1382,7 +1391,7 @@ class FrontendPage:
             tried.append(f"playwright install chromium: {problem}")
         raise BrowserError(
             "No browser could be started, and converting a workflow needs one. Tried: "
-            + "; ".join(tried)
+            + ("; ".join(tried) or "nothing, because no Chromium, Chrome or Edge was found")
             + f". Install Chromium or Chrome, or run: {sys.executable} -m playwright install --with-deps chromium. "
             "DISCOMFORT_BROWSER may name the program. Prompts in API format need no browser."
         )
@@ -1455,7 +1464,7 @@ class FrontendPage:
         ):
             await self._load_page(server_address)
         self._conversions += 1
-        result = await self._page.evaluate(_CONVERT_JS, workflow)
+        result = await self._unless_crashed(self._page.evaluate(_CONVERT_JS, workflow))
         if "problem" in result:
             raise ConversionError(f"The ComfyUI frontend cannot convert this workflow: {result['problem']}.")
         return dict(result["output"])
@@ -1467,12 +1476,34 @@ class FrontendPage:
             # CONVERSION_TIMEOUT limits the whole conversion; Playwright's own 30 s for each step would come before it.
             context.set_default_timeout(0)
             self._page = await context.new_page()
+            crash = self._crash = asyncio.get_running_loop().create_future()
+            self._page.on("crash", lambda page: None if crash.done() else crash.set_result(None))
         started = time.monotonic()
         self._page_address, self._conversions = "", 0
-        await self._page.goto(server_address, wait_until="commit")
-        await self._page.wait_for_function(_READY_JS, polling=50)
+        await self._unless_crashed(self._page.goto(server_address, wait_until="commit"))
+        await self._unless_crashed(self._page.wait_for_function(_READY_JS, polling=50))
         self._page_address = server_address
         log.info("Frontend loaded in %.1f s", time.monotonic() - started)
+
+    async def _unless_crashed(self, step: Coroutine[Any, Any, Any]) -> Any:
+        """Await a step of the page. Playwright lets a step wait for ever where the page crashes under it.
+
+        Raises:
+            ConversionError: the page has crashed.
+        """
+        assert self._crash is not None
+        task = asyncio.ensure_future(step)
+        try:
+            await asyncio.wait([task, self._crash], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ConversionError(
+                    "The page of the ComfyUI frontend crashed (its process ended or ran out of memory)."
+                )
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await _all_done([task])
 
     @staticmethod
     async def _route(route: Any, server_address: str) -> None:
@@ -2025,6 +2056,8 @@ class ComfyConnector:
         self._start_waiters = 0
         self._kill_lock = asyncio.Lock()
         self._conversion_lock = asyncio.Lock()
+        # the conversion under way
+        self._conversion: asyncio.Task[Json] | None = None
         self._browser_idle: asyncio.TimerHandle | None = None
         # (hash of the frontend build and its extensions, object_info) of the running server, None until asked
         self._frontend: tuple[str, Json] | None = None
@@ -2337,6 +2370,9 @@ class ComfyConnector:
         if self._browser_idle is not None:
             self._browser_idle.cancel()
             self._browser_idle = None
+        if self._conversion is not None:
+            self._conversion.cancel()
+            await _all_done([self._conversion])
         page, self._page = self._page, None
         if page is not None:
             await page.close()
@@ -2396,6 +2432,7 @@ class ComfyConnector:
             try:
                 return await self._attempt_workflow_to_prompt_conversion(workflow)
             except BrowserError:
+                await self._ensure_initialized()  # tells of a kill_api() that took the browser away
                 raise
             except ServerDiedError as e:
                 failure = e
@@ -2435,21 +2472,29 @@ class ComfyConnector:
             self._browser_idle = None
         limit = self.config.CONVERSION_TIMEOUT
         server = self._server
+        # A task of its own: whoever closes the browser ends it first, so that nothing is opened behind their back.
+        task = self._conversion = asyncio.create_task(self._page.convert(workflow, self.server_address))
         try:
-            return await asyncio.wait_for(self._page.convert(workflow, self.server_address), limit)
+            await asyncio.wait([task], timeout=limit)
+            if not task.done():
+                raise ConversionTimeoutError(
+                    f"Converting the workflow took longer than {limit:g} s (CONVERSION_TIMEOUT), loading the frontend "
+                    "included."
+                )
+            if task.cancelled():
+                raise ConversionError("The browser was closed while it converted the workflow.")
+            return task.result()
         except ConnectorError:
             raise
-        except asyncio.TimeoutError as e:
-            raise ConversionTimeoutError(
-                f"Converting the workflow took longer than {limit:g} s (CONVERSION_TIMEOUT), loading the frontend "
-                f"included."
-            ) from e
         except Exception as e:  # Playwright's errors: a crashed page, a closed browser, a navigation that failed
             if server is not None and await self._has_ended(server):
                 raise self._died(server) from e
             first = (str(e).strip().splitlines() or [type(e).__name__])[0]
             raise ConversionError(f"The browser failed while it converted the workflow: {first}") from e
         finally:
+            task.cancel()
+            await _all_done([task])
+            self._conversion = None
             self._arm_browser_idle()
 
     def _arm_browser_idle(self) -> None:

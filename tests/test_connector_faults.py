@@ -7,7 +7,9 @@ wrong": it ends in the right answer or in an error that says what happened, the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import json
 import os
 import signal
 import socket
@@ -34,8 +36,11 @@ Start = Callable[..., Any]
 
 
 @pytest_asyncio.fixture
-async def start(fake_tree: Any, write_config: Callable[..., Path]) -> AsyncIterator[Start]:
+async def start(
+    fake_tree: Any, write_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Start]:
     """``await start(KEY=value)`` creates a connector to the fake tree; it is killed at the end."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     async def create(**keys: Any) -> ComfyConnector:
         return await ComfyConnector.create(
@@ -745,3 +750,302 @@ async def test_resources_are_validated_and_only_what_is_broken_is_repaired(
     await refresh
     assert len(fake_tree.starts()) == 2
     await assert_works(connector)
+
+
+# ---- converting ----
+
+
+def workflow(value: Any = "hello", **node: Any) -> dict[str, Any]:
+    return {"nodes": [{"id": 1, "type": "Echo", "widgets_values": {"value": value}, **node}], "links": []}
+
+
+def converted(value: Any = "hello") -> dict[str, Any]:
+    return {"1": {"class_type": "Echo", "inputs": {"value": value}, "_meta": {"title": "Echo"}}}
+
+
+def browsers() -> list[psutil.Process]:
+    """The browser processes of this process."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(argument.startswith("--user-data-dir=") for argument in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def crash_pages() -> None:
+    for process in browsers():
+        if "--type=renderer" in process.cmdline():
+            process.kill()
+
+
+async def test_stored_conversion_needs_no_browser_also_in_another_life(start: Start) -> None:
+    connector = await start()
+    assert await connector.get_prompt_from_workflow(workflow()) == converted()
+    assert browsers()
+    await connector.kill_api()
+    connector = await start()
+    prompt = await connector.get_prompt_from_workflow(workflow())
+    assert prompt == converted()
+    prompt["1"]["inputs"]["value"] = "the caller's own"
+    assert await connector.get_prompt_from_workflow(workflow()) == converted()
+    assert not browsers()
+    assert await connector.get_prompt_from_workflow(workflow("changed")) == converted("changed")
+    assert browsers()
+
+
+async def test_damaged_store_costs_only_a_conversion(start: Start, tmp_path: Path) -> None:
+    connector = await start()
+    await connector.get_prompt_from_workflow(workflow())
+    await connector.kill_api()
+    (file,) = (tmp_path / "cache").rglob("*.json")
+    file.write_text('{"1": {"class_')
+    connector = await start()
+    assert await connector.get_prompt_from_workflow(workflow()) == converted()
+    assert json.loads(file.read_text()) == converted()
+
+
+async def test_store_that_cannot_be_written_costs_only_a_conversion(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    connector = await start()
+    assert await connector.get_prompt_from_workflow(workflow()) == converted()
+    assert "Conversion not kept on disk" in caplog.text
+
+
+async def test_volatile_conversions_and_those_not_wanted_are_not_stored(start: Start, tmp_path: Path) -> None:
+    connector = await start()
+    for value in ("%date:yyyy%_picture", "a {red|blue} house"):
+        assert await connector.get_prompt_from_workflow(workflow(value)) == converted(value)
+    await connector.kill_api()
+    connector = await start(STORE_CONVERSIONS=False)
+    assert await connector.get_prompt_from_workflow(workflow()) == converted()
+    assert not list(tmp_path.glob("cache/**/*.json"))
+
+
+async def test_browser_killed_between_conversions(start: Start) -> None:
+    connector = await start()
+    await connector.get_prompt_from_workflow(workflow())
+    for process in browsers():
+        process.kill()
+    assert await connector.get_prompt_from_workflow(workflow(2)) == converted(2)
+
+
+async def test_browser_and_its_driver_killed_between_conversions(start: Start) -> None:
+    connector = await start()
+    await connector.get_prompt_from_workflow(workflow())
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TMPDIR", "").endswith("/b"):
+                process.kill()
+    assert await connector.get_prompt_from_workflow(workflow(2)) == converted(2)
+
+
+async def test_browser_killed_during_a_conversion(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    fake_tree.behave(frontend="hang")
+    task = asyncio.create_task(connector.get_prompt_from_workflow(workflow()))
+    await until(lambda: connector._page is not None and connector._page._conversions)
+    fake_tree.behave()
+    for process in browsers():
+        process.kill()
+    assert await asyncio.wait_for(task, 10) == converted()
+
+
+async def test_page_that_crashes_during_a_conversion(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    fake_tree.behave(frontend="hang")
+    task = asyncio.create_task(connector.get_prompt_from_workflow(workflow()))
+    await until(lambda: connector._page is not None and connector._page._conversions)
+    fake_tree.behave()
+    crash_pages()
+    assert await asyncio.wait_for(task, 10) == converted()
+
+
+async def test_page_that_crashed_between_conversions(start: Start) -> None:
+    connector = await start()
+    await connector.get_prompt_from_workflow(workflow())
+    crash_pages()
+    assert await asyncio.wait_for(connector.get_prompt_from_workflow(workflow(2)), 10) == converted(2)
+
+
+@pytest.mark.parametrize("kind", ["never", "hang"])
+async def test_frontend_that_takes_too_long_is_a_timeout_after_the_attempts(
+    start: Start, fake_tree: Any, kind: str
+) -> None:
+    connector = await start(CONVERSION_TIMEOUT=1.5, CONVERSION_ATTEMPTS=2)
+    fake_tree.behave(frontend=kind)
+    with pytest.raises(cs.ConversionTimeoutError, match=r"longer than 1\.5 s \(CONVERSION_TIMEOUT\)"):
+        await connector.get_prompt_from_workflow(workflow())
+    assert len(fake_tree.requests("/")) >= 2
+    fake_tree.behave()
+    assert await connector.get_prompt_from_workflow(workflow()) == converted()
+
+
+async def test_no_step_of_a_conversion_has_a_limit_of_its_own(start: Start) -> None:
+    """Playwright's default of 30 s would end a cold first load before CONVERSION_TIMEOUT does."""
+    connector = await start()
+    await connector.get_prompt_from_workflow(workflow())
+    assert connector._page is not None
+    assert connector._page._page._impl_obj._timeout_settings.timeout(None) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("refuse", "the frontend refused to load it"),
+        ("throw", "TypeError: this workflow is beyond me"),
+        ("drop", "the frontend loaded 0 of its 1 nodes"),
+    ],
+)
+async def test_what_the_frontend_says_against_a_workflow_is_told(
+    start: Start, fake_tree: Any, kind: str, says: str
+) -> None:
+    connector = await start()
+    fake_tree.behave(frontend=kind)
+    with pytest.raises(cs.ConversionError) as caught:
+        await connector.get_prompt_from_workflow(workflow())
+    assert says in str(caught.value)
+    fake_tree.behave()
+    await connector._restart_browser()
+    assert await connector.get_prompt_from_workflow(workflow()) == converted()
+
+
+async def test_dialog_at_start_does_not_block(start: Start, fake_tree: Any) -> None:
+    connector = await start()
+    fake_tree.behave(frontend="dialog")
+    assert await asyncio.wait_for(connector.get_prompt_from_workflow(workflow()), 10) == converted()
+
+
+async def test_unknown_node_is_named_with_title_and_pack(start: Start) -> None:
+    connector = await start()
+    node = {"type": "FancyNode", "title": "My fancy", "properties": {"cnr_id": "fancy-pack"}}
+    with pytest.raises(cs.UnknownNodeError) as caught:
+        await connector.get_prompt_from_workflow(workflow(**node))
+    assert "FancyNode #1 ('My fancy') from the pack 'fancy-pack'" in str(caught.value)
+    assert caught.value.unknown == {"1": "FancyNode"}
+
+
+async def test_concurrent_conversions_get_each_its_own(start: Start) -> None:
+    connector = await start()
+    prompts = await asyncio.gather(*(connector.get_prompt_from_workflow(workflow(i % 7)) for i in range(20)))
+    assert prompts == [converted(i % 7) for i in range(20)]
+
+
+async def test_page_is_loaded_anew_after_so_many_conversions(start: Start, fake_tree: Any) -> None:
+    connector = await start(CONVERSIONS_PER_PAGE=2)
+    for i in range(5):
+        assert await connector.get_prompt_from_workflow(workflow(i)) == converted(i)
+    pages = [line for line in fake_tree.requests("/") if line == "GET /"]
+    assert len(pages) == 1 + 3  # one by the connector itself, which asks what the frontend is
+
+
+async def test_idle_browser_is_closed_and_comes_back(start: Start) -> None:
+    connector = await start(BROWSER_IDLE_TIMEOUT=0.5)
+    await connector.get_prompt_from_workflow(workflow())
+    assert browsers()
+    await until(lambda: not browsers())
+    assert connector._page is None
+    assert await connector.get_prompt_from_workflow(workflow(2)) == converted(2)
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.3, 0.6, 1.0])
+async def test_conversion_cancelled_at_any_moment_leaves_the_next_one_working(start: Start, moment: float) -> None:
+    connector = await start()
+    task = asyncio.create_task(connector.get_prompt_from_workflow(workflow()))
+    await asyncio.sleep(moment)
+    task.cancel()
+    await asyncio.wait([task])
+    assert await asyncio.wait_for(connector.get_prompt_from_workflow(workflow(2)), 10) == converted(2)
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.4, 1.0])
+async def test_kill_during_a_conversion_is_a_sentence(start: Start, fake_tree: Any, moment: float) -> None:
+    connector = await start()
+    fake_tree.behave(frontend="hang")
+    task = asyncio.create_task(connector.get_prompt_from_workflow(workflow()))
+    await asyncio.sleep(moment)
+    await connector.kill_api()
+    assert not browsers()
+    with pytest.raises(cs.ConnectorError, match="shut down"):
+        await asyncio.wait_for(task, 5)
+
+
+async def test_cancelled_kill_leaves_no_browser(start: Start) -> None:
+    connector = await start()
+    await connector.get_prompt_from_workflow(workflow())
+    for _ in range(3):
+        kill = asyncio.create_task(connector.kill_api())
+        await asyncio.sleep(0.02)
+        kill.cancel()
+        await asyncio.wait([kill])
+    assert connector.state == "killed"
+    assert not browsers()
+
+
+async def test_server_killed_during_a_conversion_is_restarted_for_it(start: Start, fake_tree: Any) -> None:
+    connector = await start(CONVERSION_TIMEOUT=5.0)
+    fake_tree.behave(frontend="never")
+    task = asyncio.create_task(connector.get_prompt_from_workflow(workflow()))
+    await until(lambda: connector._page is not None and connector._page._page is not None)
+    assert connector._server is not None
+    fake_tree.behave()
+    os.kill(connector._server.pid or 0, signal.SIGKILL)
+    assert await asyncio.wait_for(task, 15) == converted()
+
+
+async def test_no_browser_at_all_is_one_clear_paragraph(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cs, "installed_browser", lambda: None)
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "none"))
+    connector = await start(AUTO_INSTALL_BROWSER=False)
+    with pytest.raises(cs.BrowserError) as caught:
+        await connector.get_prompt_from_workflow(workflow())
+    message = str(caught.value)
+    assert "\n" not in message
+    for text in ("No browser could be started", "playwright install", "API format need no browser"):
+        assert text in message
+    assert "Tried: ." not in message
+    await assert_works(connector)
+
+
+async def test_browser_that_cannot_be_downloaded_says_so(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cs, "installed_browser", lambda: None)
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "none"))
+    monkeypatch.setenv("PLAYWRIGHT_DOWNLOAD_HOST", "http://127.0.0.1:9")
+    connector = await start()
+    with pytest.raises(cs.BrowserError, match="playwright install chromium: .*rror"):
+        await connector.get_prompt_from_workflow(workflow())
+
+
+@pytest.mark.parametrize("source", ["BROWSER_PATH", "DISCOMFORT_BROWSER"])
+async def test_named_browser_that_does_not_exist_is_complained_about(
+    start: Start, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    if source == "DISCOMFORT_BROWSER":
+        monkeypatch.setenv(source, "/no/such/browser")
+    connector = await start(
+        AUTO_INSTALL_BROWSER=False, **({source: "/no/such/browser"} if source == "BROWSER_PATH" else {})
+    )
+    with pytest.raises(cs.BrowserError, match=rf"{source} \(/no/such/browser\)"):
+        await connector.get_prompt_from_workflow(workflow())
+
+
+def test_loop_that_ends_with_an_open_browser_leaves_nothing(
+    fake_tree: Any, write_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
+
+    async def main() -> ComfyConnector:
+        connector = await ComfyConnector.create(config)
+        await connector.get_prompt_from_workflow(workflow())
+        return connector
+
+    connector = asyncio.run(main())
+    assert connector.state == "killed"
+    assert not browsers()
