@@ -11,12 +11,14 @@ import contextlib
 import gc
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -773,6 +775,10 @@ def browsers() -> list[psutil.Process]:
     return found
 
 
+def stored_files(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "cache").glob("discomfort/conversions/*"))
+
+
 def crash_pages() -> None:
     for process in browsers():
         if "--type=renderer" in process.cmdline():
@@ -798,7 +804,7 @@ async def test_damaged_store_costs_only_a_conversion(start: Start, tmp_path: Pat
     connector = await start()
     await connector.get_prompt_from_workflow(workflow())
     await connector.kill_api()
-    (file,) = (tmp_path / "cache").rglob("*.json")
+    (file,) = stored_files(tmp_path)
     file.write_text('{"1": {"class_')
     connector = await start()
     assert await connector.get_prompt_from_workflow(workflow()) == converted()
@@ -821,7 +827,7 @@ async def test_volatile_conversions_and_those_not_wanted_are_not_stored(start: S
     await connector.kill_api()
     connector = await start(STORE_CONVERSIONS=False)
     assert await connector.get_prompt_from_workflow(workflow()) == converted()
-    assert not list(tmp_path.glob("cache/**/*.json"))
+    assert not stored_files(tmp_path)
 
 
 async def test_browser_killed_between_conversions(start: Start) -> None:
@@ -1018,7 +1024,7 @@ async def test_browser_that_cannot_be_downloaded_says_so(
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "none"))
     monkeypatch.setenv("PLAYWRIGHT_DOWNLOAD_HOST", "http://127.0.0.1:9")
     connector = await start()
-    with pytest.raises(cs.BrowserError, match="playwright install chromium: .*rror"):
+    with pytest.raises(cs.BrowserError, match=r"playwright install chromium: .*rror"):
         await connector.get_prompt_from_workflow(workflow())
 
 
@@ -1049,3 +1055,242 @@ def test_loop_that_ends_with_an_open_browser_leaves_nothing(
     connector = asyncio.run(main())
     assert connector.state == "killed"
     assert not browsers()
+
+
+# ---- orchestrators that die ----
+
+ORCHESTRATOR = """
+import asyncio, json, sys, time
+from discomfort.comfy_serverless import ComfyConnector
+
+config, moment = sys.argv[1:]
+
+def say(word):
+    print(word, flush=True)
+
+async def main():
+    if moment == "starting":
+        say("go")
+    connector = await ComfyConnector.create(config)
+    if moment == "browser":
+        await connector.get_prompt_from_workflow({"nodes": [{"id": 1, "type": "Echo", "widgets_values": {"value": 1}}],
+                                                  "links": []})
+    if moment != "starting":
+        asyncio.get_running_loop().call_later(0.3, say, "go")
+    try:
+        await connector.run_workflow({"1": {"class_type": "Sleep", "inputs": {"seconds": 60}}}, False)
+    finally:
+        if moment == "tidy":
+            await connector.kill_api()
+
+asyncio.run(main())
+"""
+
+
+@contextlib.contextmanager
+def orchestrator(config: Path, moment: str) -> Iterator[subprocess.Popen[str]]:
+    """A script that starts a nested server, and has said that it is at the *moment*."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ORCHESTRATOR, str(config), moment],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "go\n", process.communicate()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("moment", ["starting", "browser", "running"])
+async def test_killed_orchestrator_leaves_nothing_for_longer_than_five_seconds(
+    fake_tree: Any, write_config: Callable[..., Path], nested: Any, wait_for: Callable[..., Any], moment: str
+) -> None:
+    fake_tree.behave(ignore_signals=True, start_delay=0.5 if moment == "starting" else 0)
+    config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
+    with orchestrator(config, moment) as process:
+        if moment == "starting":
+            wait_for(fake_tree.starts)
+        assert nested.processes()
+        process.kill()
+        wait_for(lambda: not nested.processes() and not nested.folders(), 5, "the end of what it left")
+
+
+def test_orchestrator_killed_at_random_moments_of_its_start(
+    fake_tree: Any, write_config: Callable[..., Path], nested: Any, wait_for: Callable[..., Any]
+) -> None:
+    config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
+    for i in range(12):
+        with orchestrator(config, "starting") as process:
+            time.sleep(0.012 * i)
+            process.kill()
+    wait_for(lambda: not nested.processes() and not nested.folders(), 5, "the end of what they left")
+
+
+async def test_next_start_sweeps_what_a_killed_orchestrator_and_its_killed_guard_left(
+    start: Start, fake_tree: Any, write_config: Callable[..., Path], nested: Any
+) -> None:
+    config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
+    with orchestrator(config, "browser") as process:
+        guards = [p for p in nested.processes() if "-I" in p.cmdline()]
+        assert len(guards) == 1
+        process.send_signal(signal.SIGSTOP)  # it must not see its guard die
+        guards[0].kill()
+        process.kill()
+    old = {p.pid for p in nested.processes()}
+    assert old
+    assert nested.folders()
+    connector = await start()
+    assert not old & {p.pid for p in nested.processes()}
+    assert {Path(folder).name for folder in nested.folders()} == {
+        connector._folder.path.name if connector._folder else "", "port-18200.lock"
+    }  # fmt: skip
+
+
+async def test_running_servers_of_others_are_never_swept(
+    start: Start, fake_tree: Any, write_config: Callable[..., Path], nested: Any
+) -> None:
+    config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
+    with orchestrator(config, "running") as process:
+        theirs = {p.pid for p in nested.processes()}
+        connector = await start()
+        await assert_works(connector)
+        assert connector.server_address == "http://127.0.0.1:18201"
+        await connector.kill_api()
+        assert theirs <= {p.pid for p in nested.processes()}
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("moment", ["starting", "running", "tidy", "browser"])
+async def test_ctrl_c_ends_everything(
+    fake_tree: Any, write_config: Callable[..., Path], nested: Any, moment: str
+) -> None:
+    fake_tree.behave(start_delay=1.0 if moment == "starting" else 0)
+    config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
+    with orchestrator(config, moment) as process:
+        await asyncio.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=10)
+    assert not output
+    assert errors.rstrip().endswith("KeyboardInterrupt"), errors
+    for complaint in ("never retrieved", "Unclosed", "was destroyed", "exception ignored"):
+        assert complaint.lower() not in errors.lower()
+    assert not nested.processes()
+    assert not nested.folders()
+
+
+async def test_script_that_forgets_to_kill_leaves_nothing(
+    fake_tree: Any, write_config: Callable[..., Path], nested: Any
+) -> None:
+    config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
+    script = (
+        "import asyncio, sys\n"
+        "from discomfort.comfy_serverless import ComfyConnector\n"
+        "async def main():\n"
+        "    c = await ComfyConnector.create(sys.argv[1])\n"
+        "    await c.run_workflow({'1': {'class_type': 'Echo', 'inputs': {'value': 1}}}, False)\n"
+    )
+    ends = {
+        "asyncio.run": "asyncio.run(main())\n",
+        "a loop by hand": "asyncio.new_event_loop().run_until_complete(main())\n",
+        "sys.exit": "    sys.exit(0)\nasyncio.run(main())\n",
+    }
+    for name, end in ends.items():
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-X", "dev", "-c", script + end, str(config)],
+            capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        if name != "a loop by hand":  # that loop is never closed, which Python itself complains of
+            assert "Warning" not in done.stderr, done.stderr
+        assert not nested.processes(), name
+        assert not nested.folders(), name
+
+
+async def test_two_processes_that_start_at_once_take_two_ports(
+    fake_tree: Any, write_config: Callable[..., Path], nested: Any
+) -> None:
+    config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
+    command = [sys.executable, "-c", ORCHESTRATOR, str(config), "running"]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdout=pipe, stderr=pipe) for _ in range(4)]  # noqa: ASYNC220
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert await asyncio.to_thread(process.stdout.readline) == b"go\n"
+        ports = [argv[argv.index("--port") + 1] for argv in fake_tree.starts()]
+        assert sorted(ports) == ["18200", "18201", "18202", "18203"]
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        for process in processes:
+            process.communicate(timeout=10)
+    assert not nested.processes()
+
+
+# ---- the event loop ----
+
+
+async def test_nothing_blocks_the_event_loop(start: Start, fake_tree: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio's debug mode reports whatever holds the loop for longer than a tenth of a second.
+
+    On a busy machine anything may; what blocks does so in each of three lives.
+    """
+    import playwright.async_api  # noqa: F401 - importing it takes longer, once
+
+    async def life(number: int) -> list[str]:
+        caplog.clear()
+        fake_tree.behave()
+        connector = await start(STOP_TIMEOUT=0.3)
+        await assert_works(connector)
+        await connector.get_prompt_from_workflow(workflow(number))
+        await asyncio.gather(*(run(connector, echo(i)) for i in range(20)))
+        assert connector._server is not None
+        os.kill(connector._server.pid or 0, signal.SIGKILL)
+        fake_tree.behave(ignore_signals=True)
+        await assert_works(connector)
+        await connector.kill_api()
+        return [record.getMessage() for record in caplog.records if record.getMessage().startswith("Executing")]
+
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.1
+    blocked = [await life(0)]
+    while blocked[-1] and len(blocked) < 3:
+        blocked.append(await life(len(blocked)))
+    assert not blocked[-1], blocked
+
+
+# ---- copied alone ----
+
+
+async def test_file_copied_alone_runs_a_workflow(tmp_path: Path, fake_tree: Any, nested: Any) -> None:
+    folder = tmp_path / "alone"
+    folder.mkdir()
+    shutil.copy(cs.__file__, folder)
+    (folder / "use.py").write_text(
+        "import asyncio, sys\n"
+        "from comfy_serverless import ComfyConnector, ServerNotFoundError\n"
+        "async def main():\n"
+        "    connector = await ComfyConnector.create()\n"
+        "    history = await connector.run_workflow(\n"
+        "        {'nodes': [{'id': 1, 'type': 'Echo', 'widgets_values': {'value': 'alone'}}], 'links': []})\n"
+        "    print([entry['outputs'] for entry in history.values()])\n"
+        "    assert not any(name.split('.')[0] == 'discomfort' for name in sys.modules), 'imports the project'\n"
+        "    await connector.kill_api()\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {**os.environ, "COMFYUI_PATH": str(fake_tree.path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "use.py"], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "[{'1': {'text': ['alone']}}]\n", done.stderr
+    del environment["COMFYUI_PATH"]
+    environment["HOME"] = str(tmp_path)
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "use.py"], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert "ServerNotFoundError: No ComfyUI was found: COMFYUI_PATH is not set" in done.stderr
