@@ -57,7 +57,9 @@ import inspect
 import json
 import logging
 import logging.handlers
+import math
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -354,6 +356,8 @@ class ConnectorConfig:
             raise ConfigError(
                 f"{source}: {field.name} is {value!r}, it must be {names[expected]} (default {field.default!r})."
             )
+        if expected is float and not math.isfinite(value):  # Python reads NaN and Infinity in JSON
+            raise ConfigError(f"{source}: {field.name} is {value!r}, it must be a finite number.")
         minimum, choices = field.metadata["minimum"], field.metadata["choices"]
         if minimum is not None and value < minimum:
             raise ConfigError(
@@ -365,6 +369,11 @@ class ConnectorConfig:
             )
         if field.name == "INITIAL_PORT" and value > 65535:
             raise ConfigError(f"{source}: INITIAL_PORT is {value}, it must be at most 65535.")
+        if field.name == "API_URL" and not re.fullmatch(r"(http://)?([\w.-]+|\[?[0-9a-fA-F:]+\]?)/?", value):
+            raise ConfigError(
+                f"{source}: API_URL is {value!r}, it must be a host name or an IP address, without port and path "
+                f"(default {field.default!r})."
+            )
         return value
 
 
@@ -475,6 +484,28 @@ def _interpreter_for(tree: Path, config: ConnectorConfig) -> tuple[str, str]:
     return sys.executable, "this interpreter: the tree has no venv of its own"
 
 
+def _named_place(config: ConnectorConfig) -> tuple[str, Path, str] | None:
+    """(value, folder, source) of the place that somebody named, None where nobody did.
+
+    A relative path in the configuration is relative to the configuration file, one in the environment to the current
+    directory.
+    """
+    here = ("", ".", "./")
+    if config.COMFYUI_PATH not in here:
+        path = config.base_folder / Path(config.COMFYUI_PATH).expanduser()
+        return config.COMFYUI_PATH, path, "COMFYUI_PATH in the configuration"
+    in_environment = os.environ.get("COMFYUI_PATH", "")
+    if config.API_WORKING_DIRECTORY not in here:
+        # Where it is no ComfyUI it may be just the folder to run in, if the tree is named elsewhere.
+        path = config.base_folder / Path(config.API_WORKING_DIRECTORY).expanduser()
+        if is_comfyui_tree(path) or not in_environment:
+            return config.API_WORKING_DIRECTORY, path, "API_WORKING_DIRECTORY in the configuration"
+    if in_environment:
+        path = Path.cwd() / Path(in_environment).expanduser()
+        return in_environment, path, "the environment variable COMFYUI_PATH"
+    return None
+
+
 def choose_server(config: ConnectorConfig) -> ServerChoice:
     """Find the server to start, in the documented order, and log what was chosen and why.
 
@@ -485,27 +516,19 @@ def choose_server(config: ConnectorConfig) -> ServerChoice:
         ServerNotFoundError: a named place holds no ComfyUI, or there is nothing at all to start.
         ConfigError: API_COMMAND_LINE or COMFYUI_PYTHON cannot be used.
     """
-    named: list[tuple[str, str]] = []
-    if config.COMFYUI_PATH not in ("", ".", "./"):
-        named.append((config.COMFYUI_PATH, "COMFYUI_PATH in the configuration"))
-    elif config.API_WORKING_DIRECTORY not in ("", ".", "./"):
-        named.append((config.API_WORKING_DIRECTORY, "API_WORKING_DIRECTORY in the configuration"))
-    if os.environ.get("COMFYUI_PATH"):
-        named.append((os.environ["COMFYUI_PATH"], "the environment variable COMFYUI_PATH"))
-    for value, source in named[:1]:  # the first named place decides: a wrong one is an error, never skipped
+    named = _named_place(config)
+    if named is not None:  # a named place that is wrong is an error, never skipped
+        value, path, source = named
         if value == "embedded":
             return _embedded_choice(config, f"{source} says so")
-        path = Path(value).expanduser()
-        path = path if path.is_absolute() else Path.cwd() / path
         if not is_comfyui_tree(path):
             what = (
                 "does not exist" if not path.exists() else "holds no ComfyUI (no main.py with a comfy folder beside it)"
             )
             raise ServerNotFoundError(
                 f"No ComfyUI at {path}: the folder {what}. It was named by {source}. Set it to the folder that "
-                f"contains "
-                "ComfyUI's main.py, to 'embedded' for the server that comes with Discomfort, or remove it to let "
-                "Discomfort search."
+                "contains ComfyUI's main.py, to 'embedded' for the server that comes with Discomfort, or remove it to "
+                "let Discomfort search."
             )
         return _comfyui_choice(path.resolve(), source, config)
     looked: list[tuple[Path | None, str]] = [
@@ -538,8 +561,17 @@ def _comfyui_choice(tree: Path, reason: str, config: ConnectorConfig) -> ServerC
         log.info("ComfyUI at %s (%s), command %s", tree, reason, words[0])
     # Everything up to and including the script is the command; what follows are arguments.
     script = next((i for i, word in enumerate(words) if word.endswith(".py")), 0)
-    folder = Path(config.API_WORKING_DIRECTORY).expanduser()
-    folder = tree if config.API_WORKING_DIRECTORY in ("", ".", "./") else (tree / folder).resolve()
+    folder = tree
+    if config.API_WORKING_DIRECTORY not in ("", ".", "./"):
+        given = Path(config.API_WORKING_DIRECTORY).expanduser()
+        # Relative to the tree, unless it is what named the tree.
+        folder = tree if (config.base_folder / given).resolve() == tree else (tree / given).resolve()
+        if not folder.is_dir():
+            raise ConfigError(
+                f"API_WORKING_DIRECTORY is {config.API_WORKING_DIRECTORY!r}: there is no folder {folder}."
+            )
+        if not (folder / words[script]).exists() and (tree / words[script]).is_file():
+            words[script] = str(tree / words[script])
     return ServerChoice("comfyui", tree, tuple(words[: script + 1]), tuple(words[script + 1 :]), folder, reason)
 
 
@@ -636,7 +668,8 @@ def servers_root() -> Path:
     # socket may have 103 bytes on macOS, whose TMPDIR alone has 48, and 107 on Linux.
     if len(str(root)) + len("/0123456789ab/b/") + 44 > 103 and os.path.isdir("/tmp"):  # noqa: S108 - checked below
         root = Path("/tmp") / root.name  # noqa: S108
-    root.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        root.mkdir(mode=0o700)
     info = root.lstat()
     foreign = hasattr(os, "getuid") and (info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077)
     if not stat.S_ISDIR(info.st_mode) or foreign:
@@ -906,6 +939,11 @@ class RuntimeFolder:
         self.release_port()
         if IS_WINDOWS:  # where an open file, the lock, keeps its folder
             self._lock.release()
+        # Under the name that a sweep ignores: half a folder, without its lock, would look like a dead one.
+        old = self.path.with_name(f".{self.path.name}")
+        with contextlib.suppress(OSError):
+            os.replace(self.path, old)
+        shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
         guard = self._guard
@@ -1704,6 +1742,8 @@ def parse_message(message: str | bytes) -> ServerEvent | None:
                 data = json.loads(message[8 : 8 + second])
             except ValueError:
                 return None
+            if not isinstance(data, dict) or len(message) < 8 + second:
+                return None
             image_format = "png" if "png" in str(data.get("image_type")) else "jpeg"
             return ServerEvent(
                 "preview",
@@ -2112,7 +2152,8 @@ class ComfyConnector:
 
     def _host(self) -> str:
         host = self.config.API_URL.removeprefix("http://").strip("/")
-        return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - an address to connect to
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
+        return f"[{host}]" if ":" in host else host
 
     def _set_state(self, new: State, reason: str) -> None:
         """The one place that changes the state."""
@@ -2262,6 +2303,10 @@ class ComfyConnector:
         assert self._folder is not None
         assert self._choice is not None
         host = self._host().strip("[]")
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as e:
+            raise ConfigError(f"API_URL is {self.config.API_URL!r}, which is no address of this machine: {e}.") from e
         demanded = _argument_value(self._choice.extra_args, "--port")
         if demanded is None:
             return self._folder.reserve_port(host, self.config.INITIAL_PORT, taken or set())
@@ -2584,6 +2629,12 @@ class ComfyConnector:
             # As the editor does: pictures that the run saves carry their workflow.
             extra["extra_pnginfo"] = {"workflow": content, **(extra.get("extra_pnginfo") or {})}
         else:
+            if isinstance(content.get("nodes"), list):
+                raise PromptRejectedError(
+                    "This is an editor workflow, not a prompt (API format). Run it with use_workflow_json=True.",
+                    None,
+                    {},
+                )
             prompt = content
         return await self._execute_prompt_and_wait(prompt, extra, on_event)
 
@@ -2998,8 +3049,10 @@ class ComfyConnector:
             root = self._choice.working_directory / given
         else:
             root = self._choice.data_folder / folder_type
-        target = (root / subfolder).resolve() if subfolder else root.resolve()
-        if target != root.resolve() and root.resolve() not in target.parents:
+        # By its words, not by where links lead: a folder of models is often a link to another disk.
+        target = Path(os.path.normpath(root / (subfolder or "")))
+        root = Path(os.path.normpath(root))
+        if target != root and root not in target.parents:
             raise ValueError(f"subfolder is {subfolder!r}: it must stay inside {root}.")
         return target
 
@@ -3183,17 +3236,51 @@ def check_is_workflow(workflow: Any) -> Json:
             "(API)'."
         )
     if not isinstance(workflow, Mapping) or not isinstance(workflow.get("nodes"), list):
-        what = f"a JSON object without a list 'nodes' (its keys: {', '.join(map(str, list(workflow)[:8])) or 'none'})"
-        raise ConversionError(
-            f"Not an editor workflow: {what if isinstance(workflow, Mapping) else type(workflow).__name__}."
-        )
-    counts = collections.Counter(node.get("id") for node in workflow["nodes"] if isinstance(node, Mapping))
-    twice = [node_id for node_id, count in counts.items() if count > 1]
-    if twice:
-        raise ConversionError(
-            f"The workflow has several nodes with the id {twice[0]}; the frontend would lose all but one."
-        )
+        what = type(workflow).__name__
+        if isinstance(workflow, Mapping):
+            keys = ", ".join(map(str, list(workflow)[:8])) or "none"
+            what = f"a JSON object without a list 'nodes' (its keys: {keys})"
+        raise ConversionError(f"Not an editor workflow: {what}.")
+    subgraphs = _subgraph_definitions(workflow)
+    _check_nodes(workflow["nodes"], "The workflow", subgraphs)
+    for subgraph in subgraphs.values():
+        _check_nodes(subgraph.get("nodes") or [], f"The subgraph {subgraph.get('name')!r}", subgraphs)
     return dict(workflow)
+
+
+def _check_nodes(nodes: Iterable[Any], where: str, subgraphs: Mapping[str, Any]) -> None:
+    """Refuse lists of nodes that the frontend would change or mistake without a word."""
+    seen: set[str] = set()
+    for node in nodes:
+        if not isinstance(node, Mapping) or "id" not in node or "type" not in node:
+            raise ConversionError(f"{where} has a node without id or type: {str(node)[:100]}.")
+        if str(node["id"]) in seen:
+            raise ConversionError(
+                f"{where} has several nodes with the id {node['id']}; the frontend would lose all but one."
+            )
+        seen.add(str(node["id"]))
+        # Frontend 1.27.10 would take the content of an earlier workflow's subgraph for it.
+        if _UUID.fullmatch(str(node["type"])) and node["type"] not in subgraphs:
+            title = f" ({node['title']!r})" if node.get("title") else ""
+            raise ConversionError(
+                f"{where} has a subgraph, node #{node['id']}{title}, whose definition ({node['type']}) is "
+                "missing in the file. Save it again in the editor."
+            )
+
+
+def _subgraph_definitions(value: Any) -> dict[str, Any]:
+    """{id: definition} of all subgraphs, also of those that are defined inside others."""
+    found: dict[str, Any] = {}
+    definitions = value.get("definitions") if isinstance(value, Mapping) else None
+    subgraphs = definitions.get("subgraphs") if isinstance(definitions, Mapping) else None
+    for subgraph in subgraphs if isinstance(subgraphs, list) else []:
+        if isinstance(subgraph, Mapping):
+            found[str(subgraph.get("id"))] = subgraph
+            found.update(_subgraph_definitions(subgraph))
+    return found
+
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 def read_payload(payload: Mapping[str, Any] | str) -> Json:
@@ -3208,12 +3295,12 @@ def read_payload(payload: Mapping[str, Any] | str) -> Json:
     if not text.lstrip().startswith("{"):
         path, where = Path(text), f"The file {text}"
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
         except FileNotFoundError:
             raise ConversionError(
                 f"The workflow file {path} does not exist (current directory: {Path.cwd()})."
             ) from None
-        except (OSError, UnicodeDecodeError) as e:
+        except (OSError, ValueError) as e:  # ValueError: no text, or no path
             raise ConversionError(f"The workflow file {path} cannot be read: {e}.") from e
     try:
         value = json.loads(text)
@@ -3226,7 +3313,7 @@ def read_payload(payload: Mapping[str, Any] | str) -> Json:
 
 def find_workflow_node(workflow: Mapping[str, Any], node_id: str) -> Json | None:
     """The workflow's node that a prompt's node id stands for; ``57:35`` is node 35 in the subgraph that node 57 is."""
-    definitions = {d.get("id"): d for d in (workflow.get("definitions") or {}).get("subgraphs") or []}
+    definitions = _subgraph_definitions(workflow)
     nodes, found = workflow.get("nodes") or [], None
     for part in str(node_id).split(":"):
         found = next((n for n in nodes if str(n.get("id")) == part), None)

@@ -1,0 +1,911 @@
+"""The parts of comfy_serverless.py that need no server: configuration, choice of the server, files, messages, texts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from discomfort.comfy_serverless import ConnectorConfig
+
+from discomfort import comfy_serverless as cs
+
+HERE = Path(cs.__file__).resolve().parent
+
+
+# ---- configuration ----
+
+
+def test_defaults_are_the_seed_references() -> None:
+    config = ConnectorConfig.load()
+    assert config == ConnectorConfig.load(HERE / "comfy_serverless.json")
+    assert {
+        "API_COMMAND_LINE": "python3 main.py",
+        "API_WORKING_DIRECTORY": "./",
+        "API_URL": "127.0.0.1",
+        "INITIAL_PORT": 8188,
+        "TEST_PAYLOAD_FILE": "test_server.json",
+        "MAX_COMFY_START_ATTEMPTS": 10,
+        "COMFY_START_ATTEMPTS_SLEEP": 1.0,
+        "COMFYUI_PATH": "./",
+    }.items() <= vars(config).items()
+
+
+def test_key_that_is_left_out_keeps_its_default(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"INITIAL_PORT": 9000, "_comment": "keys that start with _ are comments"}')
+    config = ConnectorConfig.load(file)
+    assert config.INITIAL_PORT == 9000
+    assert config.START_TIMEOUT == ConnectorConfig().START_TIMEOUT
+    assert config.base_folder == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, ["does not exist", "Leave config_path out"]),
+        ("{", ["is not valid JSON", "line 1"]),
+        ("[]", ["must hold a JSON object, not list"]),
+        (b"\xff\xfe\x00", ["is not valid JSON"]),
+        ('{"PORT": 1}', ["unknown key 'PORT'", "Allowed keys: API_COMMAND_LINE,"]),
+        ('{"INITIAL_PORT": "8188"}', ["INITIAL_PORT is '8188'", "a whole number", "default 8188"]),
+        ('{"INITIAL_PORT": true}', ["INITIAL_PORT is True", "a whole number"]),
+        ('{"INITIAL_PORT": 8188.5}', ["INITIAL_PORT is 8188.5", "a whole number"]),
+        ('{"INITIAL_PORT": 0}', ["INITIAL_PORT is 0", "at least 1"]),
+        ('{"INITIAL_PORT": 70000}', ["INITIAL_PORT is 70000", "at most 65535"]),
+        ('{"API_COMMAND_LINE": null}', ["API_COMMAND_LINE is None", "a text"]),
+        ('{"STORE_CONVERSIONS": 1}', ["STORE_CONVERSIONS is 1", "true or false"]),
+        ('{"START_TIMEOUT": true}', ["START_TIMEOUT is True", "a number"]),
+        ('{"START_TIMEOUT": 0}', ["START_TIMEOUT is 0.0", "at least 1"]),
+        ('{"START_TIMEOUT": NaN}', ["START_TIMEOUT is nan", "a finite number"]),
+        ('{"RUN_TIMEOUT": Infinity}', ["RUN_TIMEOUT is inf", "a finite number"]),
+        ('{"RUN_TIMEOUT": -1}', ["RUN_TIMEOUT is -1", "at least 0"]),
+        ('{"DEVICE": "cuda"}', ["DEVICE is 'cuda'", "'auto', 'cpu', 'gpu'"]),
+        ('{"API_URL": "127.0.0.1:8188"}', ["API_URL is '127.0.0.1:8188'", "without port and path"]),
+        ('{"API_URL": "http://host/path"}', ["API_URL is 'http://host/path'", "without port and path"]),
+        ('{"API_URL": ""}', ["API_URL is ''", "a host name or an IP address"]),
+    ],
+)
+def test_bad_configuration_names_file_key_value_and_what_is_allowed(
+    tmp_path: Path, content: str | bytes | None, says: list[str]
+) -> None:
+    file = tmp_path / "config.json"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(cs.ConfigError) as caught:
+        ConnectorConfig.load(file)
+    assert isinstance(caught.value, ValueError)
+    for text in [str(file), *says]:
+        assert text in str(caught.value)
+
+
+def test_folder_given_as_configuration_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(cs.ConfigError, match="cannot be read"):
+        ConnectorConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "host"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("http://127.0.0.1/", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "[::1]"),
+        ("::1", "[::1]"),
+        ("[::1]", "[::1]"),
+    ],
+)
+def test_host_of_addresses(given: str, host: str) -> None:
+    config = ConnectorConfig.from_values({"API_URL": given})
+    assert cs.ComfyConnector._host(SimpleNamespace(config=config)) == host  # type: ignore[arg-type]
+
+
+def test_every_key_has_a_help_text() -> None:
+    import dataclasses
+
+    fields, keys = {f.name: f for f in dataclasses.fields(ConnectorConfig)}, ConnectorConfig.keys()
+    assert all(fields[key].metadata["help"].endswith(".") for key in keys)
+    assert "base_folder" not in keys
+
+
+# ---- which server ----
+
+
+def make_tree(folder: Path, *more: str) -> Path:
+    for name in ("main.py", "comfy/cli_args.py", *more):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('add("--port") add("--cache-lru") add("--cpu") add("--database-url")')
+    return folder
+
+
+@pytest.fixture
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No COMFYUI_PATH, an empty home and an empty current directory."""
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    monkeypatch.delenv("COMFYUI_PYTHON", raising=False)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "cwd")
+    # The clone itself may lie in a ComfyUI.
+    monkeypatch.setattr(cs, "HERE", tmp_path / "alone" / "discomfort")
+    return tmp_path
+
+
+def choose(**keys: Any) -> cs.ServerChoice:
+    return cs.choose_server(ConnectorConfig.from_values(keys, base_folder=Path.cwd()))
+
+
+def comfy_cli_says(home: Path, workspace: Path) -> None:
+    folder = home / ".config" / "comfy-cli"
+    folder.mkdir(parents=True)
+    (folder / "config.ini").write_text(f"[DEFAULT]\ndefault_workspace = {workspace}\nenable_tracking = False\n")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="comfy-cli keeps its file elsewhere")
+def test_search_takes_the_documented_order(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(**keys: Any) -> tuple[str, str]:
+        choice = choose(**keys)
+        return choice.path.name, choice.reason
+
+    comfy_cli_says(clean / "home", make_tree(clean / "workspace"))
+    assert chosen() == ("workspace", "it is comfy-cli's default workspace")
+    make_tree(clean / "cwd")
+    assert chosen() == ("cwd", "it is the current directory")
+    pack = make_tree(clean / "around") / "custom_nodes" / "discomfort"
+    monkeypatch.setattr(cs, "HERE", pack)
+    assert chosen() == ("around", "this package lies in it")
+    monkeypatch.setenv("COMFYUI_PATH", str(make_tree(clean / "environment")))
+    assert chosen() == ("environment", "the environment variable COMFYUI_PATH")
+    make_tree(clean / "configured")
+    assert chosen(API_WORKING_DIRECTORY=str(clean / "configured"))[0] == "configured"
+    assert chosen(COMFYUI_PATH=str(clean / "configured")) == ("configured", "COMFYUI_PATH in the configuration")
+
+
+def test_without_any_comfyui_it_is_the_embedded_server(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cs, "HERE", HERE)
+    monkeypatch.setattr(cs, "is_comfyui_tree", lambda path: False)
+    choice = choose()
+    assert choice.kind == "embedded"
+    assert choice.command == (sys.executable, str(HERE / "embedded"))
+    assert "COMFYUI_PATH is not set" in choice.reason
+    monkeypatch.setenv("COMFYUI_PATH", "embedded")
+    assert choose().reason == "the environment variable COMFYUI_PATH says so"
+    assert choose(COMFYUI_PATH="embedded").reason == "COMFYUI_PATH in the configuration says so"
+
+
+def test_without_comfyui_and_torch_it_says_what_to_do(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cs, "HERE", HERE)
+    monkeypatch.setattr(cs, "is_comfyui_tree", lambda path: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(cs.ServerNotFoundError, match=r"needs PyTorch.*pip install torch"):
+        choose()
+
+
+def test_copied_alone_without_comfyui_it_says_what_to_do(clean: Path) -> None:
+    with pytest.raises(cs.ServerNotFoundError, match=r"Set COMFYUI_PATH to the folder that contains ComfyUI's main.py"):
+        choose()
+
+
+@pytest.mark.parametrize("where", ["COMFYUI_PATH", "API_WORKING_DIRECTORY", "environment"])
+@pytest.mark.parametrize("what", ["does not exist", "holds no ComfyUI"])
+def test_named_place_without_comfyui_is_an_error_never_skipped(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, where: str, what: str
+) -> None:
+    make_tree(clean / "cwd")
+    place = clean / "empty"
+    if what == "holds no ComfyUI":
+        place.mkdir()
+        (place / "main.py").touch()  # main.py alone is any program
+    keys = {where: str(place)} if where != "environment" else {}
+    if where == "environment":
+        monkeypatch.setenv("COMFYUI_PATH", str(place))
+    with pytest.raises(cs.ServerNotFoundError) as caught:
+        choose(**keys)
+    for text in (f"No ComfyUI at {place}", what, "It was named by", "'embedded'"):
+        assert text in str(caught.value)
+
+
+def test_relative_paths_are_relative_to_the_configuration_file(clean: Path) -> None:
+    make_tree(clean / "project" / "ComfyUI")
+    (clean / "project" / "config.json").write_text('{"COMFYUI_PATH": "ComfyUI", "LOG_FILE": "server.log"}')
+    config = ConnectorConfig.load(clean / "project" / "config.json")
+    choice = cs.choose_server(config)
+    assert choice.path == clean / "project" / "ComfyUI"
+    process = cs.ServerProcess(choice, config, SimpleNamespace(path=clean / "run"), 1, True)  # type: ignore[arg-type]
+    assert process.log_path == clean / "project" / "server.log"
+
+
+def test_relative_environment_variable_is_relative_to_the_current_directory(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree(clean / "cwd" / "ComfyUI")
+    monkeypatch.setenv("COMFYUI_PATH", "ComfyUI")
+    assert choose().path == clean / "cwd" / "ComfyUI"
+    monkeypatch.setenv("COMFYUI_PATH", "~/ComfyUI")
+    make_tree(clean / "home" / "ComfyUI")
+    assert choose().path == clean / "home" / "ComfyUI"
+
+
+def test_working_directory(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make_tree(clean / "cwd" / "ComfyUI")
+    # It names the tree: the server runs in it.
+    choice = choose(API_WORKING_DIRECTORY="ComfyUI")
+    assert (choice.path, choice.working_directory, choice.command[-1]) == (tree, tree, "main.py")
+    # It is another folder than the tree: main.py is still found.
+    (tree / "elsewhere").mkdir()
+    choice = choose(COMFYUI_PATH=str(tree), API_WORKING_DIRECTORY="elsewhere")
+    assert choice.working_directory == tree / "elsewhere"
+    assert choice.command[-1] == str(tree / "main.py")
+    monkeypatch.setenv("COMFYUI_PATH", str(tree))
+    assert choose(API_WORKING_DIRECTORY=str(clean)).working_directory == clean
+    with pytest.raises(cs.ConfigError, match="API_WORKING_DIRECTORY is 'nowhere': there is no folder"):
+        choose(COMFYUI_PATH=str(tree), API_WORKING_DIRECTORY="nowhere")
+
+
+def test_interpreter(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make_tree(clean / "tree")
+
+    def interpreter(**keys: Any) -> str:
+        return choose(COMFYUI_PATH=str(tree), **keys).command[0]
+
+    assert interpreter() == sys.executable
+    make_tree(tree, ".venv/bin/python")
+    assert interpreter() == str(tree / ".venv/bin/python")
+    make_tree(tree, "venv/bin/python")
+    assert interpreter() == str(tree / "venv/bin/python")
+    monkeypatch.setattr(cs, "HERE", tree / "custom_nodes" / "discomfort")
+    assert interpreter() == sys.executable  # a node in that ComfyUI: it runs in the right one
+    monkeypatch.setenv("COMFYUI_PYTHON", sys.executable)
+    assert interpreter() == sys.executable
+    assert interpreter(API_COMMAND_LINE="/opt/python main.py") == "/opt/python"
+    with pytest.raises(cs.ConfigError, match="COMFYUI_PYTHON is '/no/python'"):
+        interpreter(COMFYUI_PYTHON="/no/python")
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "arguments"),
+    [
+        ("python3 main.py", ["main.py"], []),
+        ("python -s main.py --lowvram --port 9000", ["-s", "main.py"], ["--lowvram", "--port", "9000"]),
+        ("python3 'my main.py' --verbose", ["my main.py"], ["--verbose"]),
+        ("comfy-start --lowvram", [], ["--lowvram"]),
+    ],
+)
+def test_command_line_is_split(clean: Path, line: str, command: list[str], arguments: list[str]) -> None:
+    choice = choose(COMFYUI_PATH=str(make_tree(clean / "tree")), API_COMMAND_LINE=line)
+    assert list(choice.command[1:]) == command
+    assert list(choice.extra_args) == arguments
+
+
+@pytest.mark.parametrize(("line", "says"), [("", "is empty"), ("python3 'main.py", "No closing quotation")])
+def test_bad_command_line(clean: Path, line: str, says: str) -> None:
+    with pytest.raises(cs.ConfigError, match=f"API_COMMAND_LINE.*{says}"):
+        choose(COMFYUI_PATH=str(make_tree(clean / "tree")), API_COMMAND_LINE=line)
+
+
+def command(tree: Path, line: str = "python3 main.py", cpu: bool = False, **keys: Any) -> list[str]:
+    """The arguments that the connector adds."""
+    config = ConnectorConfig.from_values({"COMFYUI_PATH": str(tree), "API_COMMAND_LINE": line, **keys})
+    folder = SimpleNamespace(path=tree.parent / "run", log_path=tree.parent / "run" / "server.log")
+    return cs.ServerProcess(cs.choose_server(config), config, folder, 8200, cpu).command  # type: ignore[arg-type]
+
+
+def test_nested_server_has_its_own_temp_folder_and_database(clean: Path) -> None:
+    run = str(clean / "run")
+    assert command(make_tree(clean / "tree"))[2:] == [
+        "--port", "8200", "--temp-directory", run, "--database-url", f"sqlite:///{run}/comfyui.db",
+        "--cache-lru", "1000",
+    ]  # fmt: skip
+    assert command(clean / "tree", cpu=True)[-1] == "--cpu"
+
+
+def test_given_arguments_win_but_the_temp_folder_is_always_ours(clean: Path) -> None:
+    words = command(
+        make_tree(clean / "tree"), "python3 main.py --port=1 --cache-none --cpu --temp-directory /users/own", cpu=True
+    )
+    assert words.count("--cpu") == 1
+    assert "--cache-lru" not in words
+    assert "8200" not in words
+    assert words.index("/users/own") < words.index(str(clean / "run"))  # the last one counts
+    assert "--cache-lru" not in command(clean / "tree", CACHE_LRU=0)
+
+
+def test_flags_that_the_tree_does_not_know_are_left_out(clean: Path) -> None:
+    tree = make_tree(clean / "tree")
+    (tree / "comfy" / "cli_args.py").write_text('"--port"')
+    assert command(tree)[2:] == ["--port", "8200", "--temp-directory", str(clean / "run")]
+
+
+def test_own_package_is_announced_without_touching_the_tree(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make_tree(clean / "tree", "custom_nodes/other/__init__.py")
+    (clean / "run" / "packs").mkdir(parents=True)
+    monkeypatch.setattr(cs, "HERE", HERE)
+    words = command(tree)
+    file = Path(words[words.index("--extra-model-paths-config") + 1])
+    said = json.loads(file.read_text())["discomfort"]
+    assert (Path(said["base_path"]) / said["custom_nodes"] / "discomfort").resolve() == HERE
+    assert os.listdir(tree / "custom_nodes") == ["other"]
+    # A tree that holds the package, under any name, needs no telling.
+    (tree / "custom_nodes" / "my-discomfort").symlink_to(HERE)
+    assert "--extra-model-paths-config" not in command(tree)
+
+
+# ---- the private folder ----
+
+
+@pytest.fixture
+def folder(no_leaks: None) -> Any:
+    """An open private folder; closed at the end."""
+    folder = cs.RuntimeFolder()
+    folder.open()
+    yield folder
+    folder.close()
+
+
+def test_private_folder_is_private_and_goes_with_its_root(folder: cs.RuntimeFolder) -> None:
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    assert folder.path.parent.stat().st_mode & 0o777 == 0o700
+    assert cs.sweep() == []  # it is alive
+    assert folder.path.is_dir()
+    folder.close()
+    folder.close()
+    assert not folder.path.parent.exists()
+
+
+def test_folder_closed_in_another_thread_is_unlocked(folder: cs.RuntimeFolder) -> None:
+    descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    other = cs.RuntimeFolder()
+    for function in (other.open, lambda: other.reserve_port("127.0.0.1", 18300, set()), other.close):
+        thread = threading.Thread(target=function)
+        thread.start()
+        thread.join()
+    assert not other.path.exists()
+    if descriptors:
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_sweep_removes_what_is_dead_and_only_that(folder: cs.RuntimeFolder, caplog: pytest.LogCaptureFixture) -> None:
+    root = folder.path.parent
+    dead, young, stranger = root / "0123456789ab", root / ".ba9876543210", root / "notes.txt"
+    for path in (dead, young):
+        path.mkdir()
+        (path / "owner.lock").touch()
+    (root / "port-1.lock").touch()
+    stranger.touch()
+    port = folder.reserve_port("127.0.0.1", 18310, set())
+    process = subprocess.Popen([sys.executable, "-c", "input()", "--temp-directory", str(dead)], stdin=subprocess.PIPE)
+    other = subprocess.Popen([sys.executable, "-c", "input()", str(dead.parent)], stdin=subprocess.PIPE)
+    try:
+        assert cs.sweep() == [dead.name]
+        assert process.poll() is not None
+        assert other.poll() is None
+    finally:
+        for p in (process, other):
+            p.kill()
+            p.communicate()
+    assert "Swept 1 nested server" in caplog.text
+    assert sorted(os.listdir(root)) == sorted([young.name, folder.path.name, stranger.name, f"port-{port}.lock"])
+    young.joinpath("owner.lock").unlink()
+    young.rmdir()
+    stranger.unlink()
+
+
+def test_sweep_ends_what_a_dead_servers_nodes_started(folder: cs.RuntimeFolder) -> None:
+    dead = folder.path.parent / "0123456789ab"
+    dead.mkdir()
+    script = "import subprocess, sys; p = subprocess.Popen(['sleep', '30']); print(p.pid, flush=True); p.wait()"
+    server = subprocess.Popen([sys.executable, "-c", script, str(dead)], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    child = int(server.stdout.readline())
+    cs.sweep()
+    server.communicate()
+    stat = Path(f"/proc/{child}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+def test_many_processes_that_open_and_close_at_once_never_meet(no_leaks: None) -> None:
+    """The folder that holds them all comes and goes with the last of them."""
+    script = (
+        "from discomfort import comfy_serverless as cs\n"
+        "for _ in range(15):\n"
+        "    cs.sweep()\n"
+        "    folder = cs.RuntimeFolder()\n"
+        "    folder.open()\n"
+        "    folder.reserve_port('127.0.0.1', 18320, set())\n"
+        "    folder.close()\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[1] for process in processes] == ["", "", ""]
+
+
+def test_ports_are_reserved_among_processes_and_taken_ones_are_skipped(folder: cs.RuntimeFolder) -> None:
+    other = cs.RuntimeFolder()
+    other.open()
+    try:
+        with socket.socket() as busy:
+            busy.bind(("127.0.0.1", 18340))
+            busy.listen()
+            assert folder.reserve_port("127.0.0.1", 18340, set()) == 18341
+            assert other.reserve_port("127.0.0.1", 18340, set()) == 18342
+            assert folder.reserve_port("127.0.0.1", 18340, {18341}) == 18343
+            assert other.reserve_port("127.0.0.1", 18340, set()) == 18341  # free again
+    finally:
+        other.close()
+
+
+def test_port_that_is_bound_but_not_listened_on_is_not_free() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 18350))
+        assert not cs.port_is_free("127.0.0.1", 18350)
+    assert cs.port_is_free("127.0.0.1", 18350)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX")
+@pytest.mark.parametrize("kind", ["open to others", "a link", "a file"])
+def test_root_that_another_user_controls_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(cs.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(cs.os.path, "isdir", lambda path: False)  # not to flee to /tmp
+    root = tmp_path / f"discomfort-servers-{os.getuid()}"
+    if kind == "open to others":
+        root.mkdir(mode=0o777)
+        root.chmod(0o777)
+    elif kind == "a link":
+        (tmp_path / "theirs").mkdir(mode=0o700)
+        root.symlink_to(tmp_path / "theirs")
+    else:
+        root.touch()
+    with pytest.raises(cs.ConnectorError, match="must be a folder of yours that nobody else can enter"):
+        cs.servers_root()
+
+
+def test_guard_needs_nothing_but_the_standard_library_and_its_own_source() -> None:
+    import inspect
+
+    source = inspect.getsource(cs._guard)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", source + "\n_guard()\n", str(os.getpid()), "/nonexistent/folder"],
+        input=b"server 1\nbye\n", capture_output=True, timeout=10,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+# ---- messages of the websocket ----
+
+
+@pytest.mark.parametrize(
+    ("message", "event"),
+    [
+        (
+            '{"type": "executing", "data": {"node": "3", "prompt_id": "p"}}',
+            cs.ServerEvent("executing", {"node": "3", "prompt_id": "p"}, "p", "3"),
+        ),
+        (
+            '{"type": "executing", "data": {"node": null, "prompt_id": "p"}}',
+            cs.ServerEvent("executing", {"node": None, "prompt_id": "p"}, "p", None),
+        ),
+        (
+            '{"type": "execution_error", "data": {"node_id": 7, "prompt_id": "p"}}',
+            cs.ServerEvent("execution_error", {"node_id": 7, "prompt_id": "p"}, "p", "7"),
+        ),
+        ('{"type": "status"}', cs.ServerEvent("status", {})),
+        ('{"type": "status", "data": [1]}', cs.ServerEvent("status", {})),
+        (b"\0\0\0\1\0\0\0\1JPEG", cs.ServerEvent("preview", {}, image=b"JPEG", image_format="jpeg")),
+        (b"\0\0\0\1\0\0\0\2PNG", cs.ServerEvent("preview", {}, image=b"PNG", image_format="png")),
+        (
+            b'\0\0\0\4\0\0\0\x42{"node_id": "5", "prompt_id": "p", "image_type": "image/png"     }PNG',
+            cs.ServerEvent(
+                "preview", {"node_id": "5", "prompt_id": "p", "image_type": "image/png"}, "p", "5", b"PNG", "png"
+            ),
+        ),
+        (b"\0\0\0\4\0\0\0\xff{}", None),
+        (b"\0\0\0\4\0\0\0\2[]", None),
+        (b"\0\0\0\3\0\0\0\2text", None),
+        (b"", None),
+        ("", None),
+        ("[]", None),
+        ('"text"', None),
+        ('{"data": {}}', None),
+    ],
+)
+def test_messages_are_parsed_or_ignored(message: str | bytes, event: cs.ServerEvent | None) -> None:
+    assert cs.parse_message(message) == event
+
+
+@pytest.mark.parametrize("has_proxy", [True, False])
+async def test_websocket_is_opened_with_what_the_library_knows(
+    monkeypatch: pytest.MonkeyPatch, has_proxy: bool
+) -> None:
+    """websockets 13 and 14 have no argument ``proxy``; later ones would use a proxy unless told not to."""
+    import websockets.asyncio.client as client
+
+    seen: list[dict[str, Any]] = []
+
+    class NewConnect:
+        def __init__(self, uri: str, *, max_size: Any = 1, proxy: Any = True, **options: Any):
+            seen.append({"proxy": proxy, **options})
+            raise OSError("nobody there")
+
+    class OldConnect:
+        def __init__(self, uri: str, *, max_size: Any = 1, **options: Any):
+            seen.append(options)
+            raise OSError("nobody there")
+
+    monkeypatch.setattr(client, "connect", NewConnect if has_proxy else OldConnect)
+    stream = cs.EventStream()
+    assert not await stream.connect(0.2)
+    await stream.close()
+    assert seen[0].get("proxy", "not given") == (None if has_proxy else "not given")
+
+
+# ---- workflows and prompts ----
+
+
+def test_prompts_and_workflows_are_told_apart() -> None:
+    prompt = {"1": {"class_type": "A", "inputs": {}}}
+    assert cs.is_prompt(prompt)
+    for other in ({}, None, [], {"nodes": []}, {"1": {"inputs": {}}}, {"1": "A"}):
+        assert not cs.is_prompt(other)
+
+
+NODE = {"id": 1, "type": "A"}
+SUBGRAPH = "b7f8a1f2-9c42-4a4f-8d7c-3f6d2c1e0a99"
+
+
+@pytest.mark.parametrize(
+    ("workflow", "says"),
+    [
+        ({"1": {"class_type": "A", "inputs": {}}}, "This is a prompt (API format"),
+        (None, "Not an editor workflow: NoneType"),
+        ([], "Not an editor workflow: list"),
+        ({}, "without a list 'nodes' (its keys: none)"),
+        ({"nodes": {}, "links": []}, "without a list 'nodes' (its keys: nodes, links)"),
+        ({"nodes": [NODE, NODE]}, "several nodes with the id 1"),
+        ({"nodes": [NODE, {**NODE, "id": "1"}]}, "several nodes with the id 1"),
+        ({"nodes": ["A"]}, "a node without id or type: A"),
+        ({"nodes": [{"id": 1}]}, "a node without id or type: {'id': 1}"),
+        ({"nodes": [{"id": [], "type": "A"}, {"id": [], "type": "A"}]}, "several nodes with the id []"),
+        ({"nodes": [{"id": 4, "type": SUBGRAPH, "title": "My part"}]}, "node #4 ('My part'), whose definition"),
+        (
+            {"nodes": [], "definitions": {"subgraphs": [{"id": SUBGRAPH, "name": "Part", "nodes": [NODE, NODE]}]}},
+            "The subgraph 'Part' has several nodes with the id 1",
+        ),
+    ],
+)
+def test_what_is_no_workflow_is_refused_with_a_sentence(workflow: Any, says: str) -> None:
+    with pytest.raises(cs.ConversionError) as caught:
+        cs.check_is_workflow(workflow)
+    assert says in str(caught.value)
+
+
+def test_workflows_are_accepted() -> None:
+    assert cs.check_is_workflow({"nodes": []}) == {"nodes": []}
+    nested = {
+        "nodes": [{"id": 1, "type": SUBGRAPH}],
+        "definitions": {"subgraphs": [{"id": SUBGRAPH, "nodes": [NODE]}]},
+    }
+    assert cs.check_is_workflow(nested) == nested
+    for file in (HERE / "tests" / "workflows").glob("*.json"):
+        cs.check_is_workflow(json.loads(file.read_text()))
+
+
+def test_payloads_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "w.json"
+    for content in ('{"nodes": []}', '\ufeff{"nodes": []}', '\n  {"nodes": []}\n'):
+        file.write_text(content, encoding="utf-8")
+        assert cs.read_payload(str(file)) == {"nodes": []}
+    assert cs.read_payload(file) == {"nodes": []}  # type: ignore[arg-type]
+    assert cs.read_payload(' {"a": 1}') == {"a": 1}
+    given = {"a": 1}
+    assert cs.read_payload(given) == given
+    assert cs.read_payload(given) is not given
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "does not exist (current directory:"),
+        (b"{", "is not valid JSON: Expecting property name"),
+        (b"[1]", "holds a JSON list, not an object"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"", "is not valid JSON"),
+    ],
+)
+def test_bad_payload_file_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
+    file = tmp_path / "w.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(cs.ConversionError) as caught:
+        cs.read_payload(str(file))
+    assert str(file) in str(caught.value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("payload", ["{broken", "a\0b", "x" * 5000, ""])
+def test_bad_payload_text_is_a_sentence(payload: str) -> None:
+    with pytest.raises(cs.ConversionError):
+        cs.read_payload(payload)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a photo of a cat", False),
+        ("100% wool", False),
+        ("%date:yyyy-MM-dd%", True),
+        ("%KSampler.seed%", True),
+        ("a {red|blue} house", True),
+        ("{literal braces}", False),
+        ("a | b", False),
+    ],
+)
+def test_volatile_texts_are_known(text: str, expected: bool) -> None:
+    for workflow in (
+        {"nodes": [{"id": 1, "type": "A", "widgets_values": [1, text]}]},
+        {"nodes": [{"id": 1, "type": "A", "widgets_values": {"text": text}}]},
+        {"nodes": [], "definitions": {"subgraphs": [{"nodes": [{"widgets_values": [text]}]}]}},
+    ):
+        assert cs.is_volatile(workflow) is expected
+
+
+def test_types_are_found_in_subgraphs_and_group_nodes_too() -> None:
+    workflow = {
+        "nodes": [NODE, {"id": 2, "type": "workflow>My group"}],
+        "definitions": {"subgraphs": [{"nodes": [{"id": 1, "type": "B"}]}]},
+        "extra": {"groupNodes": {"My group": {"nodes": [{"type": "C"}]}}},
+    }
+    assert cs.types_in_workflow(workflow) == {"A", "workflow>My group", "B", "C"}
+
+
+def test_new_file_in_a_folder_does_not_change_what_a_node_means() -> None:
+    def digest(files: list[str], **more: Any) -> str:
+        definition = {"input": {"required": {"image": [files, {"image_upload": True, "tooltip": "x", **more}]}}}
+        return cs._definition_digest(definition)
+
+    assert digest(["a.png"]) == digest(["a.png", "b.png"])
+    assert digest(["a.png"]) == digest(["a.png"], tooltip="another")
+    assert digest(["a.png"]) != digest(["b.png"])  # the default
+    assert digest(["a.png"]) != digest(["a.png"], default="a.png")
+
+
+def test_nodes_of_a_prompt_are_found_in_the_workflow() -> None:
+    inner = {"id": 35, "type": "KSampler", "title": "Inner"}
+    workflow = {
+        "nodes": [{"id": 57, "type": SUBGRAPH}, {"id": 2, "type": "A"}],
+        "definitions": {"subgraphs": [{"id": SUBGRAPH, "nodes": [inner]}]},
+    }
+    assert cs.find_workflow_node(workflow, "57:35") == inner
+    assert cs.find_workflow_node(workflow, "2") == {"id": 2, "type": "A"}
+    for missing in ("3", "57:1", "2:1", ""):
+        assert cs.find_workflow_node(workflow, missing) is None
+
+
+def test_rejections_are_explained() -> None:
+    prompt = {"4": {"class_type": "KSampler", "inputs": {}, "_meta": {"title": "Sample"}}}
+    answer = {
+        "error": {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation"},
+        "node_errors": {
+            "4": {
+                "class_type": "KSampler",
+                "errors": [
+                    {"message": "Value -1 smaller than min of 1", "details": "steps"},
+                    {"message": "Required input is missing", "details": "model"},
+                ],
+            }
+        },
+    }
+    assert cs.explain_rejection(answer, prompt) == (
+        "The server refuses the prompt. KSampler #4 ('Sample'): Value -1 smaller than min of 1 (steps); "
+        "KSampler #4 ('Sample'): Required input is missing (model)."
+    )
+    empty = {
+        "error": {"type": "prompt_no_outputs", "message": "Prompt has no outputs", "details": ""},
+        "node_errors": [],
+    }
+    assert "Prompt has no outputs. It needs a node that delivers something" in cs.explain_rejection(empty, {})
+    assert cs.explain_rejection({"error": "no prompt"}, {}) == "The server refuses the prompt: no prompt."
+    assert cs.explain_rejection({}, {}).startswith("The server refuses the prompt: no reason given")
+
+
+# ---- errors ----
+
+
+def test_error_tree_is_as_documented() -> None:
+    for error, bases in {
+        cs.ConfigError: (ValueError,),
+        cs.ServerNotFoundError: (),
+        cs.ServerStartError: (),
+        cs.ServerDiedError: (),
+        cs.BrowserError: (),
+        cs.ConversionTimeoutError: (cs.ConversionError, TimeoutError),
+        cs.UnknownNodeError: (cs.ConversionError,),
+        cs.PromptRejectedError: (),
+        cs.NodeExecutionError: (),
+        cs.PromptInterruptedError: (),
+        cs.RunTimeoutError: (TimeoutError,),
+    }.items():
+        assert issubclass(error, (cs.ConnectorError, RuntimeError))
+        assert all(issubclass(error, base) for base in bases)
+
+
+def test_node_error_without_details_is_still_a_sentence() -> None:
+    error = cs.NodeExecutionError("p", {"node_id": None, "node_type": None, "traceback": None})
+    assert str(error)
+    assert error.server_traceback == []
+
+
+# ---- the connector, before any server ----
+
+
+def test_connector_cannot_be_made_by_hand() -> None:
+    with pytest.raises(TypeError, match=r"await ComfyConnector\.create\(\)"):
+        cs.ComfyConnector()
+
+
+def test_importing_is_light() -> None:
+    code = "import sys, discomfort.comfy_serverless; print(*{'torch', 'playwright', 'websockets'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == ""
+
+
+async def test_work_in_a_thread_is_finished_before_a_cancellation_passes() -> None:
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        may_end.wait(5)
+        ended.set()
+
+    task = asyncio.create_task(cs._in_thread(work))
+    await asyncio.to_thread(begun.wait, 5)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    assert not task.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_error_in_a_thread_is_raised() -> None:
+    def fail() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        await cs._in_thread(fail)
+
+
+def test_illegal_change_of_state_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    connector = SimpleNamespace(_state=cs.State.KILLED, _state_since=0.0)
+    with pytest.raises(cs.ConnectorError, match="A connector that is killed cannot become ready"):
+        cs.ComfyConnector._set_state(connector, cs.State.READY, "a test")  # type: ignore[arg-type]
+    connector._state = cs.State.UNINIT
+    with caplog.at_level(logging.INFO, "discomfort.comfy_serverless"):
+        cs.ComfyConnector._set_state(connector, cs.State.INITIALIZING, "a test")  # type: ignore[arg-type]
+    assert "uninit -> initializing after" in caplog.text
+    assert "a test" in caplog.text
+
+
+# ---- uploads ----
+
+
+@pytest.fixture
+def upload(tmp_path: Path) -> Callable[..., Path]:
+    """``upload(...)`` with a connector whose tree is <tmp_path>/tree, without any process."""
+    tree = make_tree(tmp_path / "tree")
+    connector = object.__new__(cs.ComfyConnector)
+    connector._choice = cs.ServerChoice("comfyui", tree, (), (), tree, "a test")
+    connector._server = connector._folder = SimpleNamespace(temp_directory=tmp_path / "run" / "temp")  # type: ignore[assignment]
+    connector._ephemeral_files = []
+
+    def call(*args: Any, **more: Any) -> Path:
+        return Path(connector.upload_data(*args, **more))
+
+    call.connector = connector  # type: ignore[attr-defined]
+    return call
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    file = tmp_path / "photo.png"
+    file.write_bytes(b"picture")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "target"),
+    [
+        ({}, "tree/input/photo.png"),
+        ({"folder_type": "output"}, "tree/output/photo.png"),
+        ({"folder_type": "temp"}, "run/temp/photo.png"),
+        ({"folder_type": "models", "subfolder": "loras"}, "tree/models/loras/photo.png"),
+        ({"subfolder": "a/b"}, "tree/input/a/b/photo.png"),
+        ({"subfolder": "a/../b"}, "tree/input/b/photo.png"),
+    ],
+)
+def test_uploads_go_where_the_server_looks(
+    upload: Callable[..., Path], source: Path, tmp_path: Path, arguments: dict[str, Any], target: str
+) -> None:
+    path = upload(source, **arguments)
+    assert path == tmp_path / target
+    assert path.read_bytes() == b"picture"
+    assert os.listdir(path.parent) == ["photo.png"]
+
+
+@pytest.mark.parametrize("subfolder", ["..", "../x", "a/../../x", "/etc", "a/../../../../etc"])
+def test_uploads_stay_inside_their_folder(upload: Callable[..., Path], source: Path, subfolder: str) -> None:
+    with pytest.raises(ValueError, match="must stay inside"):
+        upload(source, subfolder=subfolder)
+
+
+def test_upload_into_a_folder_of_models_that_is_a_link(
+    upload: Callable[..., Path], source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "tree" / "models").mkdir()
+    (tmp_path / "tree" / "models" / "loras").symlink_to(tmp_path / "disk")
+    assert upload(source, "models", "loras").read_bytes() == b"picture"
+    assert (tmp_path / "disk" / "photo.png").exists()
+
+
+def test_upload_of_a_name_that_exists(upload: Callable[..., Path], source: Path) -> None:
+    target = upload(source)
+    before = target.stat().st_mtime_ns
+    assert upload(source) == target  # the same content
+    assert target.stat().st_mtime_ns == before
+    source.write_bytes(b"another")
+    with pytest.raises(FileExistsError, match="Pass overwrite=True"):
+        upload(source)
+    assert target.read_bytes() == b"picture"
+    assert upload(source, overwrite=True).read_bytes() == b"another"
+
+
+def test_ephemeral_uploads_are_deleted_but_never_what_was_there_before(
+    upload: Callable[..., Path], source: Path, tmp_path: Path
+) -> None:
+    kept = upload(source)
+    assert upload(source, is_ephemeral=True) == kept
+    source.write_bytes(b"another")
+    assert upload(source, overwrite=True, is_ephemeral=True) == kept
+    gone = [upload(source, subfolder="e", is_ephemeral=True), upload(source, "output", is_ephemeral=True)]
+    gone[1].unlink()  # somebody else was faster
+    upload.connector._delete_data()  # type: ignore[attr-defined]
+    assert kept.exists()
+    assert not any(path.exists() for path in gone)
+
+
+def test_bad_uploads_are_sentences(upload: Callable[..., Path], source: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*missing"):
+        upload(tmp_path / "missing")
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        upload(tmp_path)
+    with pytest.raises(ValueError, match="folder_type is 'inputs'; it must be"):
+        upload(source, "inputs")
+    with pytest.raises(ValueError, match="'models' needs a subfolder"):
+        upload(source, "models")
+    upload.connector._server = None  # type: ignore[attr-defined]
+    with pytest.raises(cs.ConnectorError, match="needs a running server"):
+        upload(source)
+
+
+def test_uploads_follow_the_folders_of_the_command_line(
+    upload: Callable[..., Path], source: Path, tmp_path: Path
+) -> None:
+    connector = upload.connector  # type: ignore[attr-defined]
+    tree = connector._choice.path
+    arguments = ("--input-directory", str(tmp_path / "in"), "--base-directory=base")
+    connector._choice = cs.ServerChoice("comfyui", tree, (), arguments, tree, "a test")
+    assert upload(source) == tmp_path / "in" / "photo.png"
+    assert upload(source, "output") == tree / "base" / "output" / "photo.png"
