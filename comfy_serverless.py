@@ -2248,6 +2248,7 @@ class ComfyConnector:
         try:
             yield
         finally:
+            self._loop_end = None  # what is being closed now
             if self._state not in (State.KILLING, State.KILLED):
                 log.info("The event loop ends, and the server with it")
                 await self.kill_api()
@@ -3091,8 +3092,9 @@ class ComfyConnector:
                 await self._release_resources()
                 self._set_state(State.KILLED, "kill_api() is done")
                 atexit.unregister(self._sync_cleanup)
-                if self._loop_end is not None:
-                    await self._loop_end.aclose()
+                loop_end, self._loop_end = self._loop_end, None
+                if loop_end is not None:
+                    await loop_end.aclose()
             except BaseException:
                 await _in_thread(self._sync_cleanup)
                 raise
