@@ -726,6 +726,7 @@ def _guard() -> None:
     """
     import contextlib
     import fcntl
+    import json
     import os
     import select
     import shutil
@@ -801,6 +802,10 @@ def _guard() -> None:
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
         time.sleep(0.1)
+    with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, "uploads")) as notes:
+        for note in notes:
+            with contextlib.suppress(OSError):
+                os.unlink(json.loads(note))
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # somebody may have reserved the port since: then the lock is not to be had
         handle = os.open(port_lock, os.O_RDWR)
@@ -821,6 +826,7 @@ class RuntimeFolder:
             comfyui.db     the server's database
             b/             TMPDIR of the browser driver: profiles and sockets of Chromium
             packs/         links to custom-node packages that the server's tree does not hold
+            uploads        paths of ephemeral uploads, one JSON text a line, for whoever cleans up after a killed owner
             server.log     the server's output, rotating (5 MB, 2 backups)
     """
 
@@ -876,6 +882,11 @@ class RuntimeFolder:
     @property
     def log_path(self) -> Path:
         return self.path / "server.log"
+
+    def note_upload(self, file: Path) -> None:
+        """Have *file* deleted by the guard, or by a sweep, should this process be killed."""
+        with contextlib.suppress(OSError), open(self.path / "uploads", "a", encoding="utf-8") as notes:
+            notes.write(json.dumps(str(file)) + "\n")
 
     def reserve_port(self, host: str, first: int, taken: set[int]) -> int:
         """A port that nobody listens on and that no other Discomfort is about to use.
@@ -991,8 +1002,14 @@ def sweep() -> list[str]:
             continue
         try:
             _end_processes(_with_descendants(_processes_using(entry)))
+            with contextlib.suppress(OSError, ValueError):
+                for line in (entry / "uploads").read_text(encoding="utf-8").splitlines():
+                    Path(json.loads(line)).unlink(missing_ok=True)
+            # Its owner may have removed it since it was listed; taking the lock makes it again. Nothing was left then.
+            with contextlib.suppress(FileNotFoundError):
+                if set(os.listdir(entry)) - {"owner.lock"}:
+                    removed.append(entry.name)
             shutil.rmtree(entry, ignore_errors=True)
-            removed.append(entry.name)
         finally:
             lock.release()
             if IS_WINDOWS:  # where an open file, the lock, keeps its folder
@@ -1068,6 +1085,9 @@ class ServerProcess:
         pack_config = self._link_own_pack()
         if pack_config:
             args.extend(["--extra-model-paths-config", str(pack_config)])
+        if _has_argument(given, "--disable-all-custom-nodes") and self.choice.kind == "comfyui":
+            # Without our own nodes no port works. A list that is given is the user's word.
+            add("--whitelist-custom-nodes", self._name_in_tree() or "discomfort")
         return [*self.choice.command, *given, *args]
 
     def supports(self, flag: str) -> bool:
@@ -1088,12 +1108,10 @@ class ServerProcess:
         """
         if not (HERE / "__init__.py").is_file() or not (HERE / "nodes.py").is_file():
             return None  # this file was copied alone
-        tree_packs = self.choice.data_folder / "custom_nodes"
         if self.choice.kind == "embedded":
             return None  # it loads the package that it is a part of
-        with contextlib.suppress(OSError):
-            if any(entry.resolve() == HERE for entry in tree_packs.iterdir()):
-                return None
+        if self._name_in_tree() is not None:
+            return None
         link = self.folder.path / "packs" / "discomfort"
         if not link.exists():
             try:
@@ -1104,6 +1122,14 @@ class ServerProcess:
         # JSON is YAML; no library is needed to write it.
         file.write_text(json.dumps({"discomfort": {"base_path": str(self.folder.path), "custom_nodes": "packs"}}))
         return file
+
+    def _name_in_tree(self) -> str | None:
+        """Name of the entry in the tree's custom_nodes that is this file's package, None where there is none."""
+        with contextlib.suppress(OSError):
+            for entry in (self.choice.data_folder / "custom_nodes").iterdir():
+                if entry.resolve() == HERE:
+                    return entry.name
+        return None
 
     @staticmethod
     def _write_pack_shim(folder: Path) -> None:
@@ -2222,6 +2248,8 @@ class ComfyConnector:
             self._choice = await _in_thread(choose_server, self.config)
             self._folder = RuntimeFolder()
             await _in_thread(self._folder.open)
+            for file in self._ephemeral_files:  # after a restart
+                self._folder.note_upload(file)
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self.config.REQUEST_TIMEOUT),
                 connector=aiohttp.TCPConnector(limit=0),
@@ -3002,7 +3030,8 @@ class ComfyConnector:
             subfolder: folder within it; required for "models" ("checkpoints", "loras", ...).
             overwrite: replace an existing file of that name. Without it a file with the same content is kept as it is,
                 and one with another content is an error.
-            is_ephemeral: delete the file when the server is killed (never one that was there before).
+            is_ephemeral: delete the file when the connector ends, also when its process is killed (never one that was
+                there before).
 
         Returns:
             Full path of the file in the server's folder.
@@ -3034,6 +3063,8 @@ class ComfyConnector:
                 raise
         if is_ephemeral and not existed:
             self._ephemeral_files.append(target)
+            if self._folder is not None:
+                self._folder.note_upload(target)
         return str(target)
 
     def _upload_folder(self, folder_type: str, subfolder: str | None) -> Path:

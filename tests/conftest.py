@@ -82,11 +82,12 @@ def real_config(real_comfyui: Path, write_config: Callable[..., Path]) -> Path:
 
 
 def nested_processes() -> list[psutil.Process]:
-    """Processes that were started on a private folder of a nested server: servers, browsers, guards."""
+    """Processes that were started on a private folder of a nested server: servers, browsers with driver, guards."""
     root = os.path.join(tempfile.gettempdir(), "discomfort-servers-")
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(root in argument for argument in process.info["cmdline"] or []):
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        words = [*(process.info["cmdline"] or []), (process.info["environ"] or {}).get("TMPDIR", "")]
+        if any(root in word for word in words):
             found.append(process)
     return found
 

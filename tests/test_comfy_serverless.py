@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -342,6 +343,20 @@ def test_own_package_is_announced_without_touching_the_tree(clean: Path, monkeyp
     assert "--extra-model-paths-config" not in command(tree)
 
 
+def test_own_package_is_loaded_although_all_others_are_disabled(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make_tree(clean / "tree")
+    (tree / "comfy" / "cli_args.py").write_text('"--port" "--whitelist-custom-nodes"')
+    (clean / "run" / "packs").mkdir(parents=True)
+    monkeypatch.setattr(cs, "HERE", HERE)
+    line = "python3 main.py --disable-all-custom-nodes"
+    assert command(tree, line)[-2:] == ["--whitelist-custom-nodes", "discomfort"]
+    assert command(tree, f"{line} --whitelist-custom-nodes other").count("--whitelist-custom-nodes") == 1
+    assert "--whitelist-custom-nodes" not in command(tree)
+    (tree / "custom_nodes").mkdir()
+    (tree / "custom_nodes" / "my-discomfort").symlink_to(HERE)
+    assert command(tree, line)[-2:] == ["--whitelist-custom-nodes", "my-discomfort"]
+
+
 # ---- the private folder ----
 
 
@@ -380,7 +395,7 @@ def test_sweep_removes_what_is_dead_and_only_that(folder: cs.RuntimeFolder, capl
     root = folder.path.parent
     dead, young, stranger = root / "0123456789ab", root / ".ba9876543210", root / "notes.txt"
     for path in (dead, young):
-        path.mkdir()
+        (path / "temp").mkdir(parents=True)
         (path / "owner.lock").touch()
     (root / "port-1.lock").touch()
     stranger.touch()
@@ -397,8 +412,7 @@ def test_sweep_removes_what_is_dead_and_only_that(folder: cs.RuntimeFolder, capl
             p.communicate()
     assert "Swept 1 nested server" in caplog.text
     assert sorted(os.listdir(root)) == sorted([young.name, folder.path.name, stranger.name, f"port-{port}.lock"])
-    young.joinpath("owner.lock").unlink()
-    young.rmdir()
+    shutil.rmtree(young)
     stranger.unlink()
 
 
@@ -807,7 +821,8 @@ def upload(tmp_path: Path) -> Callable[..., Path]:
     tree = make_tree(tmp_path / "tree")
     connector = object.__new__(cs.ComfyConnector)
     connector._choice = cs.ServerChoice("comfyui", tree, (), (), tree, "a test")
-    connector._server = connector._folder = SimpleNamespace(temp_directory=tmp_path / "run" / "temp")  # type: ignore[assignment]
+    folder = SimpleNamespace(temp_directory=tmp_path / "run" / "temp", note_upload=lambda file: None)
+    connector._server = connector._folder = folder  # type: ignore[assignment]
     connector._ephemeral_files = []
 
     def call(*args: Any, **more: Any) -> Path:

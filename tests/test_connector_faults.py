@@ -731,6 +731,19 @@ async def test_events_of_a_run_reach_its_callback_and_a_failing_callback_hurts_n
     assert seen == ["execution_start", "execution_cached", "executing", "executed", "execution_success", "executing"]
 
 
+async def test_server_that_holds_much_memory_is_asked_to_empty_its_cache(
+    start: Start, fake_tree: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    connector = await start(MAX_SERVER_MEMORY_PERCENT=50.0)
+    await assert_works(connector)
+    assert not fake_tree.requests("/free")
+    monkeypatch.setattr(cs, "_total_memory", lambda: 1_000_000)
+    await assert_works(connector)
+    await until(lambda: fake_tree.requests("/free"))
+    assert fake_tree.requests("/free") == ['POST /free {"unload_models": false, "free_memory": true}']
+    assert "its cache is emptied" in caplog.text
+
+
 async def test_resources_are_validated_and_only_what_is_broken_is_repaired(
     start: Start, fake_tree: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1076,6 +1089,7 @@ async def main():
         await connector.get_prompt_from_workflow({"nodes": [{"id": 1, "type": "Echo", "widgets_values": {"value": 1}}],
                                                   "links": []})
     if moment != "starting":
+        connector.upload_data(config, is_ephemeral=True)
         asyncio.get_running_loop().call_later(0.3, say, "go")
     try:
         await connector.run_workflow({"1": {"class_type": "Sleep", "inputs": {"seconds": 60}}}, False)
@@ -1103,6 +1117,12 @@ def orchestrator(config: Path, moment: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def uploads(tree: Any) -> list[str]:
+    """The files in the tree's input folder."""
+    folder = tree.path / "input"
+    return os.listdir(folder) if folder.exists() else []
+
+
 @pytest.mark.parametrize("moment", ["starting", "browser", "running"])
 async def test_killed_orchestrator_leaves_nothing_for_longer_than_five_seconds(
     fake_tree: Any, write_config: Callable[..., Path], nested: Any, wait_for: Callable[..., Any], moment: str
@@ -1113,8 +1133,10 @@ async def test_killed_orchestrator_leaves_nothing_for_longer_than_five_seconds(
         if moment == "starting":
             wait_for(fake_tree.starts)
         assert nested.processes()
+        assert uploads(fake_tree) == ([] if moment == "starting" else [config.name])
         process.kill()
         wait_for(lambda: not nested.processes() and not nested.folders(), 5, "the end of what it left")
+        assert not uploads(fake_tree)
 
 
 def test_orchestrator_killed_at_random_moments_of_its_start(
@@ -1141,7 +1163,9 @@ async def test_next_start_sweeps_what_a_killed_orchestrator_and_its_killed_guard
     old = {p.pid for p in nested.processes()}
     assert old
     assert nested.folders()
+    assert uploads(fake_tree)
     connector = await start()
+    assert not uploads(fake_tree)
     assert not old & {p.pid for p in nested.processes()}
     assert {Path(folder).name for folder in nested.folders()} == {
         connector._folder.path.name if connector._folder else "", "port-18200.lock"
@@ -1171,7 +1195,7 @@ async def test_ctrl_c_ends_everything(
     config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
     with orchestrator(config, moment) as process:
         await asyncio.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the browser gets it too
         output, errors = process.communicate(timeout=10)
     assert not output
     assert errors.rstrip().endswith("KeyboardInterrupt"), errors
