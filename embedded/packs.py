@@ -51,7 +51,7 @@ def load_extra_paths(file: str) -> None:
         ValueError: it is not such a file.
     """
     try:
-        import yaml  # type: ignore[import-untyped]
+        import yaml
     except ImportError as exc:
         raise RuntimeError(f"--extra-model-paths-config {file}: reading it needs PyYAML (pip install pyyaml)") from exc
     try:

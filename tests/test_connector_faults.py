@@ -1018,6 +1018,7 @@ async def test_no_browser_at_all_is_one_clear_paragraph(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cs, "installed_browser", lambda: None)
+    monkeypatch.delenv("DISCOMFORT_BROWSER", raising=False)  # ./dev sets it
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "none"))
     connector = await start(AUTO_INSTALL_BROWSER=False)
     with pytest.raises(cs.BrowserError) as caught:
@@ -1034,6 +1035,7 @@ async def test_browser_that_cannot_be_downloaded_says_so(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cs, "installed_browser", lambda: None)
+    monkeypatch.delenv("DISCOMFORT_BROWSER", raising=False)  # ./dev sets it
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "none"))
     monkeypatch.setenv("PLAYWRIGHT_DOWNLOAD_HOST", "http://127.0.0.1:9")
     connector = await start()
@@ -1246,7 +1248,7 @@ async def test_two_processes_that_start_at_once_take_two_ports(
             assert process.stdout is not None
             assert await asyncio.to_thread(process.stdout.readline) == b"go\n"
         ports = [argv[argv.index("--port") + 1] for argv in fake_tree.starts()]
-        assert sorted(ports) == ["18200", "18201", "18202", "18203"]
+        assert len(set(ports)) == len(processes), ports
     finally:
         for process in processes:
             process.send_signal(signal.SIGINT)

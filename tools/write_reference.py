@@ -1,7 +1,7 @@
 """Write the tables of docs/ that come from the code: the keys of comfy_serverless.json.
 
-    ./dev run python tools/write_reference.py           write them
-    ./dev run python tools/write_reference.py --check   exit 1 where a table is not up to date
+./dev run python tools/write_reference.py           write them
+./dev run python tools/write_reference.py --check   exit 1 where a table is not up to date
 """
 
 from __future__ import annotations
