@@ -53,6 +53,7 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import importlib
 import inspect
 import json
 import logging
@@ -1448,7 +1449,7 @@ class FrontendPage:
             except Exception as e:
                 tried.append(f"{source}{f' ({executable})' if executable else ''}: {_browser_complaint(str(e))}")
                 log.debug("Browser did not start", exc_info=True)
-        if self.config.AUTO_INSTALL_BROWSER:
+        if self.config.AUTO_INSTALL_BROWSER and not self._named_browser():
             problem = await self._install()
             if problem is None:
                 return await self._launch_one(None)
@@ -1460,11 +1461,15 @@ class FrontendPage:
             "DISCOMFORT_BROWSER may name the program. Prompts in API format need no browser."
         )
 
+    def _named_browser(self) -> str:
+        """The browser that the configuration or the environment names, "" where neither does."""
+        return self.config.BROWSER_PATH or os.environ.get("DISCOMFORT_BROWSER", "")
+
     def _candidates(self) -> list[tuple[str | None, str]]:
         """(executable or None for Playwright's own, where it was named) in the order of preference."""
-        configured = self.config.BROWSER_PATH or os.environ.get("DISCOMFORT_BROWSER")
-        if configured:  # a browser that was named is used or complained about, never replaced
-            return [(configured, "BROWSER_PATH" if self.config.BROWSER_PATH else "DISCOMFORT_BROWSER")]
+        named = self._named_browser()
+        if named:  # is used or complained about, never replaced
+            return [(named, "BROWSER_PATH" if self.config.BROWSER_PATH else "DISCOMFORT_BROWSER")]
         candidates: list[tuple[str | None, str]] = []
         if Path(self._playwright.chromium.executable_path).exists():
             candidates.append((None, "Playwright's Chromium"))
@@ -1790,6 +1795,10 @@ def parse_message(message: str | bytes) -> ServerEvent | None:
     data = data if isinstance(data, dict) else {}
     node = data.get("node", data.get("node_id"))
     return ServerEvent(content["type"], data, data.get("prompt_id"), None if node is None else str(node))
+
+
+# Imported when it is needed: it takes about 0.1 s.
+_WEBSOCKET_MODULE = "websockets.asyncio.client"
 
 
 class EventStream:
@@ -2254,7 +2263,12 @@ class ComfyConnector:
                 timeout=aiohttp.ClientTimeout(total=self.config.REQUEST_TIMEOUT),
                 connector=aiohttp.TCPConnector(limit=0),
             )
-            await self._start_api()
+            # Used by the first run; loaded while the server is being loaded, not while somebody waits for a result.
+            websocket_library = asyncio.create_task(asyncio.to_thread(importlib.import_module, _WEBSOCKET_MODULE))
+            try:
+                await self._start_api()
+            finally:
+                await _all_done([websocket_library])
         except BaseException as e:
             self._error = e
             await self._release_resources(quickly=True)
@@ -3373,6 +3387,11 @@ def explain_rejection(answer: Mapping[str, Any], prompt: Mapping[str, Any]) -> s
             str(error.get("details", "")),
         )
         hint = ""
+        # "Node ID '#3'" is all that the server says of a node that it does not know.
+        node_id = details.partition("#")[2].rstrip("'")
+        title = ((prompt.get(node_id) or {}).get("_meta") or {}).get("title")
+        if title:
+            details += f", {title!r}"
         if error.get("type") == "prompt_no_outputs":
             hint = " It needs a node that delivers something, such as SaveImage, PreviewImage or an OUTPUT port."
         return f"The server refuses the prompt: {message}{f' ({details})' if details else ''}.{hint}"

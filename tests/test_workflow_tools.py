@@ -381,6 +381,11 @@ async def test_the_servers_refusal_reaches_the_caller(d: Discomfort) -> None:
         await d.run([prompt])
 
 
+async def test_an_unknown_node_in_a_prompt_is_named_with_its_title(d: Discomfort) -> None:
+    with pytest.raises(WorkflowExecutionError, match=r"Nowhere.*#1.*'my Nowhere'"):
+        await d.run([{"1": node("Nowhere")}])
+
+
 async def test_a_server_that_dies_is_restarted_and_the_step_runs_again(d: Discomfort) -> None:
     killed: list[int] = []
 
