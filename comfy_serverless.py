@@ -2563,7 +2563,11 @@ class ComfyConnector:
         # A task of its own: whoever closes the browser ends it first, so that nothing is opened behind their back.
         task = self._conversion = asyncio.create_task(self._page.convert(workflow, self.server_address))
         try:
-            await asyncio.wait([task], timeout=limit)
+            deadline = time.monotonic() + limit
+            while not task.done() and time.monotonic() < deadline:
+                await asyncio.wait([task], timeout=min(1.0, max(0.0, deadline - time.monotonic())))
+                if not task.done() and server is not None and not server.is_alive:
+                    raise self._died(server)  # a page that waits for its frontend would not notice
             if not task.done():
                 raise ConversionTimeoutError(
                     f"Converting the workflow took longer than {limit:g} s (CONVERSION_TIMEOUT), loading the frontend "

@@ -122,15 +122,21 @@ def wait_for() -> Callable[..., Any]:
     return wait
 
 
-@pytest.fixture
-def fake_tree(tmp_path: Path) -> Any:
-    """A folder that looks like a ComfyUI checkout and starts tests/fake_comfyui.py; see ``behave()`` there."""
+@pytest.fixture(scope="session")
+def make_fake_tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Any]:
+    """Makes a folder that looks like a ComfyUI checkout and starts tests/fake_comfyui.py; see ``behave()`` there."""
     spec = importlib.util.spec_from_file_location("fake_comfyui", Path(__file__).with_name("fake_comfyui.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.FakeTree(tmp_path / "fake")
+    return lambda: module.FakeTree(tmp_path_factory.mktemp("comfyui") / "fake")
+
+
+@pytest.fixture
+def fake_tree(make_fake_tree: Callable[[], Any]) -> Any:
+    """A folder that looks like a ComfyUI checkout."""
+    return make_fake_tree()
 
 
 @pytest.fixture
