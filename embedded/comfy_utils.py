@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import torch
+# Packages find these under comfy.utils; the core nodes use the same ones.
+from .core_nodes.align import repeat_to_batch_size as repeat_to_batch_size
+from .core_nodes.resize import bislerp as bislerp
+from .core_nodes.resize import common_upscale as common_upscale
+from .core_nodes.resize import lanczos as lanczos
 
+if TYPE_CHECKING:
     from .messages import Preview
 
 # Called by every ProgressBar: (value, total, preview, node_id=...). Set by the server, read by packages.
@@ -59,68 +63,6 @@ class ProgressBar:
     def update(self, value: float) -> None:
         """Go forward by a value; raises as :meth:`update_absolute`."""
         self.update_absolute(self.current + value)
-
-
-def common_upscale(samples: torch.Tensor, width: int, height: int, upscale_method: str, crop: str) -> torch.Tensor:
-    """Scale a batch of images or latents.
-
-    Args:
-        samples: [B, C, H, W], or with further dimensions between C and H.
-        width, height: the new size.
-        upscale_method: "nearest-exact", "bilinear", "area", "bicubic" or "lanczos" (images only).
-        crop: "center" cuts off what does not fit the new aspect ratio; "disabled" stretches.
-
-    Raises:
-        NotImplementedError: "bislerp", which is for model latents.
-    """
-    import torch
-
-    if upscale_method == "bislerp":
-        raise NotImplementedError("the embedded server has no bislerp scaling; use bilinear or bicubic")
-    leading, channels = samples.shape[0], samples.shape[1]
-    middle = samples.shape[2:-2]
-    flat = samples
-    if middle:
-        flat = samples.reshape(leading, channels, -1, *samples.shape[-2:]).movedim(2, 1)
-        flat = flat.reshape(-1, channels, *samples.shape[-2:])
-    if crop == "center":
-        flat = _crop_to_aspect(flat, width, height)
-    if upscale_method == "lanczos":
-        flat = _scale_lanczos(flat, width, height)
-    else:
-        flat = torch.nn.functional.interpolate(flat, size=(height, width), mode=upscale_method)
-    if not middle:
-        return flat
-    flat = flat.reshape(leading, -1, channels, height, width).movedim(2, 1)
-    return flat.reshape(leading, channels, *middle, height, width)
-
-
-def _crop_to_aspect(samples: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """The middle of [B, C, H, W] that has the aspect ratio of width to height."""
-    old_height, old_width = samples.shape[-2:]
-    old_aspect, new_aspect = old_width / old_height, width / height
-    x = y = 0
-    if old_aspect > new_aspect:
-        x = round((old_width - old_width * (new_aspect / old_aspect)) / 2)
-    elif old_aspect < new_aspect:
-        y = round((old_height - old_height * (old_aspect / new_aspect)) / 2)
-    return samples[..., y : old_height - y, x : old_width - x]
-
-
-def _scale_lanczos(samples: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """Scale [B, C, H, W] images in 0..1 with Pillow, which works on 8 bits per channel."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    scaled = []
-    for image in samples:
-        pixels = np.clip(255.0 * image.movedim(0, -1).cpu().numpy(), 0, 255).astype(np.uint8)
-        picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-        resized = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS), dtype=np.float32)
-        tensor = torch.from_numpy(resized / 255.0)
-        scaled.append(tensor.unsqueeze(0) if tensor.ndim == 2 else tensor.movedim(-1, 0))
-    return torch.stack(scaled).to(samples.device, samples.dtype)
 
 
 def load_torch_file(ckpt: str, *_: Any, **__: Any) -> Any:

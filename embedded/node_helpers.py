@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .arguments import args
+from .core_nodes.align import image_alpha_fix as image_alpha_fix
 
 
 def hasher() -> Callable[..., Any]:
@@ -41,15 +42,3 @@ def conditioning_set_values(
             options[key] = value if old is None else old + value
         result.append([tensor, options])
     return result
-
-
-def image_alpha_fix(destination: Any, source: Any) -> tuple[Any, Any]:
-    """Two images [B, H, W, C] with the number of channels of the first, or one opaque channel more."""
-    import torch
-
-    if destination.shape[-1] < source.shape[-1]:
-        source = source[..., : destination.shape[-1]]
-    elif destination.shape[-1] > source.shape[-1]:
-        destination = torch.nn.functional.pad(destination, (0, 1))
-        destination[..., -1] = 1.0
-    return destination, source

@@ -141,3 +141,13 @@ def test_the_tables_in_the_docs_are_up_to_date() -> None:
         [sys.executable, str(ROOT / "tools" / "write_reference.py"), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_docs_list_the_embedded_servers_nodes() -> None:
+    from discomfort.embedded.core_nodes import NODE_CLASS_MAPPINGS
+
+    page = (ROOT / "docs" / "embedded-server.md").read_text(encoding="utf-8")
+    table = page.split("## Nodes")[1].split("##")[0]
+    listed = {name for row in table.splitlines() if row.count("|") == 3 for name in row.split("|")[2].split(", ")}
+    assert {name.strip() for name in listed} - {"nodes", "---"} == set(NODE_CLASS_MAPPINGS)
+    assert f"{len(NODE_CLASS_MAPPINGS)} of the core nodes" in page
