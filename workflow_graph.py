@@ -1048,54 +1048,6 @@ def known_pack(workflow: Mapping[str, Any], node_id: str | int) -> str | None:
     return " ".join(str(part) for part in (name, properties.get("ver")) if part) if name else None
 
 
-_TEXT_REPLACEMENT = re.compile(r"%date(:[^%]*)?%|%[^%.\s][^%.]*\.[^%]+%")
-
-
-def is_volatile(workflow: Mapping[str, Any]) -> bool:
-    """Whether converting this workflow twice may give two different prompts, so that a conversion must not be kept.
-
-    Two things do that, both resolved by the frontend at conversion: dynamic prompts (``{a|b}``, unless escaped as
-    ``\\{``) and text replacements (``%date...%``, ``%Node.widget%``). Which text widgets honour them only their node
-    definitions say, so any text that looks so counts: the price of a wrong yes is one conversion.
-    """
-    groups = _dict(_dict(workflow.get("extra")).get("groupNodes"))
-    levels = [workflow, *_definitions(workflow), *(_dict(group) for group in groups.values())]
-    nodes = (node for level in levels for node in _dicts(level.get("nodes")))
-    texts = (t for n in nodes if _node_type(n) not in ("Note", "MarkdownNote") for t in _texts(n.get("widgets_values")))
-    return any(_TEXT_REPLACEMENT.search(text) or _has_dynamic_prompt(text) for text in texts)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, Mapping):
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
-
-
-def _has_dynamic_prompt(text: str) -> bool:
-    """Whether the text has a choice: an unescaped | inside unescaped { }."""
-    depth, choice, escaped = 0, False, False
-    for char in text:
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char == "{":
-            depth += 1
-        elif char == "|" and depth:
-            choice = True
-        elif char == "}" and depth:
-            depth -= 1
-            if choice:
-                return True
-    return False
-
-
 # ------------------------------------------------------------------------------------------------- reroute removal
 
 

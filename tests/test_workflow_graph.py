@@ -207,7 +207,7 @@ def test_ports_of_workflow_and_prompt_agree(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_reading_changes_nothing(name: str) -> None:
     workflow = read(name)
-    for function in (wg.discover_ports, wg.discover_port_nodes, wg.check_workflow, wg.node_types, wg.is_volatile):
+    for function in (wg.discover_ports, wg.discover_port_nodes, wg.check_workflow, wg.node_types):
         function(workflow)
     wg.stitch_workflows([workflow, workflow], delete_input_ports=True, delete_output_ports=True)
     assert workflow == read(name)
@@ -872,38 +872,6 @@ def test_the_pack_of_a_node() -> None:
     assert packs == ["comfyui-kjnodes 1.0.6", "someone/pack", None, None]
 
 
-@pytest.mark.parametrize(
-    ("widgets", "volatile"),
-    [
-        (["a {red|blue} car"], True),
-        ([r"a \{red|blue\} car"], False),
-        (["a {plain} car | other"], False),
-        (["out/%date:yyyy-MM-dd%/x"], True),
-        (["%date%"], True),
-        (["%KSampler.seed%"], True),
-        (["%year%_100%"], False),
-        (["50% of 3.5% of it"], False),
-        ({"text": ["{a|b}"]}, True),
-        ([1, None, 2.5], False),
-        (None, False),
-    ],
-)
-def test_volatile_workflows_are_recognised(widgets: Any, volatile: bool) -> None:
-    build = Build()
-    build.node("CLIPTextEncode", widgets_values=widgets)
-    assert wg.is_volatile(build.done()) is volatile
-    note = Build()
-    note.node("Note", widgets_values=["{a|b}"])
-    assert not wg.is_volatile(note.done())
-
-
-def test_a_volatile_widget_inside_a_subgraph_counts() -> None:
-    nested = read("nested_subgraphs")
-    assert not wg.is_volatile(nested)
-    nested["definitions"]["subgraphs"][0]["nodes"][0]["widgets_values"] = ["{a|b}", ""]
-    assert wg.is_volatile(nested)
-
-
 @pytest.fixture(autouse=True)
 def _no_output(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     yield
@@ -934,7 +902,7 @@ def test_damaged_workflows_give_sentences_not_tracebacks(name: str) -> None:
                 holder = holder[key] if isinstance(holder, (dict, list)) and _has(holder, key) else {}
             if isinstance(holder, (dict, list)) and _has(holder, path[-1]):
                 holder[path[-1]] = rng.choice(JUNK)
-        for function in (wg.check_workflow, wg.node_types, wg.is_volatile):
+        for function in (wg.check_workflow, wg.node_types):
             function(workflow)
         for raising in (wg.discover_ports, wg.discover_port_nodes, lambda w: wg.stitch_workflows([w, w], True, True)):
             with contextlib.suppress(ValueError, nx.NetworkXUnfeasible):
