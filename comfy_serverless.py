@@ -2081,7 +2081,14 @@ class ComfyConnector:
             return instance, None
 
     def _refuse_other_loop(self) -> None:
-        """Raise ConnectorError where this is not the instance's event loop, and the instance's own still runs."""
+        """Raise ConnectorError where this is not the instance's event loop, and the instance's own still runs; and in
+        a forked child, whose parent goes on to use the server.
+        """
+        if self._owner_pid != os.getpid():
+            raise ConnectorError(
+                f"This ComfyConnector belongs to process {self._owner_pid}, which this one was forked from. Get one of "
+                "its own with: await ComfyConnector.create()"
+            )
         if self._loop is not asyncio.get_running_loop() and self._loop.is_running():
             raise ConnectorError(
                 "The ComfyConnector of this process belongs to another event loop that is still running (in thread "
@@ -2291,7 +2298,7 @@ class ComfyConnector:
             yield
         finally:
             self._loop_end = None  # what is being closed now
-            if self._state not in (State.KILLING, State.KILLED):
+            if self._owner_pid == os.getpid() and self._state not in (State.KILLING, State.KILLED):
                 log.info("The event loop ends, and the server with it")
                 await self.kill_api()
 

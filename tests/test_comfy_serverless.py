@@ -177,6 +177,7 @@ def test_search_takes_the_documented_order(clean: Path, monkeypatch: pytest.Monk
 def test_without_any_comfyui_it_is_the_embedded_server(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cs, "HERE", HERE)
     monkeypatch.setattr(cs, "is_comfyui_tree", lambda path: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # PyTorch is there
     choice = choose()
     assert choice.kind == "embedded"
     assert choice.command == (sys.executable, str(HERE / "embedded"))

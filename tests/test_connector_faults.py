@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -387,6 +388,34 @@ async def test_other_threads_loop_is_told_where_the_connector_lives(start: Start
         message = await asyncio.to_thread(lambda action=action: asyncio.run(use(action)))
         assert "belongs to another event loop" in message
         assert "MainThread" in message
+    await assert_works(connector)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_forked_child_has_its_own_server_and_leaves_the_parents_alone(start: Start, tmp_path: Path) -> None:
+    connector = await start()
+
+    async def child(said: Any) -> None:
+        for action in (run(connector, echo()), connector.kill_api()):
+            with pytest.raises(cs.ConnectorError, match="which this one was forked from"):
+                await action
+        own = await start()
+        await assert_works(own)
+        said.write(own.server_address)
+        await own.kill_api()
+
+    pid = os.fork()
+    if pid == 0:
+        with open(tmp_path / "said", "w") as said:  # noqa: ASYNC230
+            try:
+                asyncio._set_running_loop(None)
+                asyncio.run(child(said))
+                connector._sync_cleanup()  # what would run at the interpreter's exit
+            except BaseException:
+                traceback.print_exc(file=said)
+        os._exit(0)
+    await asyncio.to_thread(os.waitpid, pid, 0)
+    assert (tmp_path / "said").read_text() == "http://127.0.0.1:18201"
     await assert_works(connector)
 
 
