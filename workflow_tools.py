@@ -435,7 +435,7 @@ class DiscomfortWorkflowTools:
 
         Raises:
             MissingValueError: naming port, workflow and the names that exist.
-            ValueError: a collected name that no OUTPUT port delivers.
+            ValueError: a collected name that no OUTPUT port delivers; a per-iteration input with too few values.
         """
         available, used = {*run.context.list_keys(), *inputs}, set[str]()
         self._check_steps(run, outer.body, available, used)
@@ -443,6 +443,13 @@ class DiscomfortWorkflowTools:
         for name in inputs:
             if name not in used:
                 log.warning("The input %r is used by no INPUT port and no condition of this run", name)
+        for name, source in run.per_iteration.items():
+            # With a condition the loop may end before the values are used up.
+            if outer.condition is None and source.length is not None and source.length < (outer.iterations or 0):
+                raise ValueError(
+                    f"The input {name!r} has {source.length} values (PerIteration) for {outer.iterations} iterations. "
+                    f"Give it more values, or run {source.length} iterations."
+                )
         delivered = {name for prepared in run.prepared.values() for name in prepared.outputs}
         for name in run.collect:
             if name not in delivered:

@@ -5,6 +5,7 @@ one.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import glob
 import json
 import os
@@ -283,6 +284,23 @@ async def test_alternating_workflows_stay_cached(d: Discomfort) -> None:
                 assert {"1", "2"} <= set(result.record.steps[0].cached_nodes)
 
 
+async def test_a_server_that_holds_too_much_memory_is_asked_to_empty_its_cache(
+    d: Discomfort, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = torch.rand(1, 8, 8, 3)
+    await d.run([INVERT], inputs={"image": image})
+    small = dataclasses.replace(d.Worker.config, MAX_SERVER_MEMORY_PERCENT=0.001)
+    monkeypatch.setattr(d.Worker, "config", small)
+    for _ in range(10):  # ComfyUI may run a prompt that is queued at once before it empties the cache
+        result = await d.run([INVERT], inputs={"image": image})
+        if "2" not in result.record.steps[0].cached_nodes:
+            break
+    else:
+        pytest.fail("the cache was never emptied")
+    assert "its cache is emptied" in caplog.text
+    assert torch.allclose(result["image"], 1 - image)
+
+
 # ---- refusals before anything runs ----
 
 
@@ -308,6 +326,14 @@ async def test_a_later_workflow_that_nobody_feeds_is_refused_before_the_first_on
     with pytest.raises(MissingValueError, match="'mask'"):
         await d.run([INVERT, passes("mask")], inputs={"image": picture()}, progress=ran.append)
     assert not any(isinstance(event, StepStarted) for event in ran)
+
+
+async def test_too_few_values_for_the_iterations_are_refused_before_the_first(d: Discomfort) -> None:
+    ran: list[Any] = []
+    values = PerIteration([picture(), picture()])
+    with pytest.raises(ValueError, match=r"'image'.* 2 values .* 3 iterations"):
+        await d.run([INVERT], inputs={"image": values}, iterations=3, progress=ran.append)
+    assert not any(isinstance(event, RunStarted) for event in ran)
 
 
 async def test_an_unused_input_is_reported(d: Discomfort, caplog: pytest.LogCaptureFixture) -> None:
