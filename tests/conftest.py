@@ -22,8 +22,9 @@ from typing import Any
 import psutil
 import pytest
 
-# Nested servers of the tests take ports from here on, away from ComfyUI's 8188.
-FIRST_PORT = 18200
+# Nested servers of the tests take ports from here on: away from ComfyUI's 8188, and a hundred for each of the test runs
+# that may go on at once on a machine.
+FIRST_PORT = 18200 + 100 * (os.getpid() % 50)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,6 +44,12 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(tempfile, "tempdir", os.environ["TMPDIR"])
         yield root
     shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def first_port() -> int:
+    """INITIAL_PORT of the tests' configurations; the hundred from here on are this test run's."""
+    return FIRST_PORT
 
 
 @pytest.fixture(scope="session")

@@ -380,10 +380,10 @@ def test_private_folder_is_private_and_goes_with_its_root(folder: cs.RuntimeFold
     assert not folder.path.parent.exists()
 
 
-def test_folder_closed_in_another_thread_is_unlocked(folder: cs.RuntimeFolder) -> None:
+def test_folder_closed_in_another_thread_is_unlocked(folder: cs.RuntimeFolder, first_port: int) -> None:
     descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     other = cs.RuntimeFolder()
-    for function in (other.open, lambda: other.reserve_port("127.0.0.1", 18300, set()), other.close):
+    for function in (other.open, lambda: other.reserve_port("127.0.0.1", first_port, set()), other.close):
         thread = threading.Thread(target=function)
         thread.start()
         thread.join()
@@ -392,7 +392,9 @@ def test_folder_closed_in_another_thread_is_unlocked(folder: cs.RuntimeFolder) -
         assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_sweep_removes_what_is_dead_and_only_that(folder: cs.RuntimeFolder, caplog: pytest.LogCaptureFixture) -> None:
+def test_sweep_removes_what_is_dead_and_only_that(
+    folder: cs.RuntimeFolder, caplog: pytest.LogCaptureFixture, first_port: int
+) -> None:
     root = folder.path.parent
     dead, young, stranger = root / "0123456789ab", root / ".ba9876543210", root / "notes.txt"
     for path in (dead, young):
@@ -400,7 +402,7 @@ def test_sweep_removes_what_is_dead_and_only_that(folder: cs.RuntimeFolder, capl
         (path / "owner.lock").touch()
     (root / "port-1.lock").touch()
     stranger.touch()
-    port = folder.reserve_port("127.0.0.1", 18310, set())
+    port = folder.reserve_port("127.0.0.1", first_port, set())
     process = subprocess.Popen([sys.executable, "-c", "input()", "--temp-directory", str(dead)], stdin=subprocess.PIPE)
     other = subprocess.Popen([sys.executable, "-c", "input()", str(dead.parent)], stdin=subprocess.PIPE)
     try:
@@ -430,7 +432,7 @@ def test_sweep_ends_what_a_dead_servers_nodes_started(folder: cs.RuntimeFolder) 
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
 
-def test_many_processes_that_open_and_close_at_once_never_meet(no_leaks: None) -> None:
+def test_many_processes_that_open_and_close_at_once_never_meet(no_leaks: None, first_port: int) -> None:
     """The folder that holds them all comes and goes with the last of them."""
     script = (
         "from discomfort import comfy_serverless as cs\n"
@@ -438,33 +440,37 @@ def test_many_processes_that_open_and_close_at_once_never_meet(no_leaks: None) -
         "    cs.sweep()\n"
         "    folder = cs.RuntimeFolder()\n"
         "    folder.open()\n"
-        "    folder.reserve_port('127.0.0.1', 18320, set())\n"
+        f"    folder.reserve_port('127.0.0.1', {first_port}, set())\n"
         "    folder.close()\n"
     )
     processes = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[1] for process in processes] == ["", "", ""]
 
 
-def test_ports_are_reserved_among_processes_and_taken_ones_are_skipped(folder: cs.RuntimeFolder) -> None:
+def test_ports_are_reserved_among_processes_and_taken_ones_are_skipped(
+    folder: cs.RuntimeFolder, first_port: int
+) -> None:
+    port = first_port + 40
     other = cs.RuntimeFolder()
     other.open()
     try:
         with socket.socket() as busy:
-            busy.bind(("127.0.0.1", 18340))
+            busy.bind(("127.0.0.1", port))
             busy.listen()
-            assert folder.reserve_port("127.0.0.1", 18340, set()) == 18341
-            assert other.reserve_port("127.0.0.1", 18340, set()) == 18342
-            assert folder.reserve_port("127.0.0.1", 18340, {18341}) == 18343
-            assert other.reserve_port("127.0.0.1", 18340, set()) == 18341  # free again
+            assert folder.reserve_port("127.0.0.1", port, set()) == port + 1
+            assert other.reserve_port("127.0.0.1", port, set()) == port + 2
+            assert folder.reserve_port("127.0.0.1", port, {port + 1}) == port + 3
+            assert other.reserve_port("127.0.0.1", port, set()) == port + 1  # free again
     finally:
         other.close()
 
 
-def test_port_that_is_bound_but_not_listened_on_is_not_free() -> None:
+def test_port_that_is_bound_but_not_listened_on_is_not_free(first_port: int) -> None:
+    port = first_port + 50  # never listened on, so nothing of it is in TIME_WAIT
     with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 18350))
-        assert not cs.port_is_free("127.0.0.1", 18350)
-    assert cs.port_is_free("127.0.0.1", 18350)
+        busy.bind(("127.0.0.1", port))
+        assert not cs.port_is_free("127.0.0.1", port)
+    assert cs.port_is_free("127.0.0.1", port)
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX")

@@ -109,14 +109,14 @@ def settings_file(connector: ComfyConnector) -> Path:
 class TestRunningServer:
     """One server, one browser, many uses."""
 
-    async def test_it_says_what_it_is(self, connector: ComfyConnector, kind: str) -> None:
+    async def test_it_says_what_it_is(self, connector: ComfyConnector, kind: str, first_port: int) -> None:
         assert connector.state == "ready"
         assert ComfyConnector.is_running()
         assert await ComfyConnector.create() is connector
         port = int(connector.server_address.rpartition(":")[2])
         assert connector.server_address == f"http://127.0.0.1:{port}"
         assert connector.ws_address == f"ws://127.0.0.1:{port}/ws?clientId={connector.client_id}"
-        assert 18200 <= port < 18400
+        assert first_port <= port < first_port + 200
         name = "embedded server" if kind == "embedded" else "ComfyUI 0."
         assert name in connector.server_description
         assert "COMFYUI_PATH in the configuration" in connector.server_description
@@ -478,10 +478,11 @@ async def test_users_own_server_of_the_same_tree_is_untouched(
     tmp_path: Path,
     write_config: Callable[..., Path],
     wait_for: Callable[..., Any],
+    first_port: int,
     no_leaks: None,
 ) -> None:
     """Its port, previews, history and database, and what lies in the tree's temp folder."""
-    port = next(port for port in range(18230, 18260) if cs.port_is_free("127.0.0.1", port))
+    port = next(port for port in range(first_port + 30, first_port + 60) if cs.port_is_free("127.0.0.1", port))
     with users_own_server(kind, request, port, tmp_path, wait_for) as data:
         prompt_id = json.loads(post(port, "/prompt", {"prompt": picture(5)}))["prompt_id"]
         history = await asyncio.to_thread(wait_for, lambda: json.loads(ask(port, f"/history/{prompt_id}")))

@@ -147,29 +147,31 @@ async def test_device_gpu_never_falls_back_to_cpu(start: Start, fake_tree: Any) 
     assert len(fake_tree.starts()) == 1
 
 
-async def test_another_program_on_the_first_port_is_avoided_and_never_mistaken(start: Start) -> None:
+async def test_another_program_on_the_first_port_is_avoided_and_never_mistaken(start: Start, first_port: int) -> None:
+    port = first_port + 90
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 18290))
+        other.bind(("127.0.0.1", port))
         other.listen()
-        connector = await start(INITIAL_PORT=18290)
-        assert connector.server_address == "http://127.0.0.1:18291"
+        connector = await start(INITIAL_PORT=port)
+        assert connector.server_address == f"http://127.0.0.1:{port + 1}"
         await assert_works(connector)
 
 
-async def test_demanded_port_that_is_taken_is_one_clear_error(start: Start, fake_tree: Any) -> None:
+async def test_demanded_port_that_is_taken_is_one_clear_error(start: Start, fake_tree: Any, first_port: int) -> None:
+    port = first_port + 92
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 18292))
+        other.bind(("127.0.0.1", port))
         other.listen()
-        with pytest.raises(cs.ConnectorError, match=r"Port 18292 on 127.0.0.1 is taken by another program"):
-            await start(API_COMMAND_LINE="python3 main.py --port 18292")
+        with pytest.raises(cs.ConnectorError, match=rf"Port {port} on 127.0.0.1 is taken by another program"):
+            await start(API_COMMAND_LINE=f"python3 main.py --port {port}")
     assert not fake_tree.starts()
-    connector = await start(API_COMMAND_LINE="python3 main.py --port 18292")
-    assert connector.server_address == "http://127.0.0.1:18292"
+    connector = await start(API_COMMAND_LINE=f"python3 main.py --port {port}")
+    assert connector.server_address == f"http://127.0.0.1:{port}"
 
 
-async def test_no_free_port_is_one_clear_error(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_free_port_is_one_clear_error(start: Start, monkeypatch: pytest.MonkeyPatch, first_port: int) -> None:
     monkeypatch.setattr(cs, "port_is_free", lambda host, port: False)
-    with pytest.raises(cs.ConnectorError, match=r"No free port on 127.0.0.1 from 18200 to 18399"):
+    with pytest.raises(cs.ConnectorError, match=f"No free port on 127.0.0.1 from {first_port} to {first_port + 199}"):
         await start()
 
 
@@ -392,7 +394,9 @@ async def test_other_threads_loop_is_told_where_the_connector_lives(start: Start
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-async def test_forked_child_has_its_own_server_and_leaves_the_parents_alone(start: Start, tmp_path: Path) -> None:
+async def test_forked_child_has_its_own_server_and_leaves_the_parents_alone(
+    start: Start, tmp_path: Path, first_port: int
+) -> None:
     connector = await start()
 
     async def child(said: Any) -> None:
@@ -415,7 +419,7 @@ async def test_forked_child_has_its_own_server_and_leaves_the_parents_alone(star
                 traceback.print_exc(file=said)
         os._exit(0)
     await asyncio.to_thread(os.waitpid, pid, 0)
-    assert (tmp_path / "said").read_text() == "http://127.0.0.1:18201"
+    assert (tmp_path / "said").read_text() == f"http://127.0.0.1:{first_port + 1}"
     await assert_works(connector)
 
 
@@ -1232,7 +1236,7 @@ def test_orchestrator_killed_at_random_moments_of_its_start(
 
 
 async def test_next_start_sweeps_what_a_killed_orchestrator_and_its_killed_guard_left(
-    start: Start, fake_tree: Any, write_config: Callable[..., Path], nested: Any
+    start: Start, fake_tree: Any, write_config: Callable[..., Path], nested: Any, first_port: int
 ) -> None:
     config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
     with orchestrator(config, "browser") as process:
@@ -1249,19 +1253,19 @@ async def test_next_start_sweeps_what_a_killed_orchestrator_and_its_killed_guard
     assert not uploads(fake_tree)
     assert not old & {p.pid for p in nested.processes()}
     assert {Path(folder).name for folder in nested.folders()} == {
-        connector._folder.path.name if connector._folder else "", "port-18200.lock"
+        connector._folder.path.name if connector._folder else "", f"port-{first_port}.lock"
     }  # fmt: skip
 
 
 async def test_running_servers_of_others_are_never_swept(
-    start: Start, fake_tree: Any, write_config: Callable[..., Path], nested: Any
+    start: Start, fake_tree: Any, write_config: Callable[..., Path], nested: Any, first_port: int
 ) -> None:
     config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")
     with orchestrator(config, "running") as process:
         theirs = {p.pid for p in nested.processes()}
         connector = await start()
         await assert_works(connector)
-        assert connector.server_address == "http://127.0.0.1:18201"
+        assert connector.server_address == f"http://127.0.0.1:{first_port + 1}"
         await connector.kill_api()
         assert theirs <= {p.pid for p in nested.processes()}
         process.send_signal(signal.SIGINT)
