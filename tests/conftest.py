@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import filelock
 import psutil
 import pytest
 
@@ -36,7 +37,10 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """
     tmp_path_factory.getbasetemp()  # pytest's own folder stays where it was
     base = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()
+    remove_folders_of_killed_runs(Path(base))
     root = Path(tempfile.mkdtemp(prefix="dt-", dir=base))
+    lock = filelock.FileLock(root / "lock")
+    lock.acquire()
     with pytest.MonkeyPatch.context() as patch:
         for variable, name in (("TMPDIR", "t"), ("XDG_CACHE_HOME", "cache"), ("XDG_DATA_HOME", "data")):
             (root / name).mkdir()
@@ -44,6 +48,17 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(tempfile, "tempdir", os.environ["TMPDIR"])
         yield root
     shutil.rmtree(root, ignore_errors=True)
+    lock.release()
+
+
+def remove_folders_of_killed_runs(base: Path) -> None:
+    """A test run that was killed leaves its private folder; whoever holds no lock any more is dead."""
+    for lock_file in base.glob("dt-*/lock"):
+        try:
+            with filelock.FileLock(lock_file, timeout=0):
+                shutil.rmtree(lock_file.parent, ignore_errors=True)
+        except (filelock.Timeout, OSError):
+            continue  # it runs, or it is another user's
 
 
 @pytest.fixture(scope="session")
