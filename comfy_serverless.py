@@ -2113,6 +2113,8 @@ class ComfyConnector:
         self._configure(config)
         #: how many callers share this instance; counted by them (see discomfort.py), kill_api() does not ask
         self.users = 0
+        #: whether the last of those callers ends it; false where somebody called create() for a server to keep
+        self.ends_with_its_users = False
         self._loop = loop
         self._thread_name = threading.current_thread().name
         self._owner_pid = os.getpid()
@@ -2145,6 +2147,8 @@ class ComfyConnector:
         self._frontend: tuple[str, Json] | None = None
         self._stats: Json = {}
         self._ephemeral_files: list[Path] = []
+        # folders that were made for them
+        self._ephemeral_folders: list[Path] = []
         # prompts whose history entries were read and can be deleted on the server
         self._read_entries: list[str] = []
         self._background: set[asyncio.Task[Any]] = set()
@@ -3074,6 +3078,7 @@ class ComfyConnector:
             if _same_content(source, target):
                 return str(target)
             raise FileExistsError(f"{target} exists with another content. Pass overwrite=True, or rename {source}.")
+        new_folders = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
         # Never a half-written file under its name: the server lists folders at any moment.
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".upload-", delete=False) as f:
@@ -3088,6 +3093,7 @@ class ComfyConnector:
                 raise
         if is_ephemeral and not existed:
             self._ephemeral_files.append(target)
+            self._ephemeral_folders.extend(new_folders)
             if self._folder is not None:
                 self._folder.note_upload(target)
         return str(target)
@@ -3116,11 +3122,15 @@ class ComfyConnector:
     def _delete_data(self) -> None:
         """Delete the ephemeral uploads; one that is gone is fine, one that cannot be deleted is reported."""
         files, self._ephemeral_files = self._ephemeral_files, []
+        folders, self._ephemeral_folders = self._ephemeral_folders, []
         for file in files:
             try:
                 file.unlink(missing_ok=True)
             except OSError as e:
                 log.warning("The ephemeral upload %s could not be deleted: %s", file, e)
+        for folder in sorted(folders, reverse=True):  # the inner ones first
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # unless somebody else uses it by now
 
     # ---- ending ----
 

@@ -395,10 +395,14 @@ class DiscomfortWorkflowTools:
 
         was_running = ComfyConnector.is_running()
         connector = await ComfyConnector.create()
+        if not was_running and connector.users == 0:
+            connector.ends_with_its_users = True
+        connector.users += 1  # several runs at once share it: the last one ends it
         try:
             yield connector
         finally:
-            if not was_running:
+            connector.users -= 1
+            if connector.users <= 0 and connector.ends_with_its_users:
                 await connector.kill_api()
 
     async def _prepare_all(self, run: _Run, outer: control_flow.Loop) -> None:

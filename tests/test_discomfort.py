@@ -1,0 +1,114 @@
+"""The front door: creating, sharing a server, shutting down."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from discomfort.workflow_tools import DiscomfortWorkflowTools, WorkflowTools
+
+from discomfort import ComfyConnector, Discomfort, WorkflowContext
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+# image -> 1 - image -> image
+INVERT = {
+    "1": {"class_type": "DiscomfortPort", "inputs": {"unique_id": "image", "tags": ""}},
+    "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "DiscomfortPort", "inputs": {"unique_id": "image", "tags": "", "input_data": ["2", 0]}},
+}
+
+
+def picture(value: float = 0.25) -> torch.Tensor:
+    return torch.full((1, 8, 8, 3), value)
+
+
+def test_it_is_made_by_create_only() -> None:
+    with pytest.raises(TypeError, match=r"await Discomfort\.create\(\)"):
+        Discomfort()
+    with pytest.raises(TypeError, match=r"await ComfyConnector\.create\(\)"):
+        ComfyConnector()
+
+
+async def test_it_offers_tools_worker_and_context(embedded_config: Path) -> None:
+    async with await Discomfort.create(embedded_config) as d:
+        assert isinstance(d.Tools, DiscomfortWorkflowTools)
+        assert WorkflowTools is DiscomfortWorkflowTools
+        assert isinstance(d.Worker, ComfyConnector)
+        assert d.Context is WorkflowContext
+        result = await d.run([INVERT], {"image": picture()}, 1, True, None)  # in the order of the contract
+        assert isinstance(result, dict)
+        assert torch.allclose(result["image"], 1 - picture())
+    assert d.Worker.state == "killed"
+
+
+async def test_shutting_down_twice_and_at_once_is_fine_and_running_afterwards_is_refused(embedded_config: Path) -> None:
+    d = await Discomfort.create(embedded_config)
+    await asyncio.gather(d.shutdown(), d.shutdown())
+    await d.shutdown()
+    with pytest.raises(RuntimeError, match="shut down"):
+        await d.run([INVERT], inputs={"image": picture()})
+
+
+async def test_leaving_the_block_by_an_error_shuts_down(embedded_config: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with await Discomfort.create(embedded_config) as d:
+            _ = 1 / 0
+    assert d.Worker.state == "killed"
+
+
+async def test_instances_share_the_server_until_the_last_is_shut_down(embedded_config: Path) -> None:
+    first, second = await asyncio.gather(Discomfort.create(embedded_config), Discomfort.create(embedded_config))
+    assert first.Worker is second.Worker
+    await first.shutdown()
+    assert torch.allclose((await second.run([INVERT], inputs={"image": picture()}))["image"], 1 - picture())
+    await second.shutdown()
+    assert second.Worker.state == "killed"
+
+
+async def test_a_fresh_one_after_a_shutdown_works(embedded_config: Path) -> None:
+    for _ in range(2):
+        async with await Discomfort.create(embedded_config) as d:
+            assert torch.allclose((await d.run([INVERT], inputs={"image": picture()}))["image"], 1 - picture())
+
+
+def test_scripts_may_call_asyncio_run_more_than_once(embedded_config: Path) -> None:
+    async def main() -> Any:
+        d = await Discomfort.create(embedded_config)  # never shut down: the end of the loop does it
+        return (await d.run([INVERT], inputs={"image": picture()}))["image"]
+
+    assert torch.equal(asyncio.run(main()), asyncio.run(main()))
+    asyncio.run(end())
+
+
+async def end() -> None:
+    await (await ComfyConnector.create()).kill_api()
+
+
+# ---- tools without a front door ----
+
+
+async def test_runs_without_a_connector_share_a_server_and_the_last_one_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COMFYUI_PATH", "embedded")
+    short, long = DiscomfortWorkflowTools(), DiscomfortWorkflowTools()
+    results = await asyncio.gather(
+        short.run_sequential([INVERT], inputs={"image": picture()}),
+        long.run_sequential([INVERT], inputs={"image": picture()}, iterations=30),
+    )
+    assert torch.allclose(results[0]["image"], 1 - picture())
+    assert torch.allclose(results[1]["image"], picture())
+    assert not ComfyConnector.is_running()
+
+
+async def test_a_server_that_somebody_created_survives_the_runs_on_it(embedded_config: Path) -> None:
+    connector = await ComfyConnector.create(embedded_config)
+    try:
+        await DiscomfortWorkflowTools().run_sequential([INVERT], inputs={"image": picture()})
+        assert connector.state == "ready"
+    finally:
+        await connector.kill_api()
