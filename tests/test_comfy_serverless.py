@@ -830,7 +830,7 @@ def upload(tmp_path: Path) -> Callable[..., Path]:
     connector._choice = cs.ServerChoice("comfyui", tree, (), (), tree, "a test")
     folder = SimpleNamespace(temp_directory=tmp_path / "run" / "temp", note_upload=lambda file: None)
     connector._server = connector._folder = folder  # type: ignore[assignment]
-    connector._ephemeral_files = []
+    connector._ephemeral_files, connector._ephemeral_folders = [], []
 
     def call(*args: Any, **more: Any) -> Path:
         return Path(connector.upload_data(*args, **more))
@@ -903,9 +903,14 @@ def test_ephemeral_uploads_are_deleted_but_never_what_was_there_before(
     assert upload(source, overwrite=True, is_ephemeral=True) == kept
     gone = [upload(source, subfolder="e", is_ephemeral=True), upload(source, "output", is_ephemeral=True)]
     gone[1].unlink()  # somebody else was faster
+    used = upload(source, subfolder="used/by others", is_ephemeral=True)
+    (used.parent.parent / "theirs").touch()
     upload.connector._delete_data()  # type: ignore[attr-defined]
     assert kept.exists()
-    assert not any(path.exists() for path in gone)
+    assert not any(path.exists() for path in [*gone, used])
+    # Folders that were made for them go too, unless they are used.
+    assert sorted(os.listdir(kept.parent)) == ["photo.png", "used"]
+    assert os.listdir(kept.parent / "used") == ["theirs"]
 
 
 def test_bad_uploads_are_sentences(upload: Callable[..., Path], source: Path, tmp_path: Path) -> None:
