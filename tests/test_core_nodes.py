@@ -747,7 +747,8 @@ def test_interface_equals_the_recorded_one(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NODE_CLASS_MAPPINGS)
-def test_every_required_and_optional_input_is_a_parameter(name: str) -> None:
+def test_every_required_and_optional_input_is_a_parameter(name: str, tmp_path: Path) -> None:
+    folder_paths.configure(tmp_path)  # some nodes list the input folder
     node = NODE_CLASS_MAPPINGS[name]
     inputs = node.INPUT_TYPES()
     parameters = inspect.signature(getattr(node, node.FUNCTION)).parameters
