@@ -465,10 +465,6 @@ class _FlatGraph:
             self._levels[subgraph_id] = _Level.of(definition, definition)
         return self._levels[subgraph_id]
 
-    def scopes(self) -> Iterator[_Scope]:
-        """The root, and the inside of every subgraph node that runs."""
-        return iter((self.root, *self._inside.values()))
-
     def _collect_nodes(self) -> None:
         pending = [(self.root, node) for node in reversed(self.root.level.node_list)]
         while pending:

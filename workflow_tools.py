@@ -310,6 +310,8 @@ class DiscomfortWorkflowTools:
             finally:
                 if run.keeping is not None:  # the run failed: the writer must be done before the context goes
                     await asyncio.wait([run.keeping])
+                    if not run.keeping.cancelled() and run.keeping.exception() is not None:
+                        log.warning("A collected value could not be kept: %s", run.keeping.exception())
                 record.seconds = time.perf_counter() - started
                 run.tell(RunFinished(store.run_id, record.iterations, error))
         log.info("%s", record.summary())
@@ -630,10 +632,17 @@ class DiscomfortWorkflowTools:
             run.record.loading_seconds += time.perf_counter() - started
 
     async def _collect_result(self, run: _Run) -> RunResult:
-        """Values of all ports that delivered; loading maps them, so the context may go."""
+        """Values of all ports that delivered; loading maps them, so the context may go.
+
+        The keys under which collected values were kept are the run's own and leave a caller's context with it; a run
+        that fails leaves them, as they hold what earlier iterations made.
+        """
         await self._finish_keeping(run)
         collected = {name: [run.values[key] for key in run.kept.get(name, [])] for name in run.collect}
         values = {name: run.values[name] for name in sorted(run.produced) if name not in collected}
+        for keys in run.kept.values():
+            for key in keys:
+                run.context.delete(key)
         return RunResult({**values, **collected}, run.record, collected)
 
     def _explain(self, error: Exception, prepared: PreparedWorkflow, path: tuple[int, ...]) -> Exception:

@@ -187,6 +187,24 @@ async def test_a_callers_context_is_left_as_it_is(d: Discomfort) -> None:
         assert torch.allclose(again["image"], picture())
 
 
+async def test_collecting_leaves_nothing_of_its_own_in_a_callers_context(d: Discomfort) -> None:
+    with WorkflowContext() as context:
+        result = await d.run(
+            [LIGHTEN], inputs={"image": picture(0.0)}, iterations=3, collect=["image"], context=context
+        )
+        assert context.list_keys() == ["image"]
+    assert [float(image.mean()) for image in result["image"]] == pytest.approx([0.5, 0.75, 0.875])
+
+
+async def test_a_failed_run_leaves_what_it_collected_in_a_callers_context(d: Discomfort) -> None:
+    values = PerIteration([picture(0.5), "no picture"])
+    prompt = {"1": port("given"), "2": node("ImageInvert", image=["1", 0]), "3": port("image", ["2", 0])}
+    with WorkflowContext() as context:
+        with pytest.raises(WorkflowExecutionError):
+            await d.run([prompt], inputs={"given": values}, iterations=2, collect=["image"], context=context)
+        assert float(context.load("image (iteration 0)").mean()) == pytest.approx(0.5)
+
+
 async def test_a_run_removes_its_own_context(d: Discomfort) -> None:
     result = await d.run([INVERT], inputs={"image": picture()})
     with pytest.raises(FileNotFoundError):
