@@ -807,7 +807,14 @@ def _guard() -> None:
         for note in notes:
             with contextlib.suppress(OSError):
                 os.unlink(json.loads(note))
-    shutil.rmtree(folder, ignore_errors=True)
+    # Again until it has gone: what dies beside this, the browser's driver above all, may still write into it.
+    begin = time.monotonic()
+    while os.path.isdir(folder) and time.monotonic() < begin + 5.0:
+        for pid in ours():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
     with contextlib.suppress(OSError):  # somebody may have reserved the port since: then the lock is not to be had
         handle = os.open(port_lock, os.O_RDWR)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

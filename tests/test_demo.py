@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,7 +97,11 @@ def test_a_demo_that_is_stopped_leaves_nothing(
         demo.wait()
     assert demo.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), err
     assert "Traceback" not in err
-    wait_for(lambda: not nested.processes() and not nested.folders(), timeout=10, what="the end of server and browser")
+    deadline = time.monotonic() + 15
+    while nested.processes() or nested.folders():
+        left = [" ".join(p.cmdline())[:200] for p in nested.processes() if p.is_running()], nested.folders()
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.05)
     if number == signal.SIGKILL:  # contexts of a killed process are swept by the next start
         run_demo(tmp_path, "embedded")
     assert not shared_memory()
