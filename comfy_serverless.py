@@ -625,7 +625,14 @@ _NO_GPU_TEXTS = (
     "No HIP GPUs are available",
     "driver on your system is too old",
 )
-_PORT_TAKEN_TEXTS = ("address already in use", "Errno 98", "Errno 48", "10048", "already in use")
+_PORT_TAKEN_TEXTS = (
+    "address already in use",
+    "Errno 98",
+    "Errno 48",
+    "10048",
+    "already in use",
+    "is in use by another program",
+)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -936,3 +936,13 @@ def test_uploads_follow_the_folders_of_the_command_line(
     connector._choice = cs.ServerChoice("comfyui", tree, (), arguments, tree, "a test")
     assert upload(source) == tmp_path / "in" / "photo.png"
     assert upload(source, "output") == tree / "base" / "output" / "photo.png"
+
+
+def test_embedded_server_that_loses_its_port_says_so_in_words_that_lead_to_the_next_port() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        argv = [sys.executable, str(Path(cs.__file__).parent / "embedded"), "--port", str(other.getsockname()[1])]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert any(text in done.stdout + done.stderr for text in cs._PORT_TAKEN_TEXTS)
