@@ -710,16 +710,28 @@ def _with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Proces
 
 
 def _end_processes(processes: Iterable[psutil.Process], patience: float = 1.0) -> None:
-    """Terminate, wait up to *patience* seconds, kill, reap. Processes that are gone are fine."""
-    processes = list(processes)
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=patience)
-    for process in alive:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(alive, timeout=patience)
+    """Terminate, wait up to *patience* seconds, kill, wait. Processes that are gone are fine.
+
+    Nothing is reaped here: asyncio waits for a child that was started by it, and complains when somebody else did.
+    """
+    alive = list(processes)
+    for end in ("terminate", "kill"):
+        for process in alive:
+            with contextlib.suppress(psutil.Error):
+                getattr(process, end)()
+        deadline = time.monotonic() + patience
+        alive = [process for process in alive if not _is_over(process)]
+        while alive and time.monotonic() < deadline:
+            time.sleep(0.01)
+            alive = [process for process in alive if not _is_over(process)]
+
+
+def _is_over(process: psutil.Process) -> bool:
+    """Whether the process has ended; its parent may not have noticed yet."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
 
 
 def _guard() -> None:
@@ -1637,7 +1649,7 @@ class FrontendPage:
         await _in_thread(self.kill_now)
 
     def kill_now(self) -> None:
-        """Kill what is left of our driver and browser: children of ours whose temp folder is our own. Blocks."""
+        """End what is left of our driver and browser: children of ours whose temp folder is our own. Blocks."""
         left = []
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
