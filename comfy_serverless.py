@@ -3233,7 +3233,11 @@ class ComfyConnector:
         atexit.unregister(self._sync_cleanup)
         session, self._session = self._session, None
         if session is not None:
-            session.detach()  # it cannot be closed without its loop; what it holds is only memory and idle sockets
+            # Its coroutine needs no loop to begin with, and closes what it holds before it waits for anything.
+            closing = session.close()
+            with contextlib.suppress(Exception, StopIteration):
+                closing.send(None)
+            closing.close()
         server, self._server = self._server, None
         folder, self._folder = self._folder, None
         page, self._page = self._page, None
