@@ -55,6 +55,7 @@ import functools
 import hashlib
 import importlib
 import inspect
+import io
 import json
 import logging
 import logging.handlers
@@ -177,7 +178,7 @@ class PromptRejectedError(ConnectorError):
 
     def __init__(self, message: str, error: Any, node_errors: Mapping[str, Any]):
         self.error = error
-        self.node_errors = dict(node_errors)
+        self.node_errors = dict(node_errors) if isinstance(node_errors, Mapping) else {}
         super().__init__(message)
 
 
@@ -192,7 +193,8 @@ class NodeExecutionError(ConnectorError):
         self.exception_type = str(data.get("exception_type", ""))
         # ComfyUI appends "\n" and sometimes tips to the message.
         self.exception_message = str(data.get("exception_message", "")).strip()
-        self.server_traceback: list[str] = list(data.get("traceback") or [])
+        lines = data.get("traceback")
+        self.server_traceback: list[str] = [str(line) for line in lines] if isinstance(lines, list) else []
         self.data = dict(data)
         super().__init__(self.exception_message)
 
@@ -756,7 +758,9 @@ def _guard() -> None:
     import time
 
     owner, folder = int(sys.argv[1]), sys.argv[2]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whoever ends a whole service or session sends these to all of its processes. The guard ends after its owner.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
     group, port_lock = 0, ""
 
     def command_lines() -> list[tuple[int, list[str]]]:
@@ -864,6 +868,9 @@ class RuntimeFolder:
         self._lock = filelock.FileLock(self.path / "owner.lock", mode=0o600, thread_local=False)
         self._port_lock: filelock.BaseFileLock | None = None
         self._guard: subprocess.Popen[bytes] | None = None
+        # what the guard was told, for the next one should something kill it; the lock is held while it is replaced
+        self._told: list[str] = []
+        self._guard_lock = threading.RLock()
 
     def open(self) -> None:
         """Make the folder, locked, and start its guard. Blocks for milliseconds; :meth:`close` undoes it, also after
@@ -954,7 +961,7 @@ class RuntimeFolder:
 
     def _start_guard(self) -> None:
         """Start the process that cleans up after this one; without it the next start's sweep does."""
-        if IS_WINDOWS or self._guard is not None:  # Windows has no process groups and no select() on pipes: sweep only
+        if IS_WINDOWS or self._guard is not None:  # Windows has job objects instead, see _tie_to_this_process
             return
         source = textwrap.dedent(inspect.getsource(_guard)) + "\n_guard()\n"
         self._guard = subprocess.Popen(
@@ -966,11 +973,53 @@ class RuntimeFolder:
             cwd="/",
         )
 
+    @property
+    def has_lost_guard(self) -> bool:
+        """Whether something has killed the guard. Costs microseconds."""
+        return self._guard is not None and self._guard.poll() is not None
+
+    def replace_guard(self) -> None:
+        """Start another guard if something has killed the one there was. Blocks for milliseconds."""
+        with self._guard_lock:
+            if not self.has_lost_guard:
+                return
+            log.warning("The guard of the nested server was killed; it is started again")
+            self._dismiss_guard()
+            try:
+                self._start_guard()
+            except OSError as e:
+                log.warning("The guard cannot be started: %s. What a killed process leaves, the next start sweeps", e)
+            for line in self._told:
+                self._write_to_guard(line)
+
     def tell_guard(self, line: str) -> None:
+        with self._guard_lock:
+            self._told.append(line)
+            self._write_to_guard(line)
+
+    def _write_to_guard(self, line: str) -> None:
         if self._guard is not None and self._guard.stdin is not None:
             with contextlib.suppress(OSError):
                 self._guard.stdin.write(line.encode() + b"\n")
                 self._guard.stdin.flush()
+
+    def _dismiss_guard(self) -> None:
+        with self._guard_lock:
+            guard, self._guard = self._guard, None
+            if guard is None:
+                return
+            with contextlib.suppress(OSError):
+                if guard.stdin is not None:
+                    guard.stdin.write(b"bye\n")
+                    guard.stdin.flush()
+            with contextlib.suppress(OSError):  # again what could not be written
+                if guard.stdin is not None:
+                    guard.stdin.close()
+            try:
+                guard.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                guard.kill()
+                guard.wait()
 
     def close(self) -> None:
         """Remove the folder, free the port, dismiss the guard. Idempotent, never raises, blocks for milliseconds."""
@@ -984,20 +1033,87 @@ class RuntimeFolder:
         shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
-        guard = self._guard
-        if guard is not None:
-            self.tell_guard("bye")
-            self._guard = None
-            with contextlib.suppress(OSError):
-                if guard.stdin is not None:
-                    guard.stdin.close()
-            try:
-                guard.wait(timeout=2)
-            except subprocess.TimeoutExpired:
-                guard.kill()
-                guard.wait()
+        self._dismiss_guard()
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()  # only when it was the last one
+
+
+def _tie_to_this_process(pid: int, kernel32: Any = None) -> int | None:
+    """Windows only: put a process into a job that ends with this process, however this one ends.
+
+    What the guard is elsewhere. The job's only handle belongs to this process; when it is closed, by
+    :func:`_close_job` or by the system at our end, Windows ends every process in the job: *pid* and what it starts from
+    now on (JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE). Designed after Microsoft's documentation of job objects, and not yet
+    run on Windows.
+
+    Args:
+        kernel32: the library; None loads it.
+
+    Returns:
+        The job's handle. None where there is none, with a warning: what a killed process leaves is then ended by the
+        next start's sweep.
+    """
+    import ctypes
+
+    class BasicLimits(ctypes.Structure):  # JOBOBJECT_BASIC_LIMIT_INFORMATION
+        _fields_: ClassVar = [
+            ("PerProcessUserTimeLimit", ctypes.c_int64),
+            ("PerJobUserTimeLimit", ctypes.c_int64),
+            ("LimitFlags", ctypes.c_uint32),
+            ("MinimumWorkingSetSize", ctypes.c_size_t),
+            ("MaximumWorkingSetSize", ctypes.c_size_t),
+            ("ActiveProcessLimit", ctypes.c_uint32),
+            ("Affinity", ctypes.c_size_t),
+            ("PriorityClass", ctypes.c_uint32),
+            ("SchedulingClass", ctypes.c_uint32),
+        ]
+
+    class ExtendedLimits(ctypes.Structure):  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION: 144 bytes on 64-bit systems
+        _fields_: ClassVar = [
+            ("BasicLimitInformation", BasicLimits),
+            ("IoInfo", ctypes.c_uint64 * 6),
+            ("ProcessMemoryLimit", ctypes.c_size_t),
+            ("JobMemoryLimit", ctypes.c_size_t),
+            ("PeakProcessMemoryUsed", ctypes.c_size_t),
+            ("PeakJobMemoryUsed", ctypes.c_size_t),
+        ]
+
+    kill_on_job_close, extended_limit_information = 0x2000, 9
+    set_quota_and_terminate = 0x0100 | 0x0001  # the rights that AssignProcessToJobObject asks for
+    handle = ctypes.c_void_p  # as wide as a pointer; without a declaration ctypes cuts handles to 32 bits
+    if kernel32 is None:
+        kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]
+    kernel32.CreateJobObjectW.restype = kernel32.OpenProcess.restype = handle
+    limits = ExtendedLimits()
+    limits.BasicLimitInformation.LimitFlags = kill_on_job_close
+    job = kernel32.CreateJobObjectW(None, None)
+    process = kernel32.OpenProcess(set_quota_and_terminate, False, pid)
+    is_tied = (
+        job
+        and process
+        and kernel32.SetInformationJobObject(
+            handle(job), extended_limit_information, ctypes.byref(limits), ctypes.sizeof(limits)
+        )
+        and kernel32.AssignProcessToJobObject(handle(job), handle(process))
+    )
+    error = getattr(ctypes, "get_last_error", int)()
+    if process:
+        kernel32.CloseHandle(handle(process))
+    if is_tied:
+        return int(job)
+    if job:
+        kernel32.CloseHandle(handle(job))
+    log.warning("Process %d would outlive this one if this one is killed (job object: Windows error %d)", pid, error)
+    return None
+
+
+def _close_job(job: int, kernel32: Any = None) -> None:
+    """Windows only: close a job's handle, which ends what is left in it."""
+    import ctypes
+
+    if kernel32 is None:
+        kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]
+    kernel32.CloseHandle(ctypes.c_void_p(job))
 
 
 def sweep() -> list[str]:
@@ -1087,6 +1203,8 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._drain: threading.Thread | None = None
         self._psutil: psutil.Process | None = None
+        # on Windows the handle of the job that ends it with us, held until it is stopped
+        self._job: int | None = None
 
     def _build_command(self) -> list[str]:
         """Command line: the tree's own, then ours for everything that the configuration does not say itself."""
@@ -1211,6 +1329,8 @@ class ServerProcess:
         except OSError as e:
             problem = f"The ComfyUI server could not be started: {e}."
             raise ServerStartError(problem, self.command, None, [], self.log_path) from e
+        if IS_WINDOWS:
+            self._job = _tie_to_this_process(self._process.pid)
         self.folder.tell_guard(f"server {self._process.pid}")
         self._psutil = psutil.Process(self._process.pid)
         self._drain = threading.Thread(target=self._drain_output, name="discomfort-server-log", daemon=True)
@@ -1296,6 +1416,9 @@ class ServerProcess:
         if self._process is None:
             return
         self._signal(signal.SIGTERM if IS_WINDOWS else signal.SIGKILL)
+        job, self._job = self._job, None
+        if job is not None:
+            _close_job(job)  # with it what the server's nodes have started
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
         self.wait_for_output(1.0)
@@ -1562,7 +1685,10 @@ class FrontendPage:
         result = await self._unless_crashed(self._page.evaluate(_CONVERT_JS, workflow))
         if "problem" in result:
             raise ConversionError(f"The ComfyUI frontend cannot convert this workflow: {result['problem']}.")
-        return dict(result["output"])
+        output = result.get("output")
+        if not isinstance(output, dict) or not all(isinstance(node, dict) for node in output.values()):
+            raise ConversionError("The ComfyUI frontend cannot convert this workflow: what it exported is no prompt.")
+        return output
 
     async def _load_page(self, server_address: str) -> None:
         if self._page is None:
@@ -1666,7 +1792,8 @@ class FrontendPage:
 
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    # JavaScript's strings may hold half a surrogate pair, and so may a workflow: a text that was cut in an emoji.
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogatepass")
 
 
 def is_volatile(workflow: Any) -> bool:
@@ -1797,7 +1924,7 @@ def parse_message(message: str | bytes) -> ServerEvent | None:
         if kind == 4:
             try:
                 data = json.loads(message[8 : 8 + second])
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
             if not isinstance(data, dict) or len(message) < 8 + second:
                 return None
@@ -1813,7 +1940,7 @@ def parse_message(message: str | bytes) -> ServerEvent | None:
         return None
     try:
         content = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or not isinstance(content.get("type"), str):
         return None
@@ -1996,6 +2123,15 @@ class _PromptRun:
         # when the last event of it came, or it was last seen waiting in the queue
         self.last_event = time.monotonic()
 
+    def on_answer(self, post: asyncio.Future[tuple[int, str]]) -> None:
+        """Take the id that the server gave the prompt, should it not have taken ours."""
+        if post.cancelled() or post.exception() is not None:  # which is seen by whoever waits, if anybody still does
+            return
+        with contextlib.suppress(ValueError, RecursionError):
+            answer = json.loads(post.result()[1])
+            if isinstance(answer, dict) and isinstance(answer.get("prompt_id"), str):
+                self.prompt_id = answer["prompt_id"]
+
     def on_event(self, event: ServerEvent) -> None:
         if event.type in ("disconnected", "closed"):
             self.wake.set()
@@ -2007,6 +2143,8 @@ class _PromptRun:
             self.wake.set()
 
 
+# What asking a server raises that gives no proper answer; RecursionError: JSON that is nested too deeply.
+_NO_ANSWER = (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError, RecursionError)
 # Seconds that a run waits for the websocket before it is followed by HTTP alone.
 _WEBSOCKET_PATIENCE = 10.0
 # Seconds within which a healthy server answers.
@@ -2253,6 +2391,8 @@ class ComfyConnector:
                     "This connector was shut down by kill_api(). Get a fresh one with: await ComfyConnector.create()"
                 )
             if self._state is State.READY and self._server is not None and self._server.is_alive:
+                if self._folder is not None and self._folder.has_lost_guard:
+                    await _in_thread(self._folder.replace_guard)
                 return
             if self._start_task is None:
                 self._start_task = asyncio.create_task(self._start(), name="discomfort-start")
@@ -2410,7 +2550,8 @@ class ComfyConnector:
         while True:
             stats = await self._ask_stats(timeout=max(0.1, min(5.0, deadline - time.monotonic())))
             system = (stats or {}).get("system")
-            if stats and isinstance(system, dict) and str(server.folder.path) in (system.get("argv") or []):
+            argv = system.get("argv") if isinstance(system, dict) else None
+            if stats and isinstance(argv, list) and str(server.folder.path) in argv:
                 self._stats = stats
                 return
             if not server.is_alive:
@@ -2433,7 +2574,7 @@ class ComfyConnector:
             async with self._session.get(f"{self.server_address}/system_stats", timeout=limit) as response:
                 answer = await response.json() if response.status == 200 else None
                 return answer if isinstance(answer, dict) else None
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+        except _NO_ANSWER:
             return None
 
     async def _is_api_running(self, timeout: float = 1.0) -> bool:
@@ -2473,6 +2614,16 @@ class ComfyConnector:
         if "http" in broken:
             self._mark_mute(self._server)
         await self._ensure_initialized()
+
+    async def _is_mute(self, server: ServerProcess | None) -> bool:
+        """Whether *server*, which just failed to answer, does not answer at all; the next call restarts it then.
+
+        It gets another REQUEST_TIMEOUT: a node that holds the interpreter for a while is not a dead server.
+        """
+        if await self._is_api_running(timeout=self.config.REQUEST_TIMEOUT):
+            return False
+        self._mark_mute(server)
+        return True
 
     def _mark_mute(self, server: ServerProcess | None) -> None:
         """Note that *server* does not answer, so that the next call restarts it. Several runs may find out."""
@@ -2571,6 +2722,8 @@ class ComfyConnector:
                     raise
                 failure = e
                 log.warning("Conversion attempt %d failed: %s", attempt + 1, e)
+                if isinstance(e, ConversionTimeoutError) and await self._is_mute(self._server):
+                    continue  # it was the server: restarted for the next attempt, with a browser of its own
                 if isinstance(e, ConversionTimeoutError) or attempt > 0:
                     await self._close_page()
                 elif self._page is not None:
@@ -2649,16 +2802,20 @@ class ComfyConnector:
                 self._request("GET", "/extensions"),
                 self._request("GET", "/object_info"),
             )
+            if not isinstance(extensions, list) or not isinstance(definitions, dict):
+                raise ConnectorError(
+                    "The server's answer to GET /extensions or GET /object_info is of the wrong shape."
+                )
             # index.html names its bundles by content hash: it identifies the frontend's build.
             self._frontend = (
-                hashlib.sha256(canonical_json([index, sorted(extensions)])).hexdigest(),
+                hashlib.sha256(canonical_json([index, sorted(map(str, extensions))])).hexdigest(),
                 definitions,
             )
         return self._frontend
 
     def _check_types(self, prompt: Json, workflow: Json, definitions: Json) -> None:
         """Refuse prompts with nodes that the server lacks: the frontend emits them without class_type, silently."""
-        wrong = [i for i, node in prompt.items() if node.get("class_type") not in definitions]
+        wrong = [i for i, node in prompt.items() if str(node.get("class_type")) not in definitions]
         if not wrong:
             return
         described, unknown = [], {}
@@ -2667,7 +2824,8 @@ class ComfyConnector:
             node_type = prompt[node_id].get("class_type") or node.get("type") or "of unknown type"
             unknown[node_id] = str(node_type)
             title = node.get("title")
-            properties = node.get("properties") or {}
+            properties = node.get("properties")
+            properties = properties if isinstance(properties, Mapping) else {}
             pack = properties.get("cnr_id") or properties.get("aux_id")
             text = f"{node_type} #{node_id}" + (f" ({title!r})" if title and title != node_type else "")
             described.append(text + (f" from the pack {pack!r}" if pack and pack != "comfy-core" else ""))
@@ -2762,8 +2920,13 @@ class ComfyConnector:
             "extra_data": extra_data,
         }
 
+        content = json.dumps(body).encode()
+
         async def post() -> tuple[int, str]:
-            async with self._http().post(f"{self.server_address}/prompt", json=body) as response:
+            # aiohttp warns (ResourceWarning) of megabytes given as bytes: it would write them without a pause.
+            data = content if len(content) < 500_000 else io.BytesIO(content)
+            headers = {"Content-Type": "application/json"}
+            async with self._http().post(f"{self.server_address}/prompt", data=data, headers=headers) as response:
                 return response.status, await response.text()
 
         for last in (False, True):
@@ -2771,18 +2934,20 @@ class ComfyConnector:
             try:
                 # Not ended with a cancelled caller: whether the server has the prompt would be anybody's guess.
                 run.post = asyncio.ensure_future(post())
-                run.post.add_done_callback(lambda post: post.cancelled() or post.exception())
+                run.post.add_done_callback(run.on_answer)
                 status, text = await asyncio.shield(run.post)
                 break
             except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as e:
                 has_ended = server is not None and await self._has_ended(server)
                 if last or not has_ended:
+                    if not has_ended and not await self._is_mute(server):
+                        await self._abandon(run)  # only the answer was lost: it may have the prompt
                     raise self._died(server) from e
                 await self._ensure_initialized()
                 await self._ensure_fresh_websocket()
         try:
             answer = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             raise PromptRejectedError(
@@ -2828,7 +2993,7 @@ class ComfyConnector:
                 forgotten_since = (forgotten_since or time.monotonic()) if is_running is None else None
                 if is_running is False:
                     run.last_event = time.monotonic()  # who waits in the queue does not stall
-            except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+            except _NO_ANSWER:
                 silent_since = silent_since or time.monotonic()
             if self._server is server and not server.is_alive:
                 raise self._died(server)
@@ -2870,8 +3035,11 @@ class ComfyConnector:
 
         async def look() -> dict[str, bool]:
             queue = await self._get_object("/queue")
-            prompts = {item[1]: False for item in queue.get("queue_pending") or []}
-            prompts.update((item[1], True) for item in queue.get("queue_running") or [])
+            try:
+                prompts = {str(item[1]): False for item in queue["queue_pending"]}
+                prompts.update((str(item[1]), True) for item in queue["queue_running"])
+            except (KeyError, IndexError, TypeError) as e:
+                raise ValueError(f"a queue that cannot be read: {e!r}") from e
             return prompts
 
         task = self._queue_look
@@ -2884,17 +3052,22 @@ class ComfyConnector:
     def _judge(self, prompt_id: str, entry: Json, prompt: Json) -> None:
         """Raise what the history entry says went wrong; the status text of an interruption is "error" too."""
         status = entry.get("status") or {}
+        if not isinstance(status, dict):
+            raise ConnectorError(f"The server's word on how prompt {prompt_id} ended cannot be read: {status!r}")
         if status.get("status_str") == "success" or (not status and entry.get("outputs")):
             self._relieve_memory()
             return
-        for kind, data in reversed(status.get("messages") or []):
+        messages = status.get("messages")
+        for message in reversed(messages if isinstance(messages, list) else []):
+            kind, data = message if isinstance(message, list) and len(message) == 2 else ("", None)
+            if not isinstance(data, dict):
+                continue
             if kind == "execution_interrupted":
                 raise PromptInterruptedError(
                     f"The run was interrupted on the server, at node {data.get('node_type')} #{data.get('node_id')}."
                 )
             if kind == "execution_error":
-                title = ((prompt.get(str(data.get("node_id"))) or {}).get("_meta") or {}).get("title")
-                raise NodeExecutionError(prompt_id, data, title)
+                raise NodeExecutionError(prompt_id, data, _title_in_prompt(prompt, str(data.get("node_id"))))
         raise ConnectorError(f"The server reports that prompt {prompt_id} failed, without a reason: {status}")
 
     async def _abandon(self, run: _PromptRun) -> None:
@@ -2906,7 +3079,7 @@ class ComfyConnector:
         async def take_back() -> None:
             if run.post is not None:
                 await asyncio.wait([run.post])
-                if run.post.cancelled() or run.post.exception() is not None:
+                if run.post.cancelled() or isinstance(run.post.exception(), aiohttp.ClientConnectorError):
                     return  # it never got there
             with contextlib.suppress(ConnectorError):
                 await self._request("POST", "/queue", {"delete": [run.prompt_id]}, as_json=False)
@@ -2935,7 +3108,7 @@ class ComfyConnector:
                 # in neither place for a moment.
                 if run.prompt_id not in await self._look_at_queue() and delay > 1.0:
                     return
-            except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+            except _NO_ANSWER:
                 return
             await asyncio.sleep(delay)
             delay *= 1.5
@@ -2992,11 +3165,18 @@ class ComfyConnector:
                 return await response.json() if as_json else await response.text()
         except (aiohttp.ClientConnectionError, OSError, asyncio.TimeoutError) as e:
             server = self._server
-            if server is not None:
-                await self._has_ended(server)
+            if server is not None and not await self._has_ended(server):
+                await self._is_mute(server)
             raise self._died(server, f"{method} {path}") from e
-        except (aiohttp.ClientError, ValueError) as e:
+        except (aiohttp.ClientError, ValueError, RecursionError) as e:
             raise ConnectorError(f"The server's answer to {method} {path} cannot be read: {e}") from e
+
+    async def _request_object(self, path: str) -> Json:
+        """GET a JSON object; errors as of :meth:`_request`, also where the answer is something else."""
+        answer = await self._request("GET", path)
+        if not isinstance(answer, dict):
+            raise ConnectorError(f"The server's answer to GET {path} is a JSON {type(answer).__name__}, not an object.")
+        return answer
 
     async def _has_ended(self, server: ServerProcess) -> bool:
         """Whether the process of *server* has ended: its sockets close a moment before its status can be read."""
@@ -3032,12 +3212,12 @@ class ComfyConnector:
     async def object_info(self) -> Json:
         """Node definitions of the running server: GET /object_info."""
         await self._ensure_initialized()
-        return dict(await self._request("GET", "/object_info"))
+        return await self._request_object("/object_info")
 
     async def system_stats(self) -> Json:
         """GET /system_stats: versions, memory, devices."""
         await self._ensure_initialized()
-        return dict(await self._request("GET", "/system_stats"))
+        return await self._request_object("/system_stats")
 
     async def events(self) -> AsyncIterator[ServerEvent]:
         """All events of the server from now on, until the connector is shut down or the caller stops iterating.
@@ -3342,7 +3522,11 @@ def check_is_workflow(workflow: Any) -> Json:
     subgraphs = _subgraph_definitions(workflow)
     _check_nodes(workflow["nodes"], "The workflow", subgraphs)
     for subgraph in subgraphs.values():
-        _check_nodes(subgraph.get("nodes") or [], f"The subgraph {subgraph.get('name')!r}", subgraphs)
+        where = f"The subgraph {subgraph.get('name')!r}"
+        nodes = subgraph.get("nodes") or []
+        if not isinstance(nodes, list):
+            raise ConversionError(f"{where} has no list of nodes, but a {type(nodes).__name__}.")
+        _check_nodes(nodes, where, subgraphs)
     return dict(workflow)
 
 
@@ -3402,7 +3586,7 @@ def read_payload(payload: Mapping[str, Any] | str) -> Json:
             raise ConversionError(f"The workflow file {path} cannot be read: {e}.") from e
     try:
         value = json.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:  # RecursionError: nested too deeply
         raise ConversionError(f"{where} is not valid JSON: {e}.") from e
     if not isinstance(value, dict):
         raise ConversionError(f"{where} holds a JSON {type(value).__name__}, not an object.")
@@ -3421,15 +3605,29 @@ def find_workflow_node(workflow: Mapping[str, Any], node_id: str) -> Json | None
     return found
 
 
+def _title_in_prompt(prompt: Mapping[str, Any], node_id: str) -> str | None:
+    """The title that the editor gave a node of a prompt, None where there is none."""
+    node = prompt.get(node_id)
+    meta = node.get("_meta") if isinstance(node, Mapping) else None
+    title = meta.get("title") if isinstance(meta, Mapping) else None
+    return str(title) if title else None
+
+
 def explain_rejection(answer: Mapping[str, Any], prompt: Mapping[str, Any]) -> str:
     """The server's 400 (or its partial 200) as a paragraph: every node, input and value that it complains of."""
     error = answer.get("error") or {}
     lines: list[str] = []
-    for node_id, problem in (answer.get("node_errors") or {}).items():
-        title = ((prompt.get(node_id) or {}).get("_meta") or {}).get("title")
+    node_errors = answer.get("node_errors")
+    for node_id, problem in (node_errors if isinstance(node_errors, Mapping) else {}).items():
+        if not isinstance(problem, Mapping):
+            continue
+        title = _title_in_prompt(prompt, node_id)
         class_type = problem.get("class_type", "?")
         name = f"{class_type} #{node_id}" + (f" ({title!r})" if title and title != class_type else "")
-        lines.extend(f"{name}: {e.get('message')} ({e.get('details')})" for e in problem.get("errors", []))
+        errors = problem.get("errors")
+        for e in errors if isinstance(errors, list) else []:
+            if isinstance(e, Mapping):
+                lines.append(f"{name}: {e.get('message')} ({e.get('details')})")
     if lines:
         return "The server refuses the prompt. " + "; ".join(lines) + "."
     if isinstance(error, Mapping):
@@ -3440,7 +3638,7 @@ def explain_rejection(answer: Mapping[str, Any], prompt: Mapping[str, Any]) -> s
         hint = ""
         # "Node ID '#3'" is all that the server says of a node that it does not know.
         node_id = details.partition("#")[2].rstrip("'")
-        title = ((prompt.get(node_id) or {}).get("_meta") or {}).get("title")
+        title = _title_in_prompt(prompt, node_id)
         if title:
             details += f", {title!r}"
         if error.get("type") == "prompt_no_outputs":

@@ -6,15 +6,19 @@ are neither the user's nor those of another test run on the same machine.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import importlib.util
 import json
+import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +26,16 @@ from typing import Any
 import filelock
 import psutil
 import pytest
+import pytest_asyncio
 
 # Nested servers of the tests take ports from here on: away from ComfyUI's 8188, and a hundred for each of the test runs
 # that may go on at once on a machine.
 FIRST_PORT = 18200 + 100 * (os.getpid() % 50)
+
+# Seconds for which nothing may hold a connector's event loop. asyncio's own 0.1 s is what one test measures, again when
+# it fails; for all others it is too little on two busy cores, where a thread that imports a library has kept the loop
+# from running for 0.14 s. Without other load no callback takes more than 0.05 s.
+SLOW_CALLBACK = 0.3
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -183,3 +193,68 @@ def no_leaks() -> Iterator[None]:
         problems.append(folder)
         shutil.rmtree(os.path.dirname(folder), ignore_errors=True)  # not to be found again after the next test
     assert not problems, f"these are left: {problems}"
+
+
+@pytest.fixture(scope="module")
+def debugged_loops() -> Iterator[None]:
+    """Every event loop that is made while a module's tests run is in asyncio's debug mode.
+
+    Not by PYTHONASYNCIODEBUG, which the servers and orchestrators of the tests would inherit.
+    """
+    set_debug = asyncio.BaseEventLoop.set_debug
+    with pytest.MonkeyPatch.context() as patch:
+        # Called for every loop that is made; pytest's plugin switches it off once more.
+        patch.setattr(asyncio.BaseEventLoop, "set_debug", lambda loop, enabled: set_debug(loop, True))
+        yield
+
+
+class Complaints(logging.Handler):
+    """Collects what asyncio warns of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        slow = re.search(r"^Executing .* took ([0-9.]+) seconds$", text, re.DOTALL)
+        # A future of Playwright's own that nobody ever awaits; it fails when its driver is killed.
+        is_playwrights = "Connection closed while reading from the driver" in text
+        if not is_playwrights and (slow is None or float(slow[1]) > SLOW_CALLBACK):
+            self.texts.append(text)
+
+
+@pytest.fixture
+def strict_loop(debugged_loops: None) -> Iterator[None]:
+    """The test fails when asyncio complains, in debug mode: of a callback that held the loop for SLOW_CALLBACK seconds,
+    of exceptions that nobody retrieved, of tasks, sessions and sockets that nobody closed.
+
+    What only garbage collection tells (also "coroutine was never awaited" and ResourceWarning, which pytest makes an
+    error) is told before the next test. Not for tests whose own code blocks.
+    """
+    complaints, logger = Complaints(), logging.getLogger("asyncio")
+    logger.addHandler(complaints)
+    yield
+    gc.collect()
+    logger.removeHandler(complaints)
+    assert not complaints.texts, "\n".join(complaints.texts)
+
+
+@pytest_asyncio.fixture
+async def start(
+    fake_tree: Any, write_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> AsyncIterator[Any]:
+    """``await start(KEY=value)`` creates a connector to the fake tree; it is killed at the end."""
+    from discomfort import comfy_serverless as connector_module
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    async def create(**keys: Any) -> Any:
+        return await connector_module.ComfyConnector.create(
+            write_config(**{"COMFYUI_PATH": str(fake_tree.path), "DEVICE": "cpu", **keys})
+        )
+
+    yield create
+    connector = connector_module._process_state().connector
+    if connector is not None:
+        await connector.kill_api()

@@ -14,18 +14,23 @@ leave_child     a program of its own session, which holds the server's output op
 ignore_signals  SIGINT and SIGTERM change nothing
 fail            {path prefix: [status, how often]}: answers of that status
 delay           {path prefix: seconds} before the answer
-websocket       "refuse" (status 403), "hang" (no handshake), "silent" (no message)
-cut_after       a message type: all sockets are cut once, after the first message of that type
+lie             {path prefix: body}: status 200 and this text as JSON; PROMPT_ID in it stands for the path's last part
+close           {path prefix: how often}: the connection is cut in the middle of the answer
+websocket       "refuse" (status 403), "hang" (no handshake), "silent" (no message), "garbage" (what nobody can read
+                before each message)
+cut_after       a message type: all sockets are cut once, after the first message of that type; "preview" is the binary
+                one, "done" the "executing" without a node
 history_delay   seconds between a prompt's end and its entry in the history
 history         "lost" (never an entry), "empty" (success without outputs)
+prompt_id       "own": prompts get an id of the server's, not the one that they came with
 accept          "die" (SIGKILL to itself after accepting a prompt), "stop" (SIGSTOP), "partial" (status 200 with
                 node_errors)
 frontend        "never" (the page is never ready), "hang" (the export never returns), "refuse" (loading returns
-                false), "throw", "drop" (loads one node less), "dialog" (alert at start), "crash" (the page crashes at
-                the first export)
+                false), "throw", "drop" (loads one node less), "dialog" (alert at start), "lie" (exports null nodes),
+                "nothing" (exports nothing)
 
 Node types: Echo (``value``; gives it back as ui text), Sleep (``seconds``; can be interrupted), Stubborn (``seconds``;
-cannot), Fail (raises ``message``).
+cannot), Steps (``value``; reports progress and shows a preview), Fail (raises ``message``).
 """
 
 from __future__ import annotations
@@ -47,6 +52,7 @@ NODES = {
     "Echo": {"value": ["STRING", {}]},
     "Sleep": {"seconds": ["FLOAT", {}]},
     "Stubborn": {"seconds": ["FLOAT", {}]},
+    "Steps": {"value": ["STRING", {}]},
     "Fail": {"message": ["STRING", {}]},
 }
 
@@ -81,6 +87,16 @@ class FakeTree:
         return [line for line in lines if line.split(" ")[1].startswith(prefix)]
 
 
+# What a client may get from a peer that has lost its mind, or from a newer one.
+GARBAGE = [
+    "", "null", "[]", "{}", "{", "[" * 100_000, '{"type": 5}', '{"type": "executing", "data": null}',
+    '{"type": "executing", "data": {"node": {}, "prompt_id": []}}', '{"type": "news", "data": {"prompt_id": 1}}',
+    b"", b"\0", b"\0\0\0\1", b"\0\0\0\4\xff\xff\xff\xff{}", b"\0\0\0\4\0\0\0\2[]", b"\xff" * 100,
+]  # fmt: skip
+# A preview as the server sends it to clients that do not ask for metadata: event 1, format 1 (JPEG), the image.
+PREVIEW = b"\0\0\0\1\0\0\0\1" + b"a picture"
+
+
 class Interrupted(Exception):
     """The running prompt was interrupted."""
 
@@ -98,8 +114,9 @@ class Server:
         self.interrupted = asyncio.Event()
         self.work = asyncio.Event()
         self.number = 0
-        self.was_cut = False
+        self.cut_after = ""
         self.failures: dict[str, int] = {}
+        self.closed: dict[str, int] = {}
 
     def behaviour(self, key: str, default: Any = None) -> Any:
         return json.loads((self.tree / "behaviour.json").read_text()).get(key, default)
@@ -111,15 +128,20 @@ class Server:
     # ---- messages ----
 
     async def send(self, client: str | None, kind: str, **data: Any) -> None:
+        """Send a message; without *data* but with bytes as "preview" a binary one."""
         if self.behaviour("websocket") == "silent":
             return
+        garbage = GARBAGE if self.behaviour("websocket") == "garbage" else []
         for name, sockets in list(self.sockets.items()):
             if client is None or name == client:
                 for socket in list(sockets):
                     with contextlib.suppress(ConnectionError, RuntimeError):
-                        await socket.send_str(json.dumps({"type": kind, "data": data}))
-        if kind == self.behaviour("cut_after") and not self.was_cut:
-            self.was_cut = True
+                        for message in [*garbage, data.get("preview") or json.dumps({"type": kind, "data": data})]:
+                            await (socket.send_bytes if isinstance(message, bytes) else socket.send_str)(message)
+        cut_after = self.behaviour("cut_after", "")
+        is_it = cut_after == ("done" if kind == "executing" and data["node"] is None else kind)
+        if is_it and cut_after != self.cut_after:
+            self.cut_after = cut_after
             for socket in [s for sockets in self.sockets.values() for s in sockets]:
                 socket._req.transport.abort()
             await asyncio.sleep(0)
@@ -148,6 +170,12 @@ class Server:
             await self.send(client, "executing", node=node_id, display_node=node_id, prompt_id=prompt_id)
             where = {"prompt_id": prompt_id, "node_id": node_id, "node_type": node["class_type"], "executed": []}
             try:
+                if node["class_type"] == "Steps":
+                    for value in range(1, 3):
+                        now = {"value": value, "max": 2, "prompt_id": prompt_id}
+                        await self.send(client, "progress_state", prompt_id=prompt_id, nodes={node_id: now})
+                        await self.send(client, "progress", node=node_id, **now)
+                        await self.send(client, "preview", preview=PREVIEW)
                 text = await self.execute(node)
             except Interrupted:
                 status = "error"
@@ -210,6 +238,19 @@ class Server:
                 return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")
             if start == "nonsense":
                 return web.json_response({"system": ["not", "an", "object"]})
+            for prefix, times in self.behaviour("close", {}).items():
+                if request.path.startswith(prefix) and self.closed.get(prefix, 0) < times:
+                    self.closed[prefix] = self.closed.get(prefix, 0) + 1
+                    response = web.StreamResponse(headers={"Content-Length": "1000"})
+                    response.content_type = "application/json"
+                    await response.prepare(request)
+                    await response.write(b'{"half": "an ans')
+                    request.transport.abort()
+                    return response
+            for prefix, body in self.behaviour("lie", {}).items():
+                if request.path.startswith(prefix):
+                    body = body.replace("PROMPT_ID", request.path.rpartition("/")[2])
+                    return web.Response(text=body, content_type="application/json")
             for prefix, seconds in self.behaviour("delay", {}).items():
                 if request.path.startswith(prefix):
                     await asyncio.sleep(seconds)
@@ -219,7 +260,7 @@ class Server:
                     return web.Response(status=status, text="500 Internal Server Error")
             return await handler(request)
 
-        app = web.Application(middlewares=[misbehave])
+        app = web.Application(middlewares=[misbehave], client_max_size=1 << 30)
         app.router.add_get("/ws", self.websocket)
         for prefix in ("", "/api"):
             app.router.add_get(f"{prefix}/system_stats", self.system_stats)
@@ -320,6 +361,8 @@ class Server:
             error = {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation"}
             return web.json_response({"error": error, "node_errors": errors}, status=400)
         self.number += 1
+        if self.behaviour("prompt_id") == "own":
+            body["prompt_id"] = f"mine-{self.number}"
         extra = {**body.get("extra_data", {}), "client_id": body.get("client_id")}
         valid = {k: v for k, v in body["prompt"].items() if k not in errors}
         self.pending.append((self.number, body["prompt_id"], valid, extra, list(valid)))
@@ -369,6 +412,8 @@ function start() {
     },
     async graphToPrompt() {
       if (mode === "hang") await new Promise(() => {});
+      if (mode === "nothing") return {};
+      if (mode === "lie") return {output: {"1": null}};
       const output = {};
       for (const n of loaded.nodes) {
         output[n.id] = {inputs: n.widgets_values ?? {}, _meta: {title: n.title ?? n.type}};

@@ -31,6 +31,8 @@ HERE = Path(cs.__file__).resolve().parent
 WORKFLOWS = HERE / "tests" / "workflows"
 TEST_WORKFLOW = HERE / "test_server.json"
 
+pytestmark = pytest.mark.usefixtures("strict_loop")
+
 BOTH = ["embedded", pytest.param("real", marks=pytest.mark.real_comfyui)]
 
 
