@@ -417,16 +417,18 @@ class ConnectorConfig:
         return [f.name for f in dataclasses.fields(cls) if not f.metadata.get("internal")]
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] | None = None) -> ConnectorConfig:
+    def load(cls, path: str | os.PathLike[str] | ConnectorConfig | None = None) -> ConnectorConfig:
         """Read and check a configuration file.
 
         Args:
-            path: JSON file; None reads ``comfy_serverless.json`` beside this file, or takes the defaults where it is
-                missing (the file may have been copied alone).
+            path: JSON file; a configuration is returned as it is; None reads ``comfy_serverless.json`` beside this
+                file, or takes the defaults where it is missing (the file may have been copied alone).
 
         Raises:
             ConfigError: the file is missing, is not JSON, or has an unknown key or a bad value.
         """
+        if isinstance(path, ConnectorConfig):
+            return path
         file = Path(path) if path is not None else HERE / "comfy_serverless.json"
         if path is None and not file.exists():
             return cls()
@@ -1007,6 +1009,51 @@ def _guard() -> None:
         os.rmdir(os.path.dirname(folder))  # only when it was the last one
 
 
+def make_locked_folder(path: Path) -> filelock.FileLock:
+    """Make a folder (0700) in :func:`servers_root` whose ``owner.lock`` is held, by us, from its first moment on.
+
+    Raises:
+        OSError: it cannot be made (no room, no permission), or it exists and is not empty.
+    """
+    # Lock first, under a name that a sweep ignores, then rename: no sweep ever sees a young folder unlocked.
+    young = path.with_name(f".{path.name}-{secrets.token_hex(3)}")
+    for _ in range(20):
+        servers_root()
+        try:
+            young.mkdir(mode=0o700)
+            break
+        except FileNotFoundError:
+            # Another process removed the root in between: it closed what was the last folder in it.
+            continue
+    else:
+        raise FileNotFoundError(f"{young.parent} disappears again and again")
+    # Taken in one thread and released in another.
+    lock = filelock.FileLock(young / "owner.lock", mode=0o600, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+        os.replace(young, path)
+    except OSError:
+        lock.release()
+        shutil.rmtree(young, ignore_errors=True)
+        raise
+    return lock
+
+
+def remove_locked_folder(path: Path, lock: filelock.BaseFileLock) -> None:
+    """Remove what :func:`make_locked_folder` made, and its root where it was the last one. Never raises."""
+    if IS_WINDOWS:  # where an open file, the lock, keeps its folder
+        lock.release()
+    # Under the name that a sweep ignores: half a folder, without its lock, would look like a dead one.
+    old = path.with_name(f".{path.name}-{secrets.token_hex(3)}")
+    with contextlib.suppress(OSError):
+        os.replace(path, old)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)
+    lock.release()
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()  # only when it was the last one
+
+
 class RuntimeFolder:
     """The private folder of one nested server, its lock, its port reservation and its guard.
 
@@ -1025,8 +1072,8 @@ class RuntimeFolder:
     def __init__(self) -> None:
         #: the folder; it exists from :meth:`open` to :meth:`close`
         self.path = servers_root() / secrets.token_hex(6)
-        # Taken in one thread and released in another.
-        self._lock = filelock.FileLock(self.path / "owner.lock", mode=0o600, thread_local=False)
+        # held while the folder exists
+        self._lock: filelock.BaseFileLock | None = None
         self._port_lock: filelock.BaseFileLock | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -1037,34 +1084,16 @@ class RuntimeFolder:
         Raises:
             ConnectorError: the folder cannot be made (no room, no permission).
         """
-        # Lock first, under a name that a sweep ignores, then rename: no sweep ever sees a young folder unlocked.
-        young = self.path.with_name(f".{self.path.name}")
         try:
-            self._make(young)
-            young_lock = filelock.FileLock(young / "owner.lock", mode=0o600, thread_local=False)
-            young_lock.acquire(timeout=0)
-            self._lock = young_lock
-            os.replace(young, self.path)
+            self._lock = make_locked_folder(self.path)
             (self.path / "b").mkdir(mode=0o700)
             (self.path / "packs").mkdir(mode=0o700)
             self._start_guard()
         except OSError as e:
-            shutil.rmtree(young, ignore_errors=True)
             raise ConnectorError(
                 f"The private folder of the nested server cannot be made in {self.path.parent}: {e}. TMPDIR may name "
                 "another place."
             ) from e
-
-    def _make(self, young: Path) -> None:
-        for _ in range(20):
-            servers_root()
-            try:
-                young.mkdir(mode=0o700)
-            except FileNotFoundError:
-                # Another process removed the root in between: it closed what was the last folder in it.
-                continue
-            return
-        raise FileNotFoundError(f"{young.parent} disappears again and again")
 
     @property
     def temp_directory(self) -> Path:
@@ -1140,15 +1169,9 @@ class RuntimeFolder:
     def close(self) -> None:
         """Remove the folder, free the port, dismiss the guard. Idempotent, never raises, blocks for milliseconds."""
         self.release_port()
-        if IS_WINDOWS:  # where an open file, the lock, keeps its folder
-            self._lock.release()
-        # Under the name that a sweep ignores: half a folder, without its lock, would look like a dead one.
-        old = self.path.with_name(f".{self.path.name}")
-        with contextlib.suppress(OSError):
-            os.replace(self.path, old)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.release()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            remove_locked_folder(self.path, lock)
         guard = self._guard
         if guard is not None:
             self.tell_guard("bye")
@@ -1161,8 +1184,6 @@ class RuntimeFolder:
             except subprocess.TimeoutExpired:
                 guard.kill()
                 guard.wait()
-        with contextlib.suppress(OSError):
-            self.path.parent.rmdir()  # only when it was the last one
 
 
 def sweep() -> list[str]:
@@ -1751,42 +1772,59 @@ def warm_folder(config: ConnectorConfig, choice: ServerChoice) -> Path:
     return servers_root() / f"warm-{hashlib.sha256(canonical_json(settings)).hexdigest()[:12]}"
 
 
-# Folders of a ComfyUI tree that hold no code, but may hold very many files.
-_NO_CODE = frozenset({"models", "input", "output", "temp", "user", "venv", "node_modules", "__pycache__", "tests"})
+# What a ComfyUI server loads of its own tree. Not the whole tree: people keep their scripts in it too.
+_COMFYUI_FILES = (
+    "main.py",
+    "comfyui_version.py",
+    "cuda_malloc.py",
+    "execution.py",
+    "folder_paths.py",
+    "latent_preview.py",
+    "node_helpers.py",
+    "nodes.py",
+    "protocol.py",
+    "server.py",
+)
+_COMFYUI_FOLDERS = ("comfy*", "api_server", "app", "middleware", "utils")
+# Folders of custom nodes that a server loads nothing from, but that may hold many files, or a user's scripts.
+_NO_CODE = frozenset(
+    {"__pycache__", "benchmarks", "docs", "examples", "example_workflows", "models", "node_modules", "tests", "venv"}
+)
 
 
 def code_state(choice: ServerChoice) -> str:
-    """Hash of names, sizes and times of all Python files that the server may have loaded: its own, this package's, and
+    """Hash of names, sizes and times of the Python files that the server may have loaded: its own, this package's, and
     those of its custom nodes. A server that was started before one of them changed runs old code. Reads no file; tens
     of milliseconds for a large installation. Blocks.
     """
     seen = hashlib.sha256()
-    folders = dict.fromkeys([choice.path.resolve(), HERE, (choice.data_folder / "custom_nodes").resolve()])
-    for root in folders:
-        for folder, names, files in os.walk(root, followlinks=False):
-            names[:] = sorted(n for n in names if n not in _NO_CODE and not n.startswith("."))
-            if os.path.basename(folder) == "custom_nodes":
-                # Packs under development are links. Followed only here, so that no link leads round in circles.
-                linked = [os.path.join(folder, n) for n in names if os.path.islink(os.path.join(folder, n))]
-                for link in linked:
-                    if Path(link).resolve() not in folders:
-                        _hash_code_files(seen, link)
-            _hash_files(seen, folder, files)
-    return seen.hexdigest()
 
-
-def _hash_code_files(seen: Any, root: str) -> None:
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(n for n in names if n not in _NO_CODE and not n.startswith("."))
-        _hash_files(seen, folder, files)
-
-
-def _hash_files(seen: Any, folder: str, files: Iterable[str]) -> None:
-    for name in sorted(files):
-        if name.endswith(".py"):
+    def look_at(files: Iterable[Path]) -> None:
+        for file in sorted(files):
             with contextlib.suppress(OSError):
-                info = os.stat(os.path.join(folder, name))
-                seen.update(f"{folder}/{name} {info.st_size} {info.st_mtime_ns}\n".encode(errors="replace"))
+                info = file.stat()
+                seen.update(f"{file} {info.st_size} {info.st_mtime_ns}\n".encode(errors="replace"))
+
+    def look_into(root: Path) -> None:
+        for folder, names, files in os.walk(root):
+            names[:] = sorted(n for n in names if n not in _NO_CODE and not n.startswith("."))
+            look_at(Path(folder, n) for n in files if n.endswith(".py"))
+
+    look_at(HERE.glob("*.py"))
+    if choice.kind == "embedded":
+        look_into(choice.path)
+    else:
+        look_at(choice.path / name for name in _COMFYUI_FILES)
+        for pattern in _COMFYUI_FOLDERS:
+            for folder in sorted(choice.path.glob(pattern)):
+                look_into(folder)
+    packs = choice.data_folder / "custom_nodes"
+    look_at(packs.glob("*.py"))
+    # One by one, because packs under development are links, which os.walk() does not follow but begins at.
+    for pack in sorted(packs.glob("*/")):
+        if not pack.name.startswith(".") and pack.name not in _NO_CODE and pack.resolve() != HERE:
+            look_into(pack)
+    return seen.hexdigest()
 
 
 def lease_warm_server(config: ConnectorConfig, choice: ServerChoice) -> AttachedServer | None:
@@ -1801,7 +1839,7 @@ def lease_warm_server(config: ConnectorConfig, choice: ServerChoice) -> Attached
     file = folder / "leases" / f"{os.getpid()}-{secrets.token_hex(4)}.lock"
     lease = filelock.FileLock(file, mode=0o600, thread_local=False)
     try:
-        lease.acquire(timeout=0)
+        lease.acquire(timeout=1, poll_interval=0.02)
     except (OSError, filelock.Timeout):  # the keeper is going, with its folder
         return None
     warm = WarmServer.read(folder)
@@ -2568,11 +2606,14 @@ class ComfyConnector:
         raise TypeError("ComfyConnector is created with: connector = await ComfyConnector.create()")
 
     @classmethod
-    async def create(cls, config_path: str | os.PathLike[str] | None = None) -> ComfyConnector:
+    async def create(cls, config_path: str | os.PathLike[str] | ConnectorConfig | None = None) -> ComfyConnector:
         """Start the server, or return the instance that runs already.
 
+        A server that API_URL names, and a warm one that was started with the same settings, are used instead of
+        starting one; they are never stopped.
+
         Args:
-            config_path: JSON configuration, see :class:`ConnectorConfig`; None: ``comfy_serverless.json`` beside this
+            config_path: JSON configuration, or a :class:`ConnectorConfig`; None: ``comfy_serverless.json`` beside this
                 file. Where an instance runs already, its own configuration stays, and a warning says so; after a start
                 that failed the one given now counts.
 
@@ -2604,7 +2645,7 @@ class ComfyConnector:
 
     @classmethod
     def _instance_for_this_loop(
-        cls, holder: Any, config_path: str | os.PathLike[str] | None
+        cls, holder: Any, config_path: str | os.PathLike[str] | ConnectorConfig | None
     ) -> tuple[ComfyConnector, ComfyConnector | None]:
         """(the instance to use, an instance of a loop that has ended and that the caller cleans up)."""
         loop = asyncio.get_running_loop()
@@ -2627,8 +2668,7 @@ class ComfyConnector:
                 instance._configure(ConnectorConfig.load(config_path))
             elif config_path is not None and ConnectorConfig.load(config_path) != instance.config:
                 log.warning(
-                    "A server runs already with another configuration; %s is not used before kill_api()",
-                    config_path,
+                    "A server runs already with another configuration; %s is not used before kill_api()", config_path
                 )
             return instance, None
 
