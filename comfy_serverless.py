@@ -2455,6 +2455,10 @@ class EventStream:
             "close_timeout": 1,
             "additional_headers": self.headers,
         }
+        if self.headers:
+            # With its own logger the library writes every header of the handshake, hence the token, at level DEBUG.
+            options["logger"] = logging.getLogger("discomfort.comfy_serverless.websocket")
+            options["logger"].setLevel(logging.INFO)
         if "proxy" in inspect.signature(client.connect).parameters:  # websockets 15 and later would use a proxy
             options["proxy"] = None
         delay = 0.05

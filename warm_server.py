@@ -193,8 +193,8 @@ def start(
 ) -> WarmStatus:
     """Have a warm server for these settings, starting one where there is none; returns when it is ready.
 
-    One that runs already is left as it is. If it does not answer, or its code was changed since its start, it is renewed,
-    unless somebody uses it.
+    One that runs already is left as it is. If it does not answer, or its code was changed since its start, it is
+    renewed, unless somebody uses it.
 
     Args:
         config_path: the configuration that the scripts pass to ``create()``; None for the default one.
