@@ -13,6 +13,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import runpy
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,10 @@ def _become_the_package() -> None:
     package = sys.modules[__name__] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
 
+
+if __name__ == "__main__":
+    # `python -m discomfort` in a clone finds this file instead of the package, whose command line is meant.
+    runpy.run_path(str(Path(__file__).with_name("__main__.py")), run_name="__main__")
 
 if TYPE_CHECKING or __package__:
     from .comfy_serverless import ComfyConnector

@@ -72,9 +72,12 @@ def test_key_that_is_left_out_keeps_its_default(tmp_path: Path) -> None:
         ('{"RUN_TIMEOUT": Infinity}', ["RUN_TIMEOUT is inf", "a finite number"]),
         ('{"RUN_TIMEOUT": -1}', ["RUN_TIMEOUT is -1", "at least 0"]),
         ('{"DEVICE": "cuda"}', ["DEVICE is 'cuda'", "'auto', 'cpu', 'gpu'"]),
-        ('{"API_URL": "127.0.0.1:8188"}', ["API_URL is '127.0.0.1:8188'", "without port and path"]),
-        ('{"API_URL": "http://host/path"}', ["API_URL is 'http://host/path'", "without port and path"]),
+        ('{"API_URL": "127.0.0.1:81880"}', ["API_URL is '127.0.0.1:81880'", "no number from 1 to 65535"]),
+        ('{"API_URL": "ftp://host:21"}', ["API_URL is 'ftp://host:21'", "only http and https"]),
+        ('{"API_URL": "http://host:1/?a=b"}', ["API_URL is 'http://host:1/?a=b'", "no address"]),
         ('{"API_URL": ""}', ["API_URL is ''", "a host name or an IP address"]),
+        ('{"API_TOKEN": "two words"}', ["API_TOKEN has a space"]),
+        ('{"API_TOKEN": 123}', ["API_TOKEN is set", "a text"]),
     ],
 )
 def test_bad_configuration_names_file_key_value_and_what_is_allowed(
@@ -109,7 +112,39 @@ def test_folder_given_as_configuration_is_a_configuration_error(tmp_path: Path) 
 )
 def test_host_of_addresses(given: str, host: str) -> None:
     config = ConnectorConfig.from_values({"API_URL": given})
-    assert cs.ComfyConnector._host(SimpleNamespace(config=config)) == host  # type: ignore[arg-type]
+    assert (config.host, config.attached_url) == (host, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("127.0.0.1:8188", "http://127.0.0.1:8188"),
+        (" localhost:8188/ ", "http://localhost:8188"),
+        ("http://gpu-box:8188/", "http://gpu-box:8188"),
+        ("0.0.0.0:8188", "http://127.0.0.1:8188"),
+        ("[::1]:8188", "http://[::1]:8188"),
+        ("https://pod.example.com", "https://pod.example.com"),
+        ("https://example.com/comfy/", "https://example.com/comfy"),
+        ("http://example.com:80", "http://example.com:80"),
+    ],
+)
+def test_addresses_of_servers_that_run_already(given: str, url: str) -> None:
+    assert ConnectorConfig.from_values({"API_URL": given}).attached_url == url
+
+
+def test_password_in_an_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(cs.ConfigError, match="API_TOKEN") as caught:
+        ConnectorConfig.from_values({"API_URL": "https://me:hunter2@host"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_token_is_never_shown() -> None:
+    config = ConnectorConfig.from_values({"API_TOKEN": "s3cret"})
+    assert config.token == "s3cret"
+    assert "s3cret" not in repr(config)
+    with pytest.raises(cs.ConfigError) as caught:
+        ConnectorConfig.from_values({"API_TOKEN": "s3cret word"})
+    assert "s3cret" not in str(caught.value)
 
 
 def test_every_key_has_a_help_text() -> None:

@@ -222,11 +222,8 @@ async def test_connection_cut_in_the_middle_of_an_answer(start: Start, fake_tree
     connector = await start()
     if path != "/system_stats":
         fake_tree.behave(close={path: 1})
-    if path in ("/history", "/queue", "/system_stats"):
+    if path in ("/history", "/queue", "/prompt", "/system_stats"):
         assert await run(connector, sleep(1.2 if path == "/queue" else 0)) is not None
-    elif path == "/prompt":
-        with pytest.raises(cs.ServerDiedError, match="cannot be reached"):
-            await run(connector, echo())
     else:
         with pytest.raises(cs.ConnectorError):
             await connector.get_prompt_from_workflow(workflow())
@@ -239,10 +236,11 @@ async def test_prompt_whose_answer_came_too_late_is_taken_back(start: Start, fak
     """The server has it, though nobody follows it: it must not run before the next one."""
     connector = await start(REQUEST_TIMEOUT=1.0)
     await assert_works(connector)
-    fake_tree.behave(delay={"/prompt": 1.5})
+    fake_tree.behave(delay={"/prompt": 2.5})
     with pytest.raises(cs.ServerDiedError):
         await run(connector, sleep(30))
     fake_tree.behave()
+    await asyncio.sleep(1.0)  # now it has arrived
     await assert_works(connector, within=3)
     assert len(fake_tree.starts()) == 1
 
@@ -275,7 +273,7 @@ async def test_frozen_idle_server_is_found_out_by_a_run_and_restarted_by_the_nex
     started = time.monotonic()
     with pytest.raises(cs.ServerDiedError):
         await run(connector, echo())
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 6
     await assert_works(connector)
     assert len(fake_tree.starts()) == 2
 
