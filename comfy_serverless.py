@@ -3597,9 +3597,10 @@ class ComfyConnector:
         if error.node_id is None and isinstance(error, (ServerDiedError, RunTimeoutError)):
             error.node_id = run.node_id
         if error.node_id is not None:
-            node = prompt.get(error.node_id) or {}
-            error.class_type = error.class_type or node.get("class_type")
-            error.title = error.title or (node.get("_meta") or {}).get("title")
+            node = prompt.get(error.node_id)
+            if isinstance(node, Mapping):
+                error.class_type = error.class_type or node.get("class_type")
+            error.title = error.title or _title_in_prompt(prompt, error.node_id)
         if not error.log_tail and run.server is not None:
             error.log_tail = list(run.server.log_tail)
 
