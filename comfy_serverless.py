@@ -108,7 +108,10 @@ HERE = Path(__file__).resolve().parent
 
 def _restore_error(kind: type[ConnectorError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ConnectorError:
     """Unpickle a ConnectorError: the classes have constructors of their own, which pickle would call with ``args``."""
-    error = kind.__new__(kind, *args)
+    # The time-outs are OSErrors as well, which only OSError itself can make.
+    new = OSError.__new__ if issubclass(kind, OSError) else RuntimeError.__new__
+    error: ConnectorError = new(kind, *args)
+    error.args = args
     error.__dict__.update(attributes)
     return error
 
@@ -1602,6 +1605,8 @@ class AttachedServer:
         self._lease = lease
         #: exit status: never known, it is not our child
         self.returncode: int | None = None
+        #: whether it runs on this machine, as far as its address tells (a container's may only look like it)
+        self.is_local = True
 
     @property
     def pid(self) -> int | None:
@@ -2778,6 +2783,11 @@ class ComfyConnector:
         return isinstance(self._server, AttachedServer)
 
     @property
+    def is_local(self) -> bool:
+        """Whether the server runs on this machine, as far as its address tells: only then can it read contexts."""
+        return not isinstance(self._server, AttachedServer) or self._server.is_local
+
+    @property
     def server_description(self) -> str:
         """A sentence for people: which server this is, where, and why it was chosen."""
         return self._server.describe(self._stats) if self._server else "no server yet"
@@ -2929,8 +2939,9 @@ class ComfyConnector:
         host = urllib.parse.urlsplit(address).hostname or ""
         if self._headers() and address.startswith("http://") and not _is_loopback(host):
             log.warning("The token goes to %s unencrypted: API_URL should begin with https://", host)
-        self._server = AttachedServer(address)
+        self._server = server = AttachedServer(address)
         self._stats = await self._look_at_attached(address)
+        server.is_local = not await _in_thread(_why_not_ours, host)
 
     async def _look_at_attached(self, address: str) -> Json:
         """/system_stats of the server at *address*; ServerNotFoundError says what is there instead of a ComfyUI."""
