@@ -858,9 +858,12 @@ def servers_root() -> Path:
     # socket may have 103 bytes on macOS, whose TMPDIR alone has 48, and 107 on Linux.
     if len(str(root)) + len("/0123456789ab/b/") + 44 > 103 and os.path.isdir("/tmp"):  # noqa: S108 - checked below
         root = Path("/tmp") / root.name  # noqa: S108
-    with contextlib.suppress(FileExistsError):
-        root.mkdir(mode=0o700)
-    info = root.lstat()
+    while True:
+        with contextlib.suppress(FileExistsError):
+            root.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):  # another process closed what was the last folder in it
+            info = root.lstat()
+            break
     foreign = hasattr(os, "getuid") and (info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077)
     if not stat.S_ISDIR(info.st_mode) or foreign:
         raise ConnectorError(
