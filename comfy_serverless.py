@@ -1770,8 +1770,12 @@ def warm_folder(config: ConnectorConfig, choice: ServerChoice) -> Path:
 
     Its name is a hash of everything that a start with *config* would give the server: equal settings, equal folder.
     """
+    program = shutil.which(choice.command[0]) or choice.command[0]
     settings = {
-        "choice": [choice.kind, str(choice.path), choice.command, choice.extra_args, str(choice.working_directory)],
+        # python and python3 of one environment are one interpreter; those of two environments, which may be links to
+        # the same file, are not.
+        "interpreter": [os.path.realpath(os.path.dirname(program)), os.path.realpath(program)],
+        "choice": [choice.kind, str(choice.path), choice.command[1:], choice.extra_args, str(choice.working_directory)],
         "data": str(choice.data_folder),
         "config": [config.host, _starts_on_cpu(config), config.CACHE_LRU],
         "environment": {name: os.environ.get(name) for name in _SERVER_VARIABLES},

@@ -238,6 +238,25 @@ async def test_other_settings_start_a_server_of_their_own(
     assert same.server_address == server["address"]
 
 
+def test_spelling_of_the_interpreter_does_not_matter_but_its_environment_does(
+    fake_tree: Any, write_config: Any, tmp_path: Path, no_leaks: None
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for name in ("python", "python3"):
+            (tmp_path / folder / name).symlink_to(sys.executable)
+
+    def folder_of(interpreter: str) -> Path:
+        config = cs.ConnectorConfig.load(write_config(COMFYUI_PATH=str(fake_tree.path), COMFYUI_PYTHON=interpreter))
+        return cs.warm_folder(config, cs.choose_server(config))
+
+    one = folder_of(f"{tmp_path}/a/python")
+    assert folder_of(f"{tmp_path}/a/python3") == one
+    assert folder_of(f"{tmp_path}/b/../a/python") == one
+    assert folder_of(f"{tmp_path}/b/python") != one
+    one.parent.rmdir()
+
+
 async def test_visible_gpus_are_settings_too(
     cli: Cli, config: Path, create: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
