@@ -109,7 +109,10 @@ HERE = Path(__file__).resolve().parent
 
 def _restore_error(kind: type[ConnectorError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ConnectorError:
     """Unpickle a ConnectorError: the classes have constructors of their own, which pickle would call with ``args``."""
-    error = kind.__new__(kind, *args)
+    # The time-outs are OSErrors as well, which only OSError itself can make.
+    new = OSError.__new__ if issubclass(kind, OSError) else RuntimeError.__new__
+    error: ConnectorError = new(kind, *args)
+    error.args = args
     error.__dict__.update(attributes)
     return error
 
@@ -858,9 +861,12 @@ def servers_root() -> Path:
     # socket may have 103 bytes on macOS, whose TMPDIR alone has 48, and 107 on Linux.
     if len(str(root)) + len("/0123456789ab/b/") + 44 > 103 and os.path.isdir("/tmp"):  # noqa: S108 - checked below
         root = Path("/tmp") / root.name  # noqa: S108
-    with contextlib.suppress(FileExistsError):
-        root.mkdir(mode=0o700)
-    info = root.lstat()
+    while True:
+        with contextlib.suppress(FileExistsError):
+            root.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):  # another process closed what was the last folder in it
+            info = root.lstat()
+            break
     foreign = hasattr(os, "getuid") and (info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077)
     if not stat.S_ISDIR(info.st_mode) or foreign:
         raise ConnectorError(
@@ -1738,6 +1744,8 @@ class AttachedServer:
         self._lease = lease
         #: exit status: never known, it is not our child
         self.returncode: int | None = None
+        #: whether it runs on this machine, as far as its address tells (a container's may only look like it)
+        self.is_local = True
 
     @property
     def pid(self) -> int | None:
@@ -1898,8 +1906,12 @@ def warm_folder(config: ConnectorConfig, choice: ServerChoice) -> Path:
 
     Its name is a hash of everything that a start with *config* would give the server: equal settings, equal folder.
     """
+    program = shutil.which(choice.command[0]) or choice.command[0]
     settings = {
-        "choice": [choice.kind, str(choice.path), choice.command, choice.extra_args, str(choice.working_directory)],
+        # python and python3 of one environment are one interpreter; those of two environments, which may be links to
+        # the same file, are not.
+        "interpreter": [os.path.realpath(os.path.dirname(program)), os.path.realpath(program)],
+        "choice": [choice.kind, str(choice.path), choice.command[1:], choice.extra_args, str(choice.working_directory)],
         "data": str(choice.data_folder),
         "config": [config.host, _starts_on_cpu(config), config.CACHE_LRU],
         "environment": {name: os.environ.get(name) for name in _SERVER_VARIABLES},
@@ -2931,6 +2943,11 @@ class ComfyConnector:
         return isinstance(self._server, AttachedServer)
 
     @property
+    def is_local(self) -> bool:
+        """Whether the server runs on this machine, as far as its address tells: only then can it read contexts."""
+        return not isinstance(self._server, AttachedServer) or self._server.is_local
+
+    @property
     def server_description(self) -> str:
         """A sentence for people: which server this is, where, and why it was chosen."""
         return self._server.describe(self._stats) if self._server else "no server yet"
@@ -3084,8 +3101,9 @@ class ComfyConnector:
         host = urllib.parse.urlsplit(address).hostname or ""
         if self._headers() and address.startswith("http://") and not _is_loopback(host):
             log.warning("The token goes to %s unencrypted: API_URL should begin with https://", host)
-        self._server = AttachedServer(address)
+        self._server = server = AttachedServer(address)
         self._stats = await self._look_at_attached(address)
+        server.is_local = not await _in_thread(_why_not_ours, host)
 
     async def _look_at_attached(self, address: str) -> Json:
         """/system_stats of the server at *address*; ServerNotFoundError says what is there instead of a ComfyUI."""

@@ -42,7 +42,7 @@ if __name__ == "__main__":
     runpy.run_path(str(Path(__file__).with_name("__main__.py")), run_name="__main__")
 
 if TYPE_CHECKING or __package__:
-    from .comfy_serverless import ComfyConnector
+    from .comfy_serverless import ComfyConnector, ConnectorConfig
     from .run_record import RunResult
     from .workflow_context import WorkflowContext
     from .workflow_tools import DiscomfortWorkflowTools
@@ -72,8 +72,9 @@ class Discomfort:
         raise TypeError("Discomfort is created with: d = await Discomfort.create()")
 
     @classmethod
-    async def create(cls, config_path: str | os.PathLike[str] | None = None) -> Discomfort:
-        """Start the nested server, or reuse the one that this process runs already.
+    async def create(cls, config_path: str | os.PathLike[str] | ConnectorConfig | None = None) -> Discomfort:
+        """Start the nested server, or reuse the one that this process runs already, that is kept warm for these
+        settings, or that API_URL names.
 
         Args:
             config_path: configuration of the server, see :class:`~.comfy_serverless.ConnectorConfig`.

@@ -302,16 +302,27 @@ def stop(running: WarmStatus, force: bool = False, timeout: float = 30.0) -> Non
             f"The warm server at {running.server.address} is in use by {name_processes(users)}. "
             "Stop it anyway with: python -m discomfort server stop --force"
         )
+    keeper = None
+    with contextlib.suppress(psutil.Error):
+        keeper = psutil.Process(running.server.keeper_pid)
     with contextlib.suppress(FileNotFoundError):  # it is going already
         (running.folder / "stop").touch(mode=0o600)
     deadline = time.monotonic() + timeout
-    while _is_kept(running.folder) or running.server.is_alive:
+    while _is_kept(running.folder) or running.server.is_alive or _is_running(keeper):
         if time.monotonic() > deadline:
             raise WarmServerError(
                 f"The keeper of the warm server at {running.server.address} (process {running.server.keeper_pid}) has "
                 f"not stopped it within {timeout:g} s. Ending that process ends the server too."
             )
         time.sleep(0.05)
+
+
+def _is_running(process: psutil.Process | None) -> bool:
+    """Whether a process has not ended yet; one that only waits to be reaped has."""
+    try:
+        return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def find(config_path: str | os.PathLike[str] | None = None) -> WarmStatus | None:
@@ -329,8 +340,9 @@ def name_processes(pids: list[int]) -> str:
     names = []
     for pid in pids:
         command = ""
-        with contextlib.suppress(psutil.Error):
-            command = " ".join(psutil.Process(pid).cmdline())[:80]
+        with contextlib.suppress(psutil.Error, ValueError):
+            program, *words = psutil.Process(pid).cmdline()
+            command = " ".join([os.path.basename(program), *words])[:100]
         names.append(f"process {pid}" + (f" ({command})" if command else ""))
     return ", ".join(names)
 
@@ -394,8 +406,9 @@ class _Keeper:
         self.folder = warm_folder(config, self.choice)
         # set by SIGTERM and SIGINT
         self.signalled = asyncio.Event()
-        # when somebody last used the server (time.monotonic())
+        # when somebody last used the server (time.monotonic()), and when that was last noted in the file
         self.last_use = time.monotonic()
+        self.noted_use = 0.0
 
     async def run(self) -> None:
         """Everything, in order. Whatever ends it, server and folder go.
@@ -479,11 +492,10 @@ class _Keeper:
 
     def _note_use(self) -> None:
         """Note that it is used now; the file tells ``status`` in other processes."""
-        now = time.monotonic()
-        file = self.folder / "used"
-        if now - self.last_use > 1 or not file.exists():
-            file.touch(mode=0o600)
-        self.last_use = now
+        self.last_use = time.monotonic()
+        if self.last_use - self.noted_use > 1:
+            (self.folder / "used").touch(mode=0o600)
+            self.noted_use = self.last_use
 
     async def _watch(self, connector: ComfyConnector, state: str) -> str:
         """Until the server is to be stopped; returns the reason. One that ends is started again.

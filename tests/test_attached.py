@@ -26,6 +26,7 @@ import pytest
 import pytest_asyncio
 from discomfort.comfy_serverless import ComfyConnector
 
+from discomfort import Discomfort
 from discomfort import comfy_serverless as cs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
@@ -207,6 +208,54 @@ async def test_what_cannot_work_says_so(fake_server: Any, fake_tree: Any, attach
     fake_server.end()
     with pytest.raises(cs.ServerDiedError, match=f"{fake_server.address} cannot be reached"):
         connector.upload_data(file)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_runs_pass_values_to_a_server_that_was_running_before(
+    kind: str, request: pytest.FixtureRequest, free_port: int, tmp_path: Path, wait_for: Any, write_config: Any
+) -> None:
+    """A user's own ComfyUI that has Discomfort as a custom node: here the one of a connector of another process."""
+    import torch
+
+    keys = {"INITIAL_PORT": free_port, "DEVICE": "cpu", "COMFYUI_PATH": "embedded"}
+    if kind == "real":
+        keys["COMFYUI_PATH"] = str(request.getfixturevalue("real_comfyui"))
+    ready = tmp_path / "ready"
+    code = (
+        "import asyncio, pathlib, sys\n"
+        "from discomfort import ComfyConnector\n"
+        "async def main():\n"
+        "    connector = await ComfyConnector.create(sys.argv[1])\n"
+        "    young = pathlib.Path(sys.argv[2] + '.young')\n"
+        "    young.write_text(connector.server_address)\n"
+        "    young.rename(sys.argv[2])\n"
+        "    await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", code, str(write_config(**keys)), str(ready)]
+    owner = await asyncio.to_thread(subprocess.Popen, command)
+    try:
+        await asyncio.to_thread(wait_for, ready.exists, 60)
+        async with await Discomfort.create(write_config(API_URL=ready.read_text())) as d:
+            assert d.Worker.is_attached
+            inputs = {"image": torch.full((1, 8, 8, 3), 0.25), "amount": 0.5}
+            result = await d.run([HERE / "tests" / "workflows" / "loop_image.json"], inputs=inputs)
+            assert result["image"].mean().item() == pytest.approx(0.75)
+            assert result["image"].shape == (1, 4, 4, 3)
+    finally:
+        owner.terminate()
+        owner.wait()
+
+
+async def test_run_refuses_a_server_on_another_machine_before_anything_is_queued(
+    fake_server: Any, fake_tree: Any, write_config: Any, no_leaks: None
+) -> None:
+    async with await Discomfort.create(write_config(API_URL=fake_server.address)) as d:
+        assert d.Worker.is_local
+        d.Worker._server.is_local = False  # type: ignore[union-attr]
+        with pytest.raises(cs.NotOurServerError, match="through the memory of this machine"):
+            await d.run([ECHO])
+    assert not fake_tree.requests("/prompt")
 
 
 async def test_history_of_others_is_left_alone(fake_server: Any, attach: Any, wait_for: Any) -> None:
