@@ -3405,14 +3405,17 @@ class ComfyConnector:
                 if self._state is not State.READY:  # kill_api() or a restart took the browser away
                     failure = e
                     continue
-                # The frontend may have said no because of what an earlier workflow left in the page.
-                if attempt > 0 and type(e) is type(failure) and str(e) == str(failure):
+                # The frontend may have said no because of what an earlier workflow left in the page. (An error of
+                # Playwright's, the cause of ours, is nothing that the frontend said: a browser that was killed is
+                # found out to be gone a moment later.)
+                is_browsers = e.__cause__ is not None
+                if attempt > 0 and not is_browsers and type(e) is type(failure) and str(e) == str(failure):
                     raise
                 failure = e
                 log.warning("Conversion attempt %d failed: %s", attempt + 1, e)
                 if isinstance(e, ConversionTimeoutError) and await self._is_mute(self._server):
                     continue  # it was the server: restarted for the next attempt, with a browser of its own
-                if isinstance(e, ConversionTimeoutError) or attempt > 0:
+                if isinstance(e, ConversionTimeoutError) or is_browsers or attempt > 0:
                     await self._close_page()
                 elif self._page is not None:
                     await self._page.discard_page()

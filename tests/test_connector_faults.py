@@ -981,6 +981,31 @@ class TestConversions:
             process.kill()
         assert await asyncio.wait_for(task, 10)
 
+    async def test_other_browsers_are_never_touched(self, connector: ComfyConnector, tmp_path: Path) -> None:
+        """When ours hangs and is killed: neither a browser of the user's, nor one that this program started itself."""
+        await self.assert_converts(connector)
+        (mine,) = [process for process in browsers() if not any("--type=" in word for word in process.cmdline())]
+        script = "import time; print(flush=True); time.sleep(60)"
+        command = ["chrome", "-c", script, "--headless", f"--user-data-dir={tmp_path}"]
+        others = [
+            subprocess.Popen(command, executable=sys.executable, stdout=subprocess.PIPE, env=environment)  # noqa: ASYNC220
+            for environment in (None, {**os.environ, "TMPDIR": str(tmp_path)})
+        ]
+        try:
+            for other in others:
+                assert other.stdout is not None
+                await asyncio.to_thread(other.stdout.readline)
+            mine.suspend()  # it cannot be asked to close
+            assert connector._page is not None
+            await asyncio.to_thread(connector._page.kill_now)
+            assert not mine.is_running() or mine.status() == psutil.STATUS_ZOMBIE
+            await self.assert_converts(connector)
+            assert [other.poll() for other in others] == [None, None]
+        finally:
+            for other in others:
+                other.kill()
+                other.communicate()
+
     async def test_page_that_crashes_during_a_conversion(self, connector: ComfyConnector, tree: Any) -> None:
         task = await self.begin(connector, tree, frontend="hang")
         crash_pages()
