@@ -21,8 +21,9 @@ server executes. Protocol facts were measured on ComfyUI 0.3.64 and 0.8.0 with f
 Ownership in one paragraph: the server runs in a session (process group) of its own, with a private folder that holds
 its temp files and database, so that a ComfyUI the user runs from the same tree is never touched. A tiny *guard*
 process, without imports beyond the standard library, waits for the end of this process, however it ends (also
-``kill -9``), then ends the server and the browser and removes the folder. Should the guard be killed as well, the next
-start sweeps: folders whose lock nobody holds are dead. Nothing is ever killed that was not started here: processes are
+``kill -9``), then ends the server and the browser and removes the folder. The next call replaces a guard that was
+killed; should both be killed, the next start sweeps: folders whose lock nobody holds are dead. On Windows a job object
+takes the guard's place (designed, not yet run there). Nothing is ever killed that was not started here: processes are
 recognised by pid *and* the random folder name in their command line.
 
 Error tree::

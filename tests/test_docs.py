@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import ast
 import re
 import subprocess
 import sys
@@ -26,33 +26,41 @@ def rows() -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def collected() -> dict[str, set[str]]:
-    """The names of all tests ("all"), and of those that run on a real ComfyUI ("real")."""
-
-    def collect(*more: str) -> list[str]:
-        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *more, "tests"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "500"})
-        assert done.returncode == 0, done.stdout + done.stderr
-        return re.findall(r"::(\w+)(?:\[.*\])?$", done.stdout, re.MULTILINE)
-
-    return {"all": set(collect()), "real": set(collect("-m", "real_comfyui"))}
+def all_tests() -> set[str]:
+    """The names of all tests there are."""
+    found = set()
+    for file in (ROOT / "tests").glob("test_*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
+                found.add(node.name)
+    return found
 
 
-def test_every_fault_names_tests_that_exist(collected: dict[str, set[str]]) -> None:
+def run_on_real_comfyui() -> set[str]:
+    """The names of the tests with a variant that runs on a real ComfyUI, as pytest itself finds them."""
+    files = [str(f) for f in (ROOT / "tests").glob("test_*.py") if "mark.real_comfyui" in f.read_text(encoding="utf-8")]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", "real_comfyui"]
+    done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(re.findall(r"::(\w+)(?:\[.*\])?$", done.stdout, re.MULTILINE))
+
+
+def test_every_fault_names_tests_that_exist(all_tests: set[str]) -> None:
     assert len(rows()) > 60
     for cells in rows():
         names = re.findall(r"`(test_\w+)`", cells[-1])
         assert names, f"{cells[0]!r} names no test"
-        missing = set(names) - collected["all"]
+        missing = set(names) - all_tests
         assert not missing, f"{cells[0]!r} names tests that do not exist: {missing}"
         assert len(cells) in (2, 5), f"{cells[0]!r} has {len(cells)} cells"
-    assert set(re.findall(r"`(test_\w+)`", FAULTS.read_text(encoding="utf-8"))) <= collected["all"]
+    assert set(re.findall(r"`(test_\w+)`", FAULTS.read_text(encoding="utf-8"))) <= all_tests
 
 
-def test_faults_marked_real_are_tested_on_real_comfyui_and_the_others_are_not(collected: dict[str, set[str]]) -> None:
+def test_faults_marked_real_are_tested_on_real_comfyui_and_the_others_are_not() -> None:
+    real = run_on_real_comfyui()
     marked = [cells for cells in rows() if len(cells) == 5 and cells[3] == "real"]
     assert len(marked) > 12
     for cells in rows():
         if len(cells) == 5:
-            on_real = set(re.findall(r"`(test_\w+)`", cells[4])) & collected["real"]
+            on_real = set(re.findall(r"`(test_\w+)`", cells[4])) & real
             assert bool(on_real) == (cells[3] == "real"), f"{cells[0]!r}: {on_real or 'none on real ComfyUI'}"
