@@ -980,11 +980,13 @@ def _guard() -> None:
 
     buffer = b""
     while True:
-        ready, _, _ = select.select([0], [], [], 0.5)
-        if os.getppid() != owner:
-            break
+        # Asked before the pipe: what the owner said before its end, perhaps before we began, is still read.
+        is_owned = os.getppid() == owner
+        ready, _, _ = select.select([0], [], [], 0.5 if is_owned else 0)
         if not ready:
-            continue
+            if is_owned:
+                continue
+            break
         data = os.read(0, 4096)
         if not data:
             break
