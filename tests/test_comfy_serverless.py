@@ -660,6 +660,7 @@ def test_server_with_a_changed_command_line_is_ended_too(
         assert cs.sweep() == [Path(folder).name]
         Path(folder).parent.rmdir()
     wait_for(lambda: is_gone(int(server)) and not Path(folder).exists(), 5, "the end of the server and its folder")
+    wait_for(lambda: is_gone(int(guard)), 5, "the end of the guard")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups are POSIX")
