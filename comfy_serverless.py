@@ -868,7 +868,14 @@ def servers_root() -> Path:
         with contextlib.suppress(FileNotFoundError):  # another process closed what was the last folder in it
             info = root.lstat()
             break
-    foreign = hasattr(os, "getuid") and (info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077)
+    is_ours = not hasattr(os, "getuid") or info.st_uid == os.getuid()
+    others_may = stat.S_IMODE(info.st_mode) & 0o077 if hasattr(os, "getuid") else 0
+    if is_ours and stat.S_ISDIR(info.st_mode) and others_may and not others_may & 0o022:
+        # Made again by the library of the locks, which makes the folders that a lock's file needs: the last folder in
+        # the root was closed between the moments at which a sweep saw it and locked it. Nobody else could write to it.
+        root.chmod(0o700)
+        others_may = 0
+    foreign = not is_ours or others_may
     if not stat.S_ISDIR(info.st_mode) or foreign:
         raise ConnectorError(
             f"{root} must be a folder of yours that nobody else can enter (mode 0700), but it is not: another user may "
@@ -1379,6 +1386,8 @@ def sweep() -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             if entry.name.startswith(".") and time.time() - entry.stat().st_mtime < 60:
                 continue  # being made right now
+        if not entry.exists():  # since it was listed; taking the lock would make it again
+            continue
         lock = filelock.FileLock(entry / "owner.lock")
         try:
             lock.acquire(timeout=0)

@@ -9,6 +9,7 @@ start           "exit" (prints, exits 1), "garbage" (prints binary, exits 3), "s
                 connections, never answers), "errors" (answers everything with status 500), "nonsense" (answers with
                 valid JSON of the wrong shape)
 start_delay     seconds before it listens
+max_body        bytes that a request may have, from the start on (1 MiB)
 flood           bytes of output without a line end, before it listens
 leave_child     a program of its own session, which holds the server's output open
 ignore_signals  SIGINT and SIGTERM change nothing
@@ -272,7 +273,7 @@ class Server:
                     return web.Response(status=status, text="500 Internal Server Error")
             return await handler(request)
 
-        app = web.Application(middlewares=[misbehave], client_max_size=1 << 30)
+        app = web.Application(middlewares=[misbehave], client_max_size=self.behaviour("max_body", 1 << 20))
         app.router.add_get("/ws", self.websocket)
         for prefix in ("", "/api"):
             app.router.add_get(f"{prefix}/system_stats", self.system_stats)

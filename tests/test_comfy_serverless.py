@@ -607,6 +607,20 @@ def test_root_that_another_user_controls_is_refused(tmp_path: Path, monkeypatch:
         cs.servers_root()
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX")
+def test_root_of_ours_that_others_could_only_read_is_closed_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock library makes missing folders with the mode of any folder, also the root that somebody just removed."""
+    monkeypatch.setattr(cs.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(cs.os.path, "isdir", lambda path: False)  # not to flee to /tmp
+    root = tmp_path / f"discomfort-servers-{os.getuid()}"
+    root.mkdir()
+    root.chmod(0o755)
+    assert cs.servers_root() == root
+    assert root.stat().st_mode & 0o777 == 0o700
+
+
 def test_guard_needs_nothing_but_the_standard_library_and_its_own_source() -> None:
     import inspect
 

@@ -31,8 +31,6 @@ HERE = Path(cs.__file__).resolve().parent
 WORKFLOWS = HERE / "tests" / "workflows"
 TEST_WORKFLOW = HERE / "test_server.json"
 
-pytestmark = pytest.mark.usefixtures("strict_loop")
-
 BOTH = ["embedded", pytest.param("real", marks=pytest.mark.real_comfyui)]
 
 
@@ -107,6 +105,7 @@ def settings_file(connector: ComfyConnector) -> Path:
     return connector._choice.data_folder / "user" / "default" / "comfy.settings.json"
 
 
+@pytest.mark.usefixtures("strict_loop")
 @pytest.mark.asyncio(loop_scope="class")
 class TestRunningServer:
     """One server, one browser, many uses."""
@@ -390,6 +389,7 @@ class TestRunningServer:
         assert connector.state == "ready"
 
 
+@pytest.mark.usefixtures("strict_loop")
 @pytest.mark.parametrize("kind", BOTH)
 async def test_ephemeral_uploads_and_the_private_folder_end_with_the_server(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, no_leaks: None
@@ -405,6 +405,7 @@ async def test_ephemeral_uploads_and_the_private_folder_end_with_the_server(
     assert not any(path.exists() for path in paths)
 
 
+@pytest.mark.usefixtures("strict_loop")
 @pytest.mark.parametrize("kind", BOTH)
 async def test_conversions_of_an_earlier_process_need_no_browser(
     kind: str, request: pytest.FixtureRequest, no_leaks: None

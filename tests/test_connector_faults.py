@@ -1006,6 +1006,29 @@ class TestConversions:
                 other.kill()
                 other.communicate()
 
+    async def test_browser_whose_end_is_not_yet_known_is_replaced(self, connector: ComfyConnector) -> None:
+        """Playwright says the same twice, and still believes that its browser is connected."""
+        await self.assert_converts(connector)
+        page = connector._page
+        assert page is not None
+        await page.discard_page()
+
+        class Gone:
+            """A browser of Playwright's that was killed, before Playwright has noticed."""
+
+            def is_connected(self) -> bool:
+                return True
+
+            async def new_context(self, **options: Any) -> None:
+                raise RuntimeError("Target page, context or browser has been closed")
+
+            async def close(self) -> None:
+                await browser.close()
+
+        browser, page._browser = page._browser, Gone()
+        await self.assert_converts(connector)
+        assert connector._page is not page
+
     async def test_page_that_crashes_during_a_conversion(self, connector: ComfyConnector, tree: Any) -> None:
         task = await self.begin(connector, tree, frontend="hang")
         crash_pages()
