@@ -3627,6 +3627,13 @@ class ComfyConnector:
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
             return None
 
+    async def _is_running_now(self, prompt_id: str) -> bool:
+        """Whether the server executes this prompt, as far as it says."""
+        try:
+            return (await self._ask_queue()).get(prompt_id, False)
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+            return False
+
     async def _ask_queue(self) -> dict[str, bool]:
         """{prompt id: whether it runs} of all prompts in the server's queue, right now."""
         queue = await self._get_object("/queue")
@@ -3678,7 +3685,9 @@ class ComfyConnector:
                     return  # it never got there
             with contextlib.suppress(ConnectorError):
                 await self._request("POST", "/queue", {"delete": [run.prompt_id]}, as_json=False)
-                await self.interrupt(run.prompt_id)
+                # An attached server may be older than interrupts by id: it would stop whatever runs, perhaps not ours.
+                if not self.is_attached or await self._is_running_now(run.prompt_id):
+                    await self.interrupt(run.prompt_id)
 
         taking = self._in_background(take_back)
         cancelled = False
