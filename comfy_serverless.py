@@ -3820,6 +3820,13 @@ class ComfyConnector:
         except _NO_ANSWER:
             return None
 
+    async def _is_running_now(self, prompt_id: str) -> bool:
+        """Whether the server executes this prompt, as far as it says."""
+        try:
+            return (await self._ask_queue()).get(prompt_id, False)
+        except _NO_ANSWER:
+            return False
+
     async def _ask_queue(self) -> dict[str, bool]:
         """{prompt id: whether it runs} of all prompts in the server's queue, right now."""
         queue = await self._get_object("/queue")
@@ -3894,7 +3901,9 @@ class ComfyConnector:
     async def _take_back(self, prompt_id: str) -> None:
         with contextlib.suppress(ConnectorError):
             await self._request("POST", "/queue", {"delete": [prompt_id]}, as_json=False)
-            await self.interrupt(prompt_id)
+            # An attached server may be older than interrupts by id: it would stop whatever runs, perhaps not ours.
+            if not self.is_attached or await self._is_running_now(prompt_id):
+                await self.interrupt(prompt_id)
 
     async def _forget_when_over(self, run: _PromptRun) -> None:
         """Delete the history entry that an abandoned prompt leaves, as soon as there is one. A prompt that reached the

@@ -23,9 +23,9 @@ websocket       "refuse" (status 403), "hang" (no handshake), "silent" (no messa
                 before each message)
 cut_after       a message type: all sockets are cut once, after the first message of that type; "preview" is the binary
                 one, "done" the "executing" without a node
+own_ids         prompts get ids of the server's choice, as before clients could choose them
 history_delay   seconds between a prompt's end and its entry in the history
 history         "lost" (never an entry), "empty" (success without outputs)
-prompt_id       "own": prompts get an id of the server's, not the one that they came with
 accept          "die" (SIGKILL to itself after accepting a prompt), "stop" (SIGSTOP), "partial" (status 200 with
                 node_errors)
 frontend        "never" (the page is never ready), "hang" (the export never returns), "refuse" (loading returns
@@ -360,6 +360,8 @@ class Server:
         from aiohttp import web
 
         body = await request.json()
+        if self.behaviour("own_ids"):
+            body["prompt_id"] = f"own-{self.number}"
         accept = self.behaviour("accept")
         errors = {
             node_id: {
@@ -375,8 +377,6 @@ class Server:
             error = {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation"}
             return web.json_response({"error": error, "node_errors": errors}, status=400)
         self.number += 1
-        if self.behaviour("prompt_id") == "own":
-            body["prompt_id"] = f"mine-{self.number}"
         extra = {**body.get("extra_data", {}), "client_id": body.get("client_id")}
         valid = {k: v for k, v in body["prompt"].items() if k not in errors}
         self.pending.append((self.number, body["prompt_id"], valid, extra, list(valid)))

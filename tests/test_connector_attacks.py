@@ -202,10 +202,10 @@ async def test_prompt_that_the_server_gave_another_id_is_followed_and_taken_back
     start: Start, fake_tree: Any
 ) -> None:
     connector = await start()
-    fake_tree.behave(prompt_id="own")
+    fake_tree.behave(own_ids=True)
     assert await connector.run_workflow(echo(), use_workflow_json=False)
     (entry,) = (await connector.run_workflow(echo(2), use_workflow_json=False)).items()
-    assert entry[0] == "mine-2"
+    assert entry[0] == "own-2"
     assert entry[1]["outputs"] == {"1": {"text": [2]}}
     task = asyncio.create_task(run(connector, sleep(30)))
     await until(lambda: len(fake_tree.requests("/prompt")) == 3)
