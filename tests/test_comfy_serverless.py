@@ -548,6 +548,19 @@ def test_sweep_ends_what_a_dead_servers_nodes_started(folder: cs.RuntimeFolder) 
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
 
+def test_ended_process_is_left_to_its_parent_to_reap() -> None:
+    """asyncio waits for the browser's driver, and warns of an unknown child when somebody else was told of its end."""
+    ends = {"pass": -signal.SIGTERM, "signal.signal(signal.SIGTERM, signal.SIG_IGN)": -signal.SIGKILL}
+    for reaction, status in ends.items():
+        script = f"import signal, time; {reaction}; print(flush=True); time.sleep(60)"
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        cs._end_processes([psutil.Process(process.pid)], patience=0.5)
+        assert process.wait(1) == status
+        process.communicate()
+
+
 def test_many_processes_that_open_and_close_at_once_never_meet(no_leaks: None, first_port: int) -> None:
     """The folder that holds them all comes and goes with the last of them."""
     script = (
