@@ -1351,7 +1351,6 @@ async def test_nothing_blocks_the_event_loop(start: Start, fake_tree: Any, caplo
 
     On a busy machine anything may; what blocks does so in each of three lives.
     """
-    import playwright.async_api  # noqa: F401 - importing it takes longer, once
 
     async def life(number: int) -> list[str]:
         caplog.clear()
@@ -1374,6 +1373,50 @@ async def test_nothing_blocks_the_event_loop(start: Start, fake_tree: Any, caplo
     while blocked[-1] and len(blocked) < 3:
         blocked.append(await life(len(blocked)))
     assert not blocked[-1], blocked
+
+
+async def test_loading_the_browsers_library_does_not_block_the_event_loop(
+    fake_tree: Any, write_config: Callable[..., Path], no_leaks: None
+) -> None:
+    """It is loaded once, therefore in a process of its own, and timed against its loading there."""
+    script = """
+import asyncio, sys, time
+from discomfort.comfy_serverless import ComfyConnector
+
+async def main():
+    connector = await ComfyConnector.create(sys.argv[1])
+    assert "playwright.async_api" not in sys.modules
+    gaps, last = [], time.perf_counter()
+    async def tick():
+        nonlocal last
+        while True:
+            await asyncio.sleep(0.005)
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
+    ticker = asyncio.create_task(tick())
+    await connector._init_playwright()
+    ticker.cancel()
+    assert "playwright.async_api" in sys.modules
+    await connector.kill_api()
+    print(max(gaps))
+
+asyncio.run(main())
+"""
+    config = str(write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu"))
+    begin = "import time; t = time.perf_counter(); import playwright.async_api; print(time.perf_counter() - t)"
+    for _ in range(3):  # on a busy machine anything may hold up a loop
+        loading = await asyncio.to_thread(_output_of, [sys.executable, "-c", begin])
+        longest = await asyncio.to_thread(_output_of, [sys.executable, "-c", script, config])
+        if float(longest) < float(loading) / 2:
+            return
+    raise AssertionError(f"the loop stood still for {longest} s; loading takes {loading} s")
+
+
+def _output_of(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 # ---- copied alone ----
