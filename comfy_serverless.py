@@ -2006,6 +2006,11 @@ _FORGOTTEN_AFTER = 20.0
 _ABANDON_PATIENCE = 5.0
 
 
+# What tells one version of a script from another, and how many are asked about at once.
+_VERSION_HEADERS = ("ETag", "Last-Modified", "Content-Length")
+_HEAD_REQUESTS = 8
+
+
 class ComfyConnector:
     """An asynchronous singleton that owns one ComfyUI server: start, convert, run, follow, recover, kill.
 
@@ -2638,12 +2643,36 @@ class ComfyConnector:
                 self._request("GET", "/extensions"),
                 self._request("GET", "/object_info"),
             )
-            # index.html names its bundles by content hash: it identifies the frontend's build.
-            self._frontend = (
-                hashlib.sha256(canonical_json([index, sorted(extensions)])).hexdigest(),
-                definitions,
-            )
+            # index.html names its bundles by content hash: it identifies the frontend's build, whose own extensions
+            # are listed too. All others are scripts of packs, which keep their names when they change.
+            scripts = await self._script_versions(sorted(extensions))
+            self._frontend = (hashlib.sha256(canonical_json([index, scripts])).hexdigest(), definitions)
         return self._frontend
+
+    async def _script_versions(self, paths: Sequence[str]) -> list[list[str | None]]:
+        """[path, ETag, Last-Modified, Content-Length] of extensions, by HEAD requests; [path] of the frontend's own.
+
+        A server that does not answer such a request properly, or all of them within seconds, only hides that a script
+        has changed; it fails nothing.
+        """
+        gate = asyncio.Semaphore(_HEAD_REQUESTS)
+
+        async def ask(path: str) -> list[str | None]:
+            if path.startswith("/extensions/core/"):
+                return [path]
+            async with gate:
+                with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError):
+                    async with self._http().head(self.server_address + path) as answer:
+                        if answer.status == 200:
+                            return [path, *(answer.headers.get(name) for name in _VERSION_HEADERS)]
+            return [path]
+
+        asking = [asyncio.ensure_future(ask(path)) for path in paths]
+        try:
+            return list(await asyncio.wait_for(asyncio.gather(*asking), _HEALTH_PATIENCE))
+        except asyncio.TimeoutError:
+            log.debug("The versions of %d scripts were not told within %g s", len(paths), _HEALTH_PATIENCE)
+            return [[path] for path in paths]
 
     def _check_types(self, prompt: Json, workflow: Json, definitions: Json) -> None:
         """Refuse prompts with nodes that the server lacks: the frontend emits them without class_type, silently."""

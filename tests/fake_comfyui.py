@@ -23,6 +23,8 @@ accept          "die" (SIGKILL to itself after accepting a prompt), "stop" (SIGS
 frontend        "never" (the page is never ready), "hang" (the export never returns), "refuse" (loading returns
                 false), "throw", "drop" (loads one node less), "dialog" (alert at start), "crash" (the page crashes at
                 the first export)
+scripts         {path: version} of packs' extensions, beside the frontend's own; HEAD tells the version as ETag
+script_status   the status of those answers
 
 Node types: Echo (``value``; gives it back as ui text), Sleep (``seconds``; can be interrupted), Stubborn (``seconds``;
 cannot), Fail (raises ``message``).
@@ -234,6 +236,7 @@ class Server:
             app.router.add_post(f"{prefix}/interrupt", self.interrupt)
             app.router.add_post(f"{prefix}/free", self.free)
         app.router.add_get("/", self.index)
+        app.router.add_get("/extensions/{path:.*}", self.script)
         return app
 
     async def websocket(self, request: Any) -> Any:
@@ -273,7 +276,14 @@ class Server:
     async def extensions(self, request: Any) -> Any:
         from aiohttp import web
 
-        return web.json_response(["/extensions/core/fake.js"])
+        return web.json_response(["/extensions/core/fake.js", *self.behaviour("scripts", {})])
+
+    async def script(self, request: Any) -> Any:
+        from aiohttp import web
+
+        version = self.behaviour("scripts", {}).get(request.path)
+        status = 404 if version is None else self.behaviour("script_status", 200)
+        return web.Response(status=status, text="//", headers={"ETag": f'"{version}"'})
 
     async def queue(self, request: Any) -> Any:
         from aiohttp import web

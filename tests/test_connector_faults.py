@@ -827,7 +827,8 @@ def stored_files(tmp_path: Path) -> list[Path]:
 
 def page_loads(tree: Any) -> int:
     """How often a page was loaded from the server; the connector itself asks for it too, once a start, with others."""
-    return len([line for line in tree.requests("/") if line == "GET /"]) - len(tree.requests("/extensions"))
+    requests = tree.requests("/")
+    return requests.count("GET /") - requests.count("GET /extensions")
 
 
 def crash_pages() -> None:
@@ -849,6 +850,36 @@ async def test_stored_conversion_needs_no_browser_also_in_another_life(start: St
     assert not browsers()
     assert await connector.get_prompt_from_workflow(workflow("changed")) == converted("changed")
     assert browsers()
+
+
+async def test_changed_script_of_a_pack_is_converted_anew(
+    start: Start, fake_tree: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Extensions keep their names when they change; the frontend's own are told by index.html."""
+    a, b, core = "/extensions/pack/a.js", "/extensions/pack/sub folder/b.js", "/extensions/core/fake.js"
+    lives: list[tuple[dict[str, Any], bool]] = [
+        ({"scripts": {a: 1, b: 1}}, True),
+        ({"scripts": {b: 1, a: 1}}, False),
+        ({"scripts": {a: 1, b: 2}}, True),
+        ({"scripts": {a: 1}}, True),
+        # A server that does not answer such requests: the names alone count.
+        ({"scripts": {a: 1}, "script_status": 405}, True),
+        ({"scripts": {a: 2}, "script_status": 500}, False),
+        ({"scripts": {a: 2}, "script_status": 302}, False),
+        ({"scripts": {a: 3}, "delay": {a: 30}}, False),
+    ]
+    for behaviour, is_new in lives:
+        fake_tree.behave(**behaviour)
+        connector = await start()
+        if "delay" in behaviour:
+            monkeypatch.setattr(cs, "_HEALTH_PATIENCE", 0.5)
+        assert await connector.get_prompt_from_workflow(workflow()) == converted()
+        assert bool(browsers()) is is_new, behaviour
+        await connector.get_prompt_from_workflow(workflow())
+        await connector.kill_api()
+    asked = [line for line in fake_tree.requests("/extensions/") if line.startswith("HEAD")]
+    assert len(asked) == 2 + 2 + 2 + 1 + 1 + 1 + 1 + 1  # once a start
+    assert not any(core in line for line in asked)
 
 
 async def test_damaged_store_costs_only_a_conversion(start: Start, tmp_path: Path) -> None:
