@@ -2560,12 +2560,14 @@ class ComfyConnector:
                 if self._state is not State.READY:  # kill_api() or a restart took the browser away
                     failure = e
                     continue
-                # The frontend may have said no because of what an earlier workflow left in the page.
-                if attempt > 0 and type(e) is type(failure) and str(e) == str(failure):
+                # The frontend may have said no because of what an earlier workflow left in the page. What it says twice
+                # it means; a page that hung tells nothing, and is never used again.
+                is_hung = isinstance(e, ConversionTimeoutError)
+                if attempt > 0 and not is_hung and type(e) is type(failure) and str(e) == str(failure):
                     raise
                 failure = e
                 log.warning("Conversion attempt %d failed: %s", attempt + 1, e)
-                if isinstance(e, ConversionTimeoutError) or attempt > 0:
+                if is_hung or attempt > 0:
                     await self._close_page()
                 elif self._page is not None:
                     await self._page.discard_page()
