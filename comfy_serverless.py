@@ -3972,9 +3972,10 @@ class _Comparison:
 
     def _compare_count(self, level: _Level, node: Json, entry: Json, specs: Mapping[str, Any]) -> None:
         """Where the file holds fewer values than the node has widgets, the last ones have their defaults."""
-        values = node.get("widgets_values")
+        values = _list(node.get("widgets_values"))
         # What stands behind a seed, "control after generate", is no input.
-        saved = sum(not (isinstance(value, str) and value in _CONTROL_VALUES) for value in _list(values))
+        controls = sum(_has_control(name, spec) for name, spec in specs.items())
+        saved = len(values) - min(controls, sum(isinstance(v, str) and v in _CONTROL_VALUES for v in values))
         widgets = [name for name, spec in specs.items() if _widget_type(spec) is not None]
         linked = {str(slot.get("name")) for slot in _slots(node, "inputs") if slot.get("link") is not None}
         for name in widgets[saved:]:
@@ -4060,6 +4061,14 @@ def _widget_type(spec: Sequence[Any]) -> str | None:
         return None
     kind = "COMBO" if isinstance(spec[0], (list, tuple)) else spec[0]
     return kind if kind in ("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO") else None
+
+
+def _has_control(name: str, spec: Sequence[Any]) -> bool:
+    """Whether the editor adds a widget "control after generate" to this one."""
+    options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
+    return _widget_type(spec) in ("INT", "COMBO") and bool(
+        options.get("control_after_generate", name in ("seed", "noise_seed"))
+    )
 
 
 def _choices(spec: Sequence[Any]) -> list[Any]:

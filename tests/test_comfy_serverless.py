@@ -973,6 +973,12 @@ def test_defaults_in_the_place_of_values_that_the_file_lacks_are_told() -> None:
         notes = notes_on([sample(widgets_values=values)], prompt)
         assert kinds(notes) == [("default_used", "1", name) for name in names[given:]]
         assert all(note.level == logging.INFO for note in notes)
+    # Where a node has no such widget any more, its value is one like others.
+    shifted = sampled(seed="fixed", text="")
+    definition = {"input": {"required": {"seed": ["INT", {"control_after_generate": False}], "text": ["STRING", {}]}}}
+    nodes = [sample(widgets_values=["fixed", ""])]
+    notes = cs.conversion_notes({"nodes": nodes}, {"1": shifted}, {"Sample": definition})
+    assert kinds(notes) == [("wrong_value", "1", "seed")]
     # A linked widget needs no value, and a value that is no default came from somewhere.
     assert (
         notes_on([sample(input="text", link=7, widgets_values=SAMPLE_LIST[:-1])], {"1": sampled(text=["2", 0])}) == []
