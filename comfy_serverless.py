@@ -33,14 +33,19 @@ Error tree::
     ├── ServerNotFoundError                 nothing to start, or no ComfyUI where one was named
     ├── ServerStartError                    the process ended or never answered; carries the last log lines
     ├── ServerDiedError                     the server went away while it was needed
+    ├── NotOurServerError                   asks for what only a server started here can do
     ├── BrowserError                        no usable browser
     ├── ConversionError                     the frontend could not turn this workflow into a prompt
     │   ├── ConversionTimeoutError (TimeoutError)
     │   └── UnknownNodeError                node types that the server does not have
     ├── PromptRejectedError                 the server refused the prompt (validation)
     ├── NodeExecutionError                  a node raised
+    │   └── OutOfMemoryError                because memory, of the GPU or the machine, ran out
     ├── PromptInterruptedError              the run was interrupted on the server
     └── RunTimeoutError (TimeoutError)      RUN_TIMEOUT or STALL_TIMEOUT passed
+
+Every one of them carries ``prompt_id``, ``node_id``, ``class_type``, ``title`` and ``log_tail``: the prompt and the
+node it is about, and the server's last log lines, as far as they are known. They can be pickled.
 """
 
 from __future__ import annotations
@@ -48,6 +53,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import collections
+import concurrent.futures
 import configparser
 import contextlib
 import dataclasses
@@ -56,6 +62,7 @@ import functools
 import hashlib
 import importlib
 import inspect
+import ipaddress
 import json
 import logging
 import logging.handlers
@@ -75,6 +82,7 @@ import textwrap
 import threading
 import time
 import types
+import urllib.parse
 import uuid
 from collections.abc import (
     AsyncGenerator,
@@ -88,7 +96,7 @@ from collections.abc import (
     Sequence,
 )
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import aiohttp
 import filelock
@@ -109,8 +117,43 @@ HERE = Path(__file__).resolve().parent
 # --------------------------------------------------------------------------------------------------------------------
 
 
+def _restore_error(kind: type[ConnectorError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ConnectorError:
+    """Unpickle a ConnectorError: the classes have constructors of their own, which pickle would call with ``args``."""
+    # The time-outs are OSErrors as well, which only OSError itself can make.
+    new = OSError.__new__ if issubclass(kind, OSError) else RuntimeError.__new__
+    error: ConnectorError = new(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
 class ConnectorError(RuntimeError):
     """Base of everything this file raises on purpose."""
+
+    #: prompt that the error is about, None where it is about none
+    prompt_id: str | None = None
+    #: node that raised, or that was being executed when the run ended; None where it is not known
+    node_id: str | None = None
+    #: class of that node
+    class_type: str | None = None
+    #: its title in the editor, None where the prompt does not say
+    title: str | None = None
+    #: the last lines that the server printed; empty where they cannot be seen (a server on another machine)
+    log_tail: Sequence[str] = ()
+
+    def __reduce__(self) -> Any:
+        return _restore_error, (type(self), self.args, dict(self.__dict__))
+
+    @property
+    def node_name(self) -> str:
+        """``class #id ('title')`` of the node that the error is about, "" where there is none."""
+        return _node_name(self.class_type, self.node_id, self.title) if self.node_id else ""
+
+
+def _node_name(class_type: str | None, node_id: str | None, title: str | None) -> str:
+    """How messages call a node: ``class #id ('title')``; a title that says no more than the class is left out."""
+    name = f"{class_type or 'node'} #{node_id}"
+    return f"{name} ({title!r})" if title and title != class_type else name
 
 
 class ConfigError(ConnectorError, ValueError):
@@ -118,7 +161,9 @@ class ConfigError(ConnectorError, ValueError):
 
 
 class ServerNotFoundError(ConnectorError):
-    """No server can be started: no ComfyUI was found, or the place that was named holds none."""
+    """There is no server to use: no ComfyUI was found, the place that was named holds none, or the address that was
+    named does not answer as a ComfyUI.
+    """
 
 
 class ServerStartError(ConnectorError):
@@ -146,17 +191,30 @@ class ServerStartError(ConnectorError):
 
 
 class ServerDiedError(ConnectorError):
-    """The server went away while it was needed. The next call starts a fresh one."""
+    """The server went away while it was needed. The next call starts a fresh one, or looks for it again."""
 
-    def __init__(self, problem: str, log_tail: Sequence[str] = ()):
+    def __init__(
+        self, problem: str, log_tail: Sequence[str] = (), returncode: int | None = None, out_of_memory: bool = False
+    ):
         self.problem = problem
         self.log_tail = list(log_tail)
+        #: exit status of its process (negative: the signal that ended it), None where that is not known
+        self.returncode = returncode
+        #: whether the system ended it because memory ran out (Linux; a count of such events rose while it lived)
+        self.out_of_memory = out_of_memory
         super().__init__(problem)
 
     def __str__(self) -> str:
-        if not self.log_tail:
-            return self.problem
-        return self.problem + "\n  Its last log lines:\n" + "\n".join(f"    {line}" for line in self.log_tail[-10:])
+        text = self.problem
+        if self.node_name:
+            text += f" It was executing {self.node_name}."
+        if self.log_tail:
+            text += "\n  Its last log lines:\n" + "\n".join(f"    {line}" for line in self.log_tail[-10:])
+        return text
+
+
+class NotOurServerError(ConnectorError):
+    """What was asked for needs a server on this machine whose folders are known; this one runs elsewhere."""
 
 
 class BrowserError(ConnectorError):
@@ -183,12 +241,16 @@ class UnknownNodeError(ConversionError):
 class PromptRejectedError(ConnectorError):
     """The server answered POST /prompt with an error, or accepted only a part of the outputs.
 
-    Attributes: ``error`` and ``node_errors`` are the server's JSON, see its ``validate_prompt``.
+    Attributes: ``error`` and ``node_errors`` are the server's JSON, see its ``validate_prompt``; the attributes of the
+    node are those of the first one that it complains of.
     """
 
     def __init__(self, message: str, error: Any, node_errors: Mapping[str, Any]):
         self.error = error
         self.node_errors = dict(node_errors)
+        for node_id, problem in self.node_errors.items():
+            self.node_id, self.class_type = str(node_id), (problem or {}).get("class_type")
+            break
         super().__init__(message)
 
 
@@ -196,9 +258,9 @@ class NodeExecutionError(ConnectorError):
     """A node raised while the server executed a prompt; data as in the ``execution_error`` message."""
 
     def __init__(self, prompt_id: str, data: Mapping[str, Any], title: str | None = None):
-        self.prompt_id = prompt_id
-        self.node_id = str(data.get("node_id", ""))
-        self.class_type = str(data.get("node_type", ""))
+        self.prompt_id: str = prompt_id
+        self.node_id: str = str(data.get("node_id", ""))
+        self.class_type: str = str(data.get("node_type", ""))
         self.title = title
         self.exception_type = str(data.get("exception_type", ""))
         # ComfyUI appends "\n" and sometimes tips to the message.
@@ -208,13 +270,16 @@ class NodeExecutionError(ConnectorError):
         super().__init__(self.exception_message)
 
     def __str__(self) -> str:
-        name = f"{self.class_type} #{self.node_id}"
-        if self.title and self.title != self.class_type:
-            name += f" ({self.title!r})"
-        text = f"Node {name} failed: {self.exception_type}: {self.exception_message}"
+        text = f"Node {self.node_name} failed: {self.exception_type}: {self.exception_message}"
         if self.server_traceback:
             text += "\n  Traceback on the server:\n" + textwrap.indent("".join(self.server_traceback).rstrip(), "    ")
         return text
+
+
+class OutOfMemoryError(NodeExecutionError):
+    """A node raised because memory ran out, the GPU's or the machine's. The server lives on and has, if it is a
+    ComfyUI, unloaded its models; :meth:`ComfyConnector.free` empties its cache too.
+    """
 
 
 class PromptInterruptedError(ConnectorError):
@@ -224,15 +289,46 @@ class PromptInterruptedError(ConnectorError):
 class RunTimeoutError(ConnectorError, TimeoutError):
     """RUN_TIMEOUT or STALL_TIMEOUT passed; the prompt was interrupted."""
 
+    def __str__(self) -> str:
+        return super().__str__() + (f" It was executing {self.node_name}." if self.node_name else "")
+
+
+# Messages of RuntimeErrors that mean: memory ran out. PyTorch's CPU allocator and MPS raise no class of their own; CUDA
+# libraries report a failed allocation as a status.
+_NO_MEMORY_TEXTS = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|allocation on device|_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(exception_type: str, exception_message: str) -> bool:
+    """Whether an error that a node raised means that memory ran out.
+
+    By class: ``torch.OutOfMemoryError``, ``torch.cuda.OutOfMemoryError``, ``MemoryError``, numpy's
+    ``_ArrayMemoryError``. By text: a RuntimeError, an OSError (ENOMEM) or an AcceleratorError of PyTorch that says so.
+    """
+    name = exception_type.rpartition(".")[2]
+    if name == "OutOfMemoryError" or name.endswith("MemoryError"):
+        return True
+    return name in ("RuntimeError", "AcceleratorError", "OSError") and bool(_NO_MEMORY_TEXTS.search(exception_message))
+
 
 # --------------------------------------------------------------------------------------------------------------------
 # Configuration
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _option(default: Any, help: str, minimum: float | None = None, choices: tuple[str, ...] | None = None) -> Any:
-    """Declare one configuration key: its default, what it means, and what is allowed."""
-    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "choices": choices})
+def _option(
+    default: Any,
+    help: str,
+    minimum: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    is_secret: bool = False,
+) -> Any:
+    """Declare one configuration key: its default, what it means, and what is allowed. A secret one is not in repr()."""
+    return dataclasses.field(
+        default=default, repr=not is_secret, metadata={"help": help, "minimum": minimum, "choices": choices}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +341,17 @@ class ConnectorConfig:
         "tree (COMFYUI_PYTHON, its own venv, else this one). Arguments given here win over Discomfort's own.",
     )
     API_WORKING_DIRECTORY: str = _option("./", "Folder the server runs in; './' is the ComfyUI folder itself.")
-    API_URL: str = _option("127.0.0.1", "Host under which the nested server is reached.")
+    API_URL: str = _option(
+        "127.0.0.1",
+        "Host under which the nested server is reached. With a port (127.0.0.1:8188, http://gpu-box:8188), a path or "
+        "https: the address of a server that runs already; it is used, never stopped, and none is started.",
+    )
+    API_TOKEN: str = _option(
+        "",
+        "Bearer token for a server that API_URL names; empty: the environment variable DISCOMFORT_API_TOKEN. It is "
+        "never logged.",
+        is_secret=True,
+    )
     INITIAL_PORT: int = _option(8188, "First port that is tried; the next free one is taken.", minimum=1)
     TEST_PAYLOAD_FILE: str = _option(
         "test_server.json", "Workflow that _test_server() runs, relative to the config file."
@@ -308,6 +414,14 @@ class ConnectorConfig:
     )
     AUTO_INSTALL_BROWSER: bool = _option(True, "Let Playwright download its Chromium when no browser is found.")
     LOG_FILE: str = _option("", "Where the server's output goes; empty: a file in the nested server's private folder.")
+    USE_WARM_SERVER: bool = _option(
+        True,
+        "Use the server that 'python -m discomfort server start' keeps running, where it was started with the same "
+        "settings, instead of starting one.",
+    )
+    WARM_IDLE_TIMEOUT: float = _option(
+        3600.0, "Seconds without any use after which such a warm server ends; 0: never.", minimum=0
+    )
     #: folder that relative paths in the configuration are relative to
     base_folder: Path = dataclasses.field(default=HERE, metadata={"internal": True})
 
@@ -317,16 +431,18 @@ class ConnectorConfig:
         return [f.name for f in dataclasses.fields(cls) if not f.metadata.get("internal")]
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] | None = None) -> ConnectorConfig:
+    def load(cls, path: str | os.PathLike[str] | ConnectorConfig | None = None) -> ConnectorConfig:
         """Read and check a configuration file.
 
         Args:
-            path: JSON file; None reads ``comfy_serverless.json`` beside this file, or takes the defaults where it is
-                missing (the file may have been copied alone).
+            path: JSON file; a configuration is returned as it is; None reads ``comfy_serverless.json`` beside this
+                file, or takes the defaults where it is missing (the file may have been copied alone).
 
         Raises:
             ConfigError: the file is missing, is not JSON, or has an unknown key or a bad value.
         """
+        if isinstance(path, ConnectorConfig):
+            return path
         file = Path(path) if path is not None else HERE / "comfy_serverless.json"
         if path is None and not file.exists():
             return cls()
@@ -359,6 +475,7 @@ class ConnectorConfig:
     @staticmethod
     def _check(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
         expected = type(field.default)
+        shown = repr(value) if field.repr else "set"  # a secret is not for messages
         # bool is an int in Python; JSON true must not pass as a port.
         ok = isinstance(value, expected) and (expected is bool) == isinstance(value, bool)
         if expected is float and isinstance(value, int) and not isinstance(value, bool):
@@ -366,7 +483,7 @@ class ConnectorConfig:
         if not ok:
             names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
             raise ConfigError(
-                f"{source}: {field.name} is {value!r}, it must be {names[expected]} (default {field.default!r})."
+                f"{source}: {field.name} is {shown}, it must be {names[expected]} (default {field.default!r})."
             )
         if expected is float and not math.isfinite(value):  # Python reads NaN and Infinity in JSON
             raise ConfigError(f"{source}: {field.name} is {value!r}, it must be a finite number.")
@@ -381,12 +498,72 @@ class ConnectorConfig:
             )
         if field.name == "INITIAL_PORT" and value > 65535:
             raise ConfigError(f"{source}: INITIAL_PORT is {value}, it must be at most 65535.")
-        if field.name == "API_URL" and not re.fullmatch(r"(http://)?([\w.-]+|\[?[0-9a-fA-F:]+\]?)/?", value):
-            raise ConfigError(
-                f"{source}: API_URL is {value!r}, it must be a host name or an IP address, without port and path "
-                f"(default {field.default!r})."
-            )
+        if field.name == "API_URL":
+            try:
+                read_api_url(value)
+            except ValueError as e:
+                raise ConfigError(
+                    f"{source}: API_URL {e}. It is a host name or an IP address (default {field.default!r}), or, to "
+                    "use a server that runs already, its address with port: 'gpu-box:8188', 'https://host/path'."
+                ) from None
+        if field.name == "API_TOKEN" and not (value.isascii() and value.isprintable() and " " not in value):
+            raise ConfigError(f"{source}: API_TOKEN has a space or a character that no HTTP header may have.")
         return value
+
+    @property
+    def host(self) -> str:
+        """Host part of the nested server's address, IPv6 in brackets. A wildcard address is reached by loopback."""
+        return read_api_url(self.API_URL)[0]
+
+    @property
+    def attached_url(self) -> str:
+        """Base URL, without a slash at its end, of the running server that API_URL names; "" where it names none."""
+        return read_api_url(self.API_URL)[1]
+
+    @property
+    def token(self) -> str:
+        """Bearer token for an attached server, "" for none."""
+        return self.API_TOKEN or os.environ.get("DISCOMFORT_API_TOKEN", "").strip()
+
+
+def read_api_url(value: str) -> tuple[str, str]:
+    """What API_URL means: (host, ""), or (host, base URL) where it is the address of a server that runs already.
+
+    A host alone, also as ``http://host``, is where the nested server will be. A port, a path or https can only be
+    meant for a server that is there.
+
+    Raises:
+        ValueError: what is wrong with it, as the end of a sentence; never with a password that stands in it.
+    """
+
+    def in_url(host: str) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a wildcard is no destination
+        return f"[{host}]" if ":" in host else host
+
+    text = value.strip()
+    bare = text.removeprefix("http://").strip("/")
+    if re.fullmatch(r"[\w.-]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F]*:[0-9a-fA-F:]*:[0-9a-fA-F:.]*", bare):
+        return in_url(bare.strip("[]")), ""
+    parts = urllib.parse.urlsplit(text if "://" in text else f"http://{text}")
+    if parts.username or parts.password or "@" in parts.netloc:
+        raise ValueError("has a user name or password in it; a server behind a login wants API_TOKEN")
+    problem = f"is {value!r}"
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{problem}, whose port is no number from 1 to 65535") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{problem}; only http and https are spoken")
+    if (
+        port == 0
+        or parts.query
+        or parts.fragment
+        or not parts.hostname
+        or not re.fullmatch(r"[\w.:-]+", parts.hostname)
+    ):
+        raise ValueError(f"{problem}, which is no address")
+    host = in_url(parts.hostname)
+    return host, f"{parts.scheme}://{host}{f':{port}' if port is not None else ''}{parts.path.rstrip('/')}"
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -628,6 +805,11 @@ def has_gpu() -> bool:
     return False
 
 
+def _starts_on_cpu(config: ConnectorConfig) -> bool:
+    """Whether the first attempt to start a server has ``--cpu``."""
+    return config.DEVICE == "cpu" or (config.DEVICE == "auto" and not has_gpu())
+
+
 # Texts with which PyTorch says, at start, that there is no usable GPU.
 _NO_GPU_TEXTS = (
     "Torch not compiled with CUDA enabled",
@@ -687,9 +869,12 @@ def servers_root() -> Path:
     # socket may have 103 bytes on macOS, whose TMPDIR alone has 48, and 107 on Linux.
     if len(str(root)) + len("/0123456789ab/b/") + 44 > 103 and os.path.isdir("/tmp"):  # noqa: S108 - checked below
         root = Path("/tmp") / root.name  # noqa: S108
-    with contextlib.suppress(FileExistsError):
-        root.mkdir(mode=0o700)
-    info = root.lstat()
+    while True:
+        with contextlib.suppress(FileExistsError):
+            root.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):  # another process closed what was the last folder in it
+            info = root.lstat()
+            break
     foreign = hasattr(os, "getuid") and (info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077)
     if not stat.S_ISDIR(info.st_mode) or foreign:
         raise ConnectorError(
@@ -841,6 +1026,51 @@ def _guard() -> None:
         os.rmdir(os.path.dirname(folder))  # only when it was the last one
 
 
+def make_locked_folder(path: Path) -> filelock.FileLock:
+    """Make a folder (0700) in :func:`servers_root` whose ``owner.lock`` is held, by us, from its first moment on.
+
+    Raises:
+        OSError: it cannot be made (no room, no permission), or it exists and is not empty.
+    """
+    # Lock first, under a name that a sweep ignores, then rename: no sweep ever sees a young folder unlocked.
+    young = path.with_name(f".{path.name}-{secrets.token_hex(3)}")
+    for _ in range(20):
+        servers_root()
+        try:
+            young.mkdir(mode=0o700)
+            break
+        except FileNotFoundError:
+            # Another process removed the root in between: it closed what was the last folder in it.
+            continue
+    else:
+        raise FileNotFoundError(f"{young.parent} disappears again and again")
+    # Taken in one thread and released in another.
+    lock = filelock.FileLock(young / "owner.lock", mode=0o600, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+        os.replace(young, path)
+    except OSError:
+        lock.release()
+        shutil.rmtree(young, ignore_errors=True)
+        raise
+    return lock
+
+
+def remove_locked_folder(path: Path, lock: filelock.BaseFileLock) -> None:
+    """Remove what :func:`make_locked_folder` made, and its root where it was the last one. Never raises."""
+    if IS_WINDOWS:  # where an open file, the lock, keeps its folder
+        lock.release()
+    # Under the name that a sweep ignores: half a folder, without its lock, would look like a dead one.
+    old = path.with_name(f".{path.name}-{secrets.token_hex(3)}")
+    with contextlib.suppress(OSError):
+        os.replace(path, old)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)
+    lock.release()
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()  # only when it was the last one
+
+
 class RuntimeFolder:
     """The private folder of one nested server, its lock, its port reservation and its guard.
 
@@ -859,8 +1089,8 @@ class RuntimeFolder:
     def __init__(self) -> None:
         #: the folder; it exists from :meth:`open` to :meth:`close`
         self.path = servers_root() / secrets.token_hex(6)
-        # Taken in one thread and released in another.
-        self._lock = filelock.FileLock(self.path / "owner.lock", mode=0o600, thread_local=False)
+        # held while the folder exists
+        self._lock: filelock.BaseFileLock | None = None
         self._port_lock: filelock.BaseFileLock | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -871,34 +1101,16 @@ class RuntimeFolder:
         Raises:
             ConnectorError: the folder cannot be made (no room, no permission).
         """
-        # Lock first, under a name that a sweep ignores, then rename: no sweep ever sees a young folder unlocked.
-        young = self.path.with_name(f".{self.path.name}")
         try:
-            self._make(young)
-            young_lock = filelock.FileLock(young / "owner.lock", mode=0o600, thread_local=False)
-            young_lock.acquire(timeout=0)
-            self._lock = young_lock
-            os.replace(young, self.path)
+            self._lock = make_locked_folder(self.path)
             (self.path / "b").mkdir(mode=0o700)
             (self.path / "packs").mkdir(mode=0o700)
             self._start_guard()
         except OSError as e:
-            shutil.rmtree(young, ignore_errors=True)
             raise ConnectorError(
                 f"The private folder of the nested server cannot be made in {self.path.parent}: {e}. TMPDIR may name "
                 "another place."
             ) from e
-
-    def _make(self, young: Path) -> None:
-        for _ in range(20):
-            servers_root()
-            try:
-                young.mkdir(mode=0o700)
-            except FileNotFoundError:
-                # Another process removed the root in between: it closed what was the last folder in it.
-                continue
-            return
-        raise FileNotFoundError(f"{young.parent} disappears again and again")
 
     @property
     def temp_directory(self) -> Path:
@@ -974,15 +1186,9 @@ class RuntimeFolder:
     def close(self) -> None:
         """Remove the folder, free the port, dismiss the guard. Idempotent, never raises, blocks for milliseconds."""
         self.release_port()
-        if IS_WINDOWS:  # where an open file, the lock, keeps its folder
-            self._lock.release()
-        # Under the name that a sweep ignores: half a folder, without its lock, would look like a dead one.
-        old = self.path.with_name(f".{self.path.name}")
-        with contextlib.suppress(OSError):
-            os.replace(self.path, old)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.release()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            remove_locked_folder(self.path, lock)
         guard = self._guard
         if guard is not None:
             self.tell_guard("bye")
@@ -995,8 +1201,6 @@ class RuntimeFolder:
             except subprocess.TimeoutExpired:
                 guard.kill()
                 guard.wait()
-        with contextlib.suppress(OSError):
-            self.path.parent.rmdir()  # only when it was the last one
 
 
 def sweep() -> list[str]:
@@ -1045,6 +1249,32 @@ def sweep() -> list[str]:
     return removed
 
 
+def _why_not_ours(host: str) -> str:
+    """Why no server of this machine can be reached under *host*; "" where one can. Blocks while a name is looked up."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as e:
+        return e.strerror or str(e)
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether *host* is this machine by its name or number alone; a name is not looked up."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_served_here(address: str) -> bool:
+    """Whether *address* is that of a ComfyUI in this process: we are called from one of its nodes."""
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    parts = urllib.parse.urlsplit(address)
+    return server is not None and parts.port == getattr(server, "port", None) and _is_loopback(parts.hostname or "")
+
+
 def port_is_free(host: str, port: int) -> bool:
     """Whether nobody listens on the port (connecting fails) and it can be bound. Blocks for less than a millisecond."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -1086,6 +1316,8 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._drain: threading.Thread | None = None
         self._psutil: psutil.Process | None = None
+        # how many processes the system had ended for want of memory when this one was started
+        self._memory_kills = 0
 
     def _build_command(self) -> list[str]:
         """Command line: the tree's own, then ours for everything that the configuration does not say itself."""
@@ -1172,6 +1404,31 @@ class ServerProcess:
             encoding="utf-8",
         )
 
+    # ---- what it is ----
+
+    @property
+    def address(self) -> str:
+        """Base URL, without a slash at its end."""
+        return f"http://{self.config.host}:{self.port}"
+
+    @property
+    def temp_directory(self) -> Path:
+        """The folder in which the server keeps its temp files."""
+        return self.folder.temp_directory
+
+    def describe(self, stats: Mapping[str, Any]) -> str:
+        """A sentence for people: which server this is, where, and why it was chosen. *stats*: its /system_stats."""
+        return f"{_server_name(self.choice, stats)} at {self.address}, chosen because {self.choice.reason}"
+
+    def explain_end(self) -> str:
+        """A sentence for people about a process that has ended."""
+        code = self.returncode or 0
+        how = f"with exit status {code}" if code >= 0 else f"by signal {-code}"
+        with contextlib.suppress(ValueError):  # a signal that Python has no name for
+            how += f" ({signal.Signals(-code).name})" if code < 0 else ""
+        why = ", because the machine ran out of memory" if self.was_killed_for_memory else ""
+        return f"The ComfyUI server ended {how}{why}. The next call starts a fresh one."
+
     # ---- life ----
 
     @property
@@ -1187,6 +1444,11 @@ class ServerProcess:
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def was_killed_for_memory(self) -> bool:
+        """Whether it ended by SIGKILL and the system has ended processes for want of memory since its start."""
+        return self.returncode == -9 and _count_memory_kills() > self._memory_kills
+
     def spawn(self) -> None:
         """Start the process; its output is drained by a thread for life, so that it can never block on a full pipe.
 
@@ -1194,6 +1456,8 @@ class ServerProcess:
             ServerStartError: the command cannot be executed at all.
         """
         environment = dict(os.environ, PYTHONUNBUFFERED="1", DISCOMFORT_NESTED="1")
+        environment.pop("DISCOMFORT_API_TOKEN", None)  # meant for another server
+        self._memory_kills = _count_memory_kills()
         if self.choice.kind == "embedded":
             self.choice.working_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -1310,6 +1574,309 @@ class ServerProcess:
                 os.killpg(self._process.pid, number)
         except (ProcessLookupError, PermissionError):
             pass
+
+
+def _count_memory_kills() -> int:
+    """How many processes Linux has ended for want of memory since its boot (``oom_kill`` in /proc/vmstat); else 0."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as counters:
+        for line in counters:
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0
+
+
+def _server_name(choice: ServerChoice | None, stats: Mapping[str, Any]) -> str:
+    """What a server is, in words; *stats* is its /system_stats."""
+    if choice is not None and choice.kind == "embedded":
+        return "Discomfort's embedded server (no models)"
+    system = stats.get("system")
+    version = system.get("comfyui_version") if isinstance(system, Mapping) else None
+    return f"ComfyUI {version or '(unknown version)'}" + (f" in {choice.path}" if choice is not None else "")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Servers that run already
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class AttachedServer:
+    """A server that runs already and was not started by this process: it is used, and never stopped.
+
+    It is one of two kinds. Of the one that API_URL names nothing is known but its address: whether it lives is asked
+    by HTTP, its folders and its log cannot be seen. A *warm* one (see :class:`WarmServer`) is a nested server of this
+    machine that another process keeps; its folders, its log and its process are as well known as if it were ours.
+
+    It has what :class:`ServerProcess` has, so that the connector need not know which one it holds.
+    """
+
+    def __init__(self, address: str, warm: WarmServer | None = None, lease: filelock.BaseFileLock | None = None):
+        #: base URL, without a slash at its end
+        self.address = address
+        #: what its keeper published, None for a server that API_URL names
+        self.warm = warm
+        # held while the warm server is used, so that it is not stopped for idleness
+        self._lease = lease
+        #: exit status: never known, it is not our child
+        self.returncode: int | None = None
+        #: whether it runs on this machine, as far as its address tells (a container's may only look like it)
+        self.is_local = True
+
+    @property
+    def pid(self) -> int | None:
+        return self.warm.pid if self.warm else None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process lives; True for a server that API_URL names, about which only HTTP can tell."""
+        return self.warm is None or self.warm.is_alive
+
+    @property
+    def was_killed_for_memory(self) -> bool:
+        return False  # how a process ended is told to its parent alone
+
+    @property
+    def log_path(self) -> Path | None:
+        return self.warm.log_path if self.warm else None
+
+    @property
+    def log_tail(self) -> list[str]:
+        """The last lines of its log; empty where it cannot be read."""
+        if self.warm is None:
+            return []
+        try:
+            with open(self.warm.log_path, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 16_384))
+                return file.read().decode("utf-8", errors="replace").splitlines()[-200:]
+        except OSError:
+            return []
+
+    @property
+    def temp_directory(self) -> Path | None:
+        return self.warm.runtime_folder / "temp" if self.warm else None
+
+    def memory(self) -> int:
+        """Resident memory of its process in bytes, 0 where it cannot be seen."""
+        try:
+            return int(psutil.Process(self.warm.pid).memory_info().rss) if self.warm and self.is_alive else 0
+        except psutil.Error:
+            return 0
+
+    def describe(self, stats: Mapping[str, Any]) -> str:
+        """A sentence for people: which server this is, where, and why it was chosen. *stats*: its /system_stats."""
+        if self.warm is None:
+            return f"{_server_name(None, stats)} at {self.address}, chosen because API_URL names it"
+        name = _server_name(self.warm.choice, stats)
+        return f"{name} at {self.address}, chosen because it is kept warm (process {self.warm.pid})"
+
+    def explain_end(self) -> str:
+        """A sentence for people about a warm server whose process has ended."""
+        return f"The warm ComfyUI server at {self.address} has ended. The next call starts a fresh one."
+
+    async def stop(self) -> str:
+        """Leave it running; it is no longer counted as used by us."""
+        self.stop_now()
+        return "is not ours and runs on"
+
+    def stop_now(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            _drop_lock(lease)
+
+
+def _drop_lock(lock: filelock.BaseFileLock) -> None:
+    """Remove a lock's file and release it. A file that another process takes over in between is its own."""
+    with contextlib.suppress(OSError):
+        os.unlink(lock.lock_file)
+    lock.release()
+
+
+#: version of the files that a keeper publishes; one of another version is not used
+WARM_PROTOCOL = 1
+
+# Variables that change what a server can do, beside the configuration: servers that differ in them are different ones.
+_SERVER_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "ONEAPI_DEVICE_SELECTOR",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_ALLOC_CONF",
+    "DISCOMFORT_RAM_ROOT",
+    "DISCOMFORT_DISK_ROOT",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmServer:
+    """What the keeper of a warm server publishes about it: ``server.json`` in the keeper's folder.
+
+    A keeper (``python -m discomfort server start``, see warm_server.py) is a process that holds a nested server for
+    others. Its folder lies among the private folders of the nested servers, hence no other user can write there::
+
+        <temp>/discomfort-servers-<uid>/warm-<12 hex>/    named by what the server was started with, warm_folder()
+            owner.lock      held for life by the keeper
+            server.json     this, while the server is ready
+            leases/         a locked file for every process that uses the server; a free lock means that it has ended
+            stop            made by whoever wants the keeper to stop
+            keeper.log      what the keeper logs
+    """
+
+    protocol: int
+    #: base URL of the server
+    address: str
+    #: process of the server, and when it began (seconds since the epoch, as psutil gives it): a pid alone may be reused
+    pid: int
+    began: float
+    keeper_pid: int
+    #: private folder of the server (RuntimeFolder)
+    runtime_folder: Path
+    log_path: Path
+    #: seconds without use after which the keeper stops the server, 0 for never
+    idle_timeout: float
+    #: state of the server's code when it was started, see code_state()
+    code_state: str
+    #: what was started
+    choice: ServerChoice
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server's process lives: same pid, same time of birth."""
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.began) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+    def publish(self, folder: Path) -> None:
+        """Write ``server.json`` into the keeper's folder, at once or not at all."""
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8", suffix=".tmp") as file:
+            json.dump(dataclasses.asdict(self), file, default=str)
+        os.replace(file.name, folder / "server.json")
+
+    @classmethod
+    def read(cls, folder: Path) -> WarmServer | None:
+        """What is published in *folder*, None where nothing is, or something of another version."""
+        try:
+            values = json.loads((folder / "server.json").read_text(encoding="utf-8"))
+            if values["protocol"] != WARM_PROTOCOL:
+                return None
+            choice = values["choice"]
+            choice = ServerChoice(
+                choice["kind"],
+                Path(choice["path"]),
+                tuple(choice["command"]),
+                tuple(choice["extra_args"]),
+                Path(choice["working_directory"]),
+                choice["reason"],
+            )
+            paths = {name: Path(values[name]) for name in ("runtime_folder", "log_path")}
+            return cls(**{**values, **paths, "choice": choice})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def warm_folder(config: ConnectorConfig, choice: ServerChoice) -> Path:
+    """Folder of the keeper of a warm server, whether there is one or not.
+
+    Its name is a hash of everything that a start with *config* would give the server: equal settings, equal folder.
+    """
+    program = shutil.which(choice.command[0]) or choice.command[0]
+    settings = {
+        # python and python3 of one environment are one interpreter; those of two environments, which may be links to
+        # the same file, are not.
+        "interpreter": [os.path.realpath(os.path.dirname(program)), os.path.realpath(program)],
+        "choice": [choice.kind, str(choice.path), choice.command[1:], choice.extra_args, str(choice.working_directory)],
+        "data": str(choice.data_folder),
+        "config": [config.host, _starts_on_cpu(config), config.CACHE_LRU],
+        "environment": {name: os.environ.get(name) for name in _SERVER_VARIABLES},
+        "pack": str(HERE),
+    }
+    return servers_root() / f"warm-{hashlib.sha256(canonical_json(settings)).hexdigest()[:12]}"
+
+
+# What a ComfyUI server loads of its own tree. Not the whole tree: people keep their scripts in it too.
+_COMFYUI_FILES = (
+    "main.py",
+    "comfyui_version.py",
+    "cuda_malloc.py",
+    "execution.py",
+    "folder_paths.py",
+    "latent_preview.py",
+    "node_helpers.py",
+    "nodes.py",
+    "protocol.py",
+    "server.py",
+)
+_COMFYUI_FOLDERS = ("comfy*", "api_server", "app", "middleware", "utils")
+# Folders of custom nodes that a server loads nothing from, but that may hold many files, or a user's scripts.
+_NO_CODE = frozenset(
+    {"__pycache__", "benchmarks", "docs", "examples", "example_workflows", "models", "node_modules", "tests", "venv"}
+)
+
+
+def code_state(choice: ServerChoice) -> str:
+    """Hash of names, sizes and times of the Python files that the server may have loaded: its own, this package's, and
+    those of its custom nodes. A server that was started before one of them changed runs old code. Reads no file; tens
+    of milliseconds for a large installation. Blocks.
+    """
+    seen = hashlib.sha256()
+
+    def look_at(files: Iterable[Path]) -> None:
+        for file in sorted(files):
+            with contextlib.suppress(OSError):
+                info = file.stat()
+                seen.update(f"{file} {info.st_size} {info.st_mtime_ns}\n".encode(errors="replace"))
+
+    def look_into(root: Path) -> None:
+        for folder, names, files in os.walk(root):
+            names[:] = sorted(n for n in names if n not in _NO_CODE and not n.startswith("."))
+            look_at(Path(folder, n) for n in files if n.endswith(".py"))
+
+    look_at(HERE.glob("*.py"))
+    if choice.kind == "embedded":
+        look_into(choice.path)
+    else:
+        look_at(choice.path / name for name in _COMFYUI_FILES)
+        for pattern in _COMFYUI_FOLDERS:
+            for folder in sorted(choice.path.glob(pattern)):
+                look_into(folder)
+    packs = choice.data_folder / "custom_nodes"
+    look_at(packs.glob("*.py"))
+    # One by one, because packs under development are links, which os.walk() does not follow but begins at.
+    for pack in sorted(packs.glob("*/")):
+        if not pack.name.startswith(".") and pack.name not in _NO_CODE and pack.resolve() != HERE:
+            look_into(pack)
+    return seen.hexdigest()
+
+
+def lease_warm_server(config: ConnectorConfig, choice: ServerChoice) -> AttachedServer | None:
+    """The warm server for these settings, reserved for this process until its ``stop()``; None where there is none.
+
+    The order makes the keeper's idle stop safe: we take the lease and then read what is published; the keeper withdraws
+    what it published and then looks for leases. Either it sees our lease, or we see nothing. Blocks for milliseconds.
+    """
+    folder = warm_folder(config, choice)
+    if WarmServer.read(folder) is None:
+        return None
+    file = folder / "leases" / f"{os.getpid()}-{secrets.token_hex(4)}.lock"
+    lease = filelock.FileLock(file, mode=0o600, thread_local=False)
+    try:
+        lease.acquire(timeout=1, poll_interval=0.02)
+    except (OSError, filelock.Timeout):  # the keeper is going, with its folder
+        return None
+    warm = WarmServer.read(folder)
+    if warm is None or not warm.is_alive:
+        _drop_lock(lease)
+        return None
+    if warm.code_state != code_state(choice):
+        log.warning(
+            "The warm server at %s was started before its code, or that of a custom node, was changed: it is not used. "
+            "Renew it with: python -m discomfort server start", warm.address,
+        )  # fmt: skip
+        _drop_lock(lease)
+        return None
+    return AttachedServer(warm.address, warm, lease)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -1448,9 +2015,11 @@ class FrontendPage:
     Used under :attr:`ComfyConnector._conversion_lock` only: loading and exporting a graph are two steps of the page.
     """
 
-    def __init__(self, config: ConnectorConfig, folder: RuntimeFolder):
+    def __init__(self, config: ConnectorConfig, folder: RuntimeFolder, headers: Mapping[str, str] | None = None):
         self.config = config
         self.folder = folder
+        #: HTTP headers of the page's requests to the server; nothing else is ever asked
+        self.headers = dict(headers or {})
         self._playwright: Any = None
         self._browser: Any = None
         self._page: Any = None
@@ -1608,7 +2177,9 @@ class FrontendPage:
 
     async def _load_page(self, server_address: str) -> None:
         if self._page is None:
-            context = await self._browser.new_context(viewport={"width": 64, "height": 64}, service_workers="block")
+            context = await self._browser.new_context(
+                viewport={"width": 64, "height": 64}, service_workers="block", extra_http_headers=self.headers
+            )
             await context.route("**/*", lambda route: self._route(route, server_address))
             # CONVERSION_TIMEOUT limits the whole conversion; Playwright's own 30 s for each step would come before it.
             context.set_default_timeout(0)
@@ -1617,7 +2188,7 @@ class FrontendPage:
             self._page.on("crash", lambda page: None if crash.done() else crash.set_result(None))
         started = time.monotonic()
         self._page_address, self._conversions = "", 0
-        await self._unless_crashed(self._page.goto(server_address, wait_until="commit"))
+        await self._unless_crashed(self._page.goto(f"{server_address}/", wait_until="commit"))
         await self._unless_crashed(self._page.wait_for_function(_READY_JS, polling=50))
         self._page_address = server_address
         log.info("Frontend loaded in %.1f s", time.monotonic() - started)
@@ -1648,7 +2219,7 @@ class FrontendPage:
         request = route.request
         path = request.url.partition("?")[0]
         with contextlib.suppress(Exception):  # the page may be gone while a request is answered
-            if not request.url.startswith((server_address, "data:", "blob:")):
+            if not request.url.startswith((f"{server_address}/", "data:", "blob:")):
                 await route.abort()
             elif path.endswith("/api/settings") and request.method == "GET":
                 await route.fulfill(json=_FORCED_SETTINGS)
@@ -1656,6 +2227,10 @@ class FrontendPage:
                 await route.fulfill(json={})
             else:
                 await route.fallback()
+
+    def mark_stale(self) -> None:
+        """Have the page loaded anew before the next conversion: the server's nodes may have changed."""
+        self._page_address = ""
 
     async def discard_page(self) -> None:
         """Close the page with its context, so that the next conversion starts from a clean one."""
@@ -1928,9 +2503,13 @@ class EventStream:
     outlive the socket and the server. Losing the socket loses no result: the connector asks the history.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, when_cut: Callable[[], None] = lambda: None) -> None:
+        # called when the open socket is lost; unlike a subscription it is no reason to reconnect after a restart
+        self._when_cut = when_cut
         #: address of the socket; a change takes effect with the next :meth:`connect`
         self.url = ""
+        #: HTTP headers of its handshake
+        self.headers: dict[str, str] = {}
         self._listeners: list[Callable[[ServerEvent], None]] = []
         self._task: asyncio.Task[None] | None = None
         # the address that the reader task reads from
@@ -1992,7 +2571,12 @@ class EventStream:
             "compression": None,
             "open_timeout": 10,
             "close_timeout": 1,
+            "additional_headers": self.headers,
         }
+        if self.headers:
+            # With its own logger the library writes every header of the handshake, hence the token, at level DEBUG.
+            options["logger"] = logging.getLogger("discomfort.comfy_serverless.websocket")
+            options["logger"].setLevel(logging.INFO)
         if "proxy" in inspect.signature(client.connect).parameters:  # websockets 15 and later would use a proxy
             options["proxy"] = None
         delay = 0.05
@@ -2014,6 +2598,7 @@ class EventStream:
             finally:
                 if self._connected.is_set():
                     self._connected.clear()
+                    self._when_cut()
                     self._publish(ServerEvent("disconnected", {}))
             await asyncio.sleep(delay)
             delay = min(delay * 2, 2.0)
@@ -2082,13 +2667,15 @@ class _PromptRun:
     def __init__(self, prompt_id: str):
         self.prompt_id = prompt_id
         # the server that it was given to; None before
-        self.server: ServerProcess | None = None
+        self.server: ServerProcess | AttachedServer | None = None
         # its POST, which a cancelled run lets end before it takes the prompt back
         self.post: asyncio.Future[tuple[int, str]] | None = None
         # set on every event that may mean the end, and when the socket is lost
         self.wake = asyncio.Event()
         # when the last event of it came, or it was last seen waiting in the queue
         self.last_event = time.monotonic()
+        # the node that is being executed, as far as the events tell
+        self.node_id: str | None = None
 
     def on_event(self, event: ServerEvent) -> None:
         if event.type in ("disconnected", "closed"):
@@ -2097,8 +2684,10 @@ class _PromptRun:
             return
         self.last_event = time.monotonic()
         # "executing" with no node is sent after the history entry was written; "execution_success" comes before it.
-        if event.type == "executing" and event.node is None:
-            self.wake.set()
+        if event.type == "executing":
+            self.node_id = event.node
+            if event.node is None:
+                self.wake.set()
 
 
 # Seconds that a run waits for the websocket before it is followed by HTTP alone.
@@ -2107,6 +2696,9 @@ _WEBSOCKET_PATIENCE = 10.0
 _HEALTH_PATIENCE = 5.0
 # Seconds after which a prompt that is neither in the queue nor in the history counts as forgotten.
 _FORGOTTEN_AFTER = 20.0
+# Seconds for which an attached server may refuse connections during a run before it counts as gone: nobody tells us
+# whether its process lives, and its owner may be restarting it, but then the run is lost as well.
+_REFUSED_PATIENCE = 10.0
 # Seconds that a cancelled run waits for the server to take its prompt back.
 _ABANDON_PATIENCE = 5.0
 
@@ -2141,11 +2733,14 @@ class ComfyConnector:
         raise TypeError("ComfyConnector is created with: connector = await ComfyConnector.create()")
 
     @classmethod
-    async def create(cls, config_path: str | os.PathLike[str] | None = None) -> ComfyConnector:
+    async def create(cls, config_path: str | os.PathLike[str] | ConnectorConfig | None = None) -> ComfyConnector:
         """Start the server, or return the instance that runs already.
 
+        A server that API_URL names, and a warm one that was started with the same settings, are used instead of
+        starting one; they are never stopped.
+
         Args:
-            config_path: JSON configuration, see :class:`ConnectorConfig`; None: ``comfy_serverless.json`` beside this
+            config_path: JSON configuration, or a :class:`ConnectorConfig`; None: ``comfy_serverless.json`` beside this
                 file. Where an instance runs already, its own configuration stays, and a warning says so; after a start
                 that failed the one given now counts.
 
@@ -2177,7 +2772,7 @@ class ComfyConnector:
 
     @classmethod
     def _instance_for_this_loop(
-        cls, holder: Any, config_path: str | os.PathLike[str] | None
+        cls, holder: Any, config_path: str | os.PathLike[str] | ConnectorConfig | None
     ) -> tuple[ComfyConnector, ComfyConnector | None]:
         """(the instance to use, an instance of a loop that has ended and that the caller cleans up)."""
         loop = asyncio.get_running_loop()
@@ -2200,8 +2795,7 @@ class ComfyConnector:
                 instance._configure(ConnectorConfig.load(config_path))
             elif config_path is not None and ConnectorConfig.load(config_path) != instance.config:
                 log.warning(
-                    "A server runs already with another configuration; %s is not used before kill_api()",
-                    config_path,
+                    "A server runs already with another configuration; %s is not used before kill_api()", config_path
                 )
             return instance, None
 
@@ -2250,10 +2844,10 @@ class ComfyConnector:
         self._error: BaseException | None = None
         self._choice: ServerChoice | None = None
         self._folder: RuntimeFolder | None = None
-        self._server: ServerProcess | None = None
+        self._server: ServerProcess | AttachedServer | None = None
         self._session: aiohttp.ClientSession | None = None
         self._page: FrontendPage | None = None
-        self._events = EventStream()
+        self._events = EventStream(self._socket_was_cut)
         # whether a start has ever succeeded
         self._was_ready = False
         # ends with the event loop, see _live_with_loop
@@ -2296,37 +2890,40 @@ class ComfyConnector:
     @property
     def server_address(self) -> str:
         """``http://host:port`` of the running server; "" before the first start."""
-        return f"http://{self._host()}:{self._server.port}" if self._server else ""
+        return self._server.address if self._server else ""
 
     @property
     def ws_address(self) -> str:
         """``ws://host:port/ws?clientId=...`` of the running server; "" before the first start."""
-        return f"ws://{self._host()}:{self._server.port}/ws?clientId={self._client_id}" if self._server else ""
+        return f"ws{self._server.address.removeprefix('http')}/ws?clientId={self._client_id}" if self._server else ""
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the server was running already: it is used, and :meth:`kill_api` leaves it running."""
+        return isinstance(self._server, AttachedServer)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server runs on this machine, as far as its address tells: only then can it read contexts."""
+        return not isinstance(self._server, AttachedServer) or self._server.is_local
 
     @property
     def server_description(self) -> str:
         """A sentence for people: which server this is, where, and why it was chosen."""
-        if self._choice is None or self._server is None:
-            return "no server yet"
-        system = self._stats.get("system", {})
-        if self._choice.kind == "embedded":
-            name = "Discomfort's embedded server (no models)"
-        else:
-            name = f"ComfyUI {system.get('comfyui_version', '(unknown version)')} in {self._choice.path}"
-        return f"{name} at {self.server_address}, chosen because {self._choice.reason}"
+        return self._server.describe(self._stats) if self._server else "no server yet"
 
     @property
     def log_path(self) -> Path | None:
-        """File with the server's output while it runs."""
+        """File with the server's output while it runs; None for a server that API_URL names."""
         return self._server.log_path if self._server else None
 
     def __repr__(self) -> str:
         return f"<ComfyConnector {self.state} {self.server_address}>"
 
-    def _host(self) -> str:
-        host = self.config.API_URL.removeprefix("http://").strip("/")
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
-        return f"[{host}]" if ":" in host else host
+    def _headers(self) -> dict[str, str]:
+        """HTTP headers of every request: the token of a server that API_URL names, which no other one gets to see."""
+        token = self.config.token if self.config.attached_url else ""
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _set_state(self, new: State, reason: str) -> None:
         """The one place that changes the state."""
@@ -2383,16 +2980,20 @@ class ComfyConnector:
         """Body of the start task: from nothing, or from a dead server, to a ready one; undone on every failure."""
         reason = "first start"
         if self._server is not None:
-            reason = (
-                f"the server ended with status {self._server.returncode}" if not self._server.is_alive else "restart"
-            )
+            code = self._server.returncode
+            reason = f"the server ended with status {code}" if not self._server.is_alive else "restart"
+            if self.is_attached:
+                reason = "the attached server was lost"
         # One that does not answer is not asked to stop: that would only cost STOP_TIMEOUT.
         is_mute = self._state is State.ERROR
         self._set_state(State.INITIALIZING, reason)
         try:
             await self._release_resources(quickly=is_mute)
             await _in_thread(sweep)
-            self._choice = await _in_thread(choose_server, self.config)
+            # A server that API_URL names is there: nothing has to be found.
+            self._choice = None
+            if not self.config.attached_url:
+                self._choice = await _in_thread(choose_server, self.config)
             self._folder = RuntimeFolder()
             await _in_thread(self._folder.open)
             for file in self._ephemeral_files:  # after a restart
@@ -2400,11 +3001,16 @@ class ComfyConnector:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self.config.REQUEST_TIMEOUT),
                 connector=aiohttp.TCPConnector(limit=0),
+                headers=self._headers(),
             )
+            self._events.headers = self._headers()
             # Used by the first run; loaded while the server is being loaded, not while somebody waits for a result.
             websocket_library = asyncio.create_task(asyncio.to_thread(importlib.import_module, _WEBSOCKET_MODULE))
             try:
-                await self._start_api()
+                if self.config.attached_url:
+                    await self._attach()
+                elif not await self._attach_warm():
+                    await self._start_api()
             finally:
                 await _all_done([websocket_library])
         except BaseException as e:
@@ -2436,6 +3042,83 @@ class ComfyConnector:
     async def _reconnect(self) -> None:
         await self._ensure_fresh_websocket()
 
+    async def _attach(self) -> None:
+        """Use the server that API_URL names; runs inside the start task.
+
+        Raises:
+            ServerNotFoundError: nobody answers there, or something that is no ComfyUI.
+            ConnectorError: it is the server that this very process is.
+        """
+        address = self.config.attached_url
+        if _is_served_here(address):
+            raise ConnectorError(
+                f"API_URL names the server that this code runs in ({address}). A prompt queued from inside a node "
+                "would wait for ever behind the one that the node belongs to. Leave API_URL out: a nested server is "
+                "started."
+            )
+        host = urllib.parse.urlsplit(address).hostname or ""
+        if self._headers() and address.startswith("http://") and not _is_loopback(host):
+            log.warning("The token goes to %s unencrypted: API_URL should begin with https://", host)
+        self._server = server = AttachedServer(address)
+        self._stats = await self._look_at_attached(address)
+        server.is_local = not await _in_thread(_why_not_ours, host)
+
+    async def _look_at_attached(self, address: str) -> Json:
+        """/system_stats of the server at *address*; ServerNotFoundError says what is there instead of a ComfyUI."""
+        assert self._session is not None
+        problem = ""
+        try:
+            limit = aiohttp.ClientTimeout(total=2 * _HEALTH_PATIENCE)
+            async with self._session.get(f"{address}/system_stats", timeout=limit) as response:
+                if response.status in (401, 403):
+                    how = "The token was refused" if self._headers() else "It wants a token"
+                    problem = (
+                        f"answers with status {response.status}. {how}: set API_TOKEN in the configuration, or the "
+                        "environment variable DISCOMFORT_API_TOKEN"
+                    )
+                elif response.status != 200:
+                    problem = f"answers GET /system_stats with status {response.status}, as no ComfyUI does"
+                else:
+                    stats = json.loads(await response.text())
+                    if isinstance(stats, dict) and isinstance(stats.get("system"), dict):
+                        return stats
+                    problem = "answers, but not as a ComfyUI"
+        except asyncio.TimeoutError:
+            problem = f"did not answer within {2 * _HEALTH_PATIENCE:g} s"
+        except ValueError:
+            problem = "answers, but not as a ComfyUI"
+        except (aiohttp.ClientError, OSError) as e:
+            problem = f"cannot be reached: {e}"
+        raise ServerNotFoundError(
+            f"The server at {address}, which API_URL names, {problem}. Discomfort does not start servers at an address "
+            "with a port: start it there, or set API_URL to a host alone (127.0.0.1) to have one started."
+        )
+
+    async def _attach_warm(self) -> bool:
+        """Use the warm server that was started with these settings; False where there is none that is healthy."""
+        if not self.config.USE_WARM_SERVER or os.environ.get("DISCOMFORT_NESTED"):
+            # Inside a nested server the warm one may be this very process, see _attach().
+            return False
+        assert self._choice is not None
+        server = await _in_thread(lease_warm_server, self.config, self._choice)
+        if server is None:
+            return False
+        assert server.warm is not None
+        self._server = server  # from here on _release_resources() gives the lease back
+        stats = await self._ask_stats(timeout=_HEALTH_PATIENCE)
+        if stats is None or str(server.warm.runtime_folder) not in ((stats.get("system") or {}).get("argv") or []):
+            log.warning("The warm server at %s does not answer; a server of our own is started", server.address)
+            await _in_thread(server.stop_now)
+            self._server = None
+            return False
+        self._stats = stats
+        return True
+
+    def _socket_was_cut(self) -> None:
+        """Called by the event stream: an attached server that is cut off may come back with other nodes."""
+        if self.is_attached:
+            self._frontend = None
+
     async def _start_api(self) -> None:
         """Spawn the server and wait until it answers; runs inside the start task.
 
@@ -2446,7 +3129,7 @@ class ComfyConnector:
         assert self._folder is not None
         assert self._choice is not None
         given = self._choice.extra_args
-        cpu = self.config.DEVICE == "cpu" or (self.config.DEVICE == "auto" and not has_gpu())
+        cpu = _starts_on_cpu(self.config)
         taken: set[int] = set()
         delay = self.config.COMFY_START_ATTEMPTS_SLEEP
         attempt = 1
@@ -2483,11 +3166,13 @@ class ComfyConnector:
         """
         assert self._folder is not None
         assert self._choice is not None
-        host = self._host().strip("[]")
-        try:
-            socket.getaddrinfo(host, None)
-        except OSError as e:
-            raise ConfigError(f"API_URL is {self.config.API_URL!r}, which is no address of this machine: {e}.") from e
+        host = self.config.host.strip("[]")
+        problem = _why_not_ours(host)
+        if problem:
+            raise ConfigError(
+                f"API_URL is {self.config.API_URL!r}, which is no address of this machine ({problem}), and a nested "
+                f"server runs on this one. To use a server that runs there, give its port: http://{self.config.host}:8188"
+            )
         demanded = _argument_value(self._choice.extra_args, "--port")
         if demanded is None:
             return self._folder.reserve_port(host, self.config.INITIAL_PORT, taken or set())
@@ -2575,7 +3260,7 @@ class ComfyConnector:
             self._mark_mute(self._server)
         await self._ensure_initialized()
 
-    def _mark_mute(self, server: ServerProcess | None) -> None:
+    def _mark_mute(self, server: ServerProcess | AttachedServer | None) -> None:
         """Note that *server* does not answer, so that the next call restarts it. Several runs may find out."""
         if self._state is State.READY and self._server is server:
             self._set_state(State.ERROR, "the server does not answer HTTP")
@@ -2584,7 +3269,7 @@ class ComfyConnector:
         """Start the browser, unless it runs (seed reference name); BrowserError lists what was tried."""
         assert self._folder is not None
         if self._page is None:
-            self._page = FrontendPage(self.config, self._folder)
+            self._page = FrontendPage(self.config, self._folder, self._headers())
         await self._page.open()
 
     async def _restart_browser(self) -> None:
@@ -2735,7 +3420,7 @@ class ComfyConnector:
         """
         if self._page is None:
             assert self._folder is not None
-            self._page = FrontendPage(self.config, self._folder)
+            self._page = FrontendPage(self.config, self._folder, self._headers())
         if self._browser_idle is not None:
             self._browser_idle.cancel()
             self._browser_idle = None
@@ -2786,8 +3471,15 @@ class ComfyConnector:
             )
 
     async def _frontend_state(self) -> tuple[str, Json]:
-        """(identity of the frontend and its extensions, object_info), asked once for each server start."""
+        """(identity of the frontend and its extensions, object_info), asked once for each server start.
+
+        The restart of an attached server is seen by the cut websocket alone; without one it is asked every time.
+        """
+        if self.is_attached and not await self._ensure_fresh_websocket():
+            self._frontend = None
         if self._frontend is None:
+            if self._page is not None:
+                self._page.mark_stale()
             index, extensions, definitions = await asyncio.gather(
                 self._request("GET", "/", as_json=False),
                 self._request("GET", "/extensions"),
@@ -2911,18 +3603,36 @@ class ComfyConnector:
         try:
             await self._queue_prompt(run, prompt, dict(extra_data or {}))
             entry = await self._follow(run)
-        except (asyncio.CancelledError, RunTimeoutError):
+            self._forget_soon(run.prompt_id)
+            self._judge(run.prompt_id, entry, prompt)
+            return {run.prompt_id: entry}
+        except ConnectorError as e:
+            self._complete_error(e, run, prompt)
+            if isinstance(e, RunTimeoutError):
+                await self._abandon(run)
+            raise
+        except asyncio.CancelledError:
             await self._abandon(run)
             raise
         finally:
             unsubscribe()
-        self._forget_soon(run.prompt_id)
-        self._judge(run.prompt_id, entry, prompt)
-        return {run.prompt_id: entry}
+
+    def _complete_error(self, error: ConnectorError, run: _PromptRun, prompt: Json) -> None:
+        """Give an error of a run what only the run knows: prompt id, node, the server's last log lines."""
+        error.prompt_id = run.prompt_id
+        if error.node_id is None and isinstance(error, (ServerDiedError, RunTimeoutError)):
+            error.node_id = run.node_id
+        if error.node_id is not None:
+            node = prompt.get(error.node_id) or {}
+            error.class_type = error.class_type or node.get("class_type")
+            error.title = error.title or (node.get("_meta") or {}).get("title")
+        if not error.log_tail and run.server is not None:
+            error.log_tail = list(run.server.log_tail)
 
     async def _queue_prompt(self, run: _PromptRun, prompt: Json, extra_data: Json) -> None:
         """POST /prompt. A server that died since the last call, or of this one, is restarted once: with the process
-        everything that was queued has gone.
+        everything that was queued has gone. Where only the answer is lost, the server is asked for the prompt's id,
+        which is ours.
         """
         body = {
             "prompt": prompt,
@@ -2944,8 +3654,19 @@ class ComfyConnector:
                 status, text = await asyncio.shield(run.post)
                 break
             except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as e:
-                has_ended = server is not None and await self._has_ended(server)
-                if last or not has_ended:
+                if server is not None and not await self._has_ended(server):
+                    is_known = await self._knows(run.prompt_id)
+                    if is_known:
+                        log.warning(
+                            "The answer to POST /prompt was lost (%s: %s); the prompt was not", type(e).__name__, e
+                        )
+                        return
+                    # An answer that was cut off, of a server that has never seen the prompt: a connection kept open
+                    # since before its restart. One that is late may still be on its way: queueing twice is worse.
+                    if last or is_known is None or isinstance(e, asyncio.TimeoutError):
+                        raise self._died(server, "POST /prompt") from e
+                    continue
+                if last:
                     raise self._died(server) from e
                 await self._ensure_initialized()
                 await self._ensure_fresh_websocket()
@@ -2961,6 +3682,9 @@ class ComfyConnector:
             raise PromptRejectedError(
                 explain_rejection(answer, prompt), answer.get("error"), answer.get("node_errors") or {}
             )
+        if isinstance(answer.get("prompt_id"), str):
+            # A server older than the choice of ids by the client (ComfyUI 0.3.5x) gives it one of its own.
+            run.prompt_id = answer["prompt_id"]
         if answer.get("node_errors"):
             # Status 200: the server runs the outputs that are valid and drops the others. Half a result is none.
             await self._abandon(run)
@@ -2974,6 +3698,7 @@ class ComfyConnector:
         """
         started = time.monotonic()
         silent_since: float | None = None  # HTTP has not answered properly since then
+        refused_since: float | None = None  # nobody listens at its address since then
         forgotten_since: float | None = None  # neither in the history nor in the queue since then
         server = run.server
         while True:
@@ -2993,12 +3718,14 @@ class ComfyConnector:
                 if entry is not None:
                     return entry
                 is_running = (await self._look_at_queue()).get(run.prompt_id)
-                silent_since = None
+                silent_since = refused_since = None
                 forgotten_since = (forgotten_since or time.monotonic()) if is_running is None else None
                 if is_running is False:
                     run.last_event = time.monotonic()  # who waits in the queue does not stall
-            except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+            except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as e:
                 silent_since = silent_since or time.monotonic()
+                refused = isinstance(e, aiohttp.ClientConnectorError)
+                refused_since = (refused_since or time.monotonic()) if refused else None
             if self._server is server and not server.is_alive:
                 raise self._died(server)
             now = time.monotonic()
@@ -3006,10 +3733,13 @@ class ComfyConnector:
                 raise ServerDiedError(
                     f"The server no longer knows the prompt {run.prompt_id}: its queue or history was cleared."
                 )
+            if self.is_attached and refused_since is not None and now - refused_since > _REFUSED_PATIENCE:
+                raise self._died(server)
             if silent_since is not None and now - silent_since > 2 * self.config.REQUEST_TIMEOUT:
                 self._mark_mute(server)
+                then = "looks for it again" if self.is_attached else "restarts it"
                 raise ServerDiedError(
-                    f"The server has not answered for {now - silent_since:.0f} s; the next call restarts it.",
+                    f"The server has not answered for {now - silent_since:.0f} s; the next call {then}.",
                     server.log_tail,
                 )
             if self.config.RUN_TIMEOUT and now - started > self.config.RUN_TIMEOUT:
@@ -3031,21 +3761,29 @@ class ComfyConnector:
         entry = (await self._get_object(f"/history/{prompt_id}")).get(prompt_id)
         return entry if isinstance(entry, dict) else None
 
+    async def _knows(self, prompt_id: str) -> bool | None:
+        """Whether the server has the prompt, in its queue or its history; None where it does not answer."""
+        try:
+            # In this order: a prompt that ends in between is in the history by then.
+            return prompt_id in await self._ask_queue() or await self._history_entry(prompt_id) is not None
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+            return None
+
+    async def _ask_queue(self) -> dict[str, bool]:
+        """{prompt id: whether it runs} of all prompts in the server's queue, right now."""
+        queue = await self._get_object("/queue")
+        prompts = {item[1]: False for item in queue.get("queue_pending") or []}
+        prompts.update((item[1], True) for item in queue.get("queue_running") or [])
+        return prompts
+
     async def _look_at_queue(self) -> dict[str, bool]:
         """{prompt id: whether it runs} of all prompts in the server's queue, at most half a second old.
 
         Shared by all runs, with its failure: the answer holds every queued prompt in full.
         """
-
-        async def look() -> dict[str, bool]:
-            queue = await self._get_object("/queue")
-            prompts = {item[1]: False for item in queue.get("queue_pending") or []}
-            prompts.update((item[1], True) for item in queue.get("queue_running") or [])
-            return prompts
-
         task = self._queue_look
         if task is None or (task.done() and time.monotonic() - self._queue_look_began > 0.5):
-            task = self._queue_look = asyncio.create_task(look(), name="discomfort-queue")
+            task = self._queue_look = asyncio.create_task(self._ask_queue(), name="discomfort-queue")
             task.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, if nobody waits any more
             self._queue_look_began = time.monotonic()
         return await asyncio.shield(task)
@@ -3057,13 +3795,16 @@ class ComfyConnector:
             self._relieve_memory()
             return
         for kind, data in reversed(status.get("messages") or []):
+            node_id = str(data.get("node_id", ""))
+            title = ((prompt.get(node_id) or {}).get("_meta") or {}).get("title")
             if kind == "execution_interrupted":
-                raise PromptInterruptedError(
-                    f"The run was interrupted on the server, at node {data.get('node_type')} #{data.get('node_id')}."
-                )
+                name = _node_name(data.get("node_type"), node_id, title)
+                interrupted = PromptInterruptedError(f"The run was interrupted on the server, at node {name}.")
+                interrupted.node_id, interrupted.class_type = node_id, data.get("node_type")
+                raise interrupted
             if kind == "execution_error":
-                title = ((prompt.get(str(data.get("node_id"))) or {}).get("_meta") or {}).get("title")
-                raise NodeExecutionError(prompt_id, data, title)
+                is_oom = is_out_of_memory(str(data.get("exception_type")), str(data.get("exception_message")))
+                raise (OutOfMemoryError if is_oom else NodeExecutionError)(prompt_id, data, title)
         raise ConnectorError(f"The server reports that prompt {prompt_id} failed, without a reason: {status}")
 
     async def _abandon(self, run: _PromptRun) -> None:
@@ -3167,7 +3908,7 @@ class ComfyConnector:
         except (aiohttp.ClientError, ValueError) as e:
             raise ConnectorError(f"The server's answer to {method} {path} cannot be read: {e}") from e
 
-    async def _has_ended(self, server: ServerProcess) -> bool:
+    async def _has_ended(self, server: ServerProcess | AttachedServer) -> bool:
         """Whether the process of *server* has ended: its sockets close a moment before its status can be read."""
         for _ in range(25):
             if not server.is_alive:
@@ -3175,18 +3916,18 @@ class ComfyConnector:
             await asyncio.sleep(0.02)
         return False
 
-    def _died(self, server: ServerProcess | None, doing: str = "") -> ServerDiedError:
-        """The error for a server that went away; the next call starts a fresh one."""
-        code = server.returncode if server else None
-        if server is None or code is None:
-            where = f" at {self.server_address}" if self.server_address else ""
-            problem = f"The ComfyUI server{where} cannot be reached{f' ({doing})' if doing else ''}."
-        else:
-            how = f"with exit status {code}" if code >= 0 else f"by signal {-code}"
-            with contextlib.suppress(ValueError):  # a signal that Python has no name for
-                how += f" ({signal.Signals(-code).name})" if code < 0 else ""
-            problem = f"The ComfyUI server ended {how}. The next call starts a fresh one."
-        return ServerDiedError(problem, list(server.log_tail) if server else [])
+    def _died(self, server: ServerProcess | AttachedServer | None, doing: str = "") -> ServerDiedError:
+        """The error for a server that went away; the next call starts a fresh one, or looks for it again."""
+        if server is None:
+            return ServerDiedError("The ComfyUI server cannot be reached.")
+        if not server.is_alive:
+            return ServerDiedError(
+                server.explain_end(), server.log_tail, server.returncode, server.was_killed_for_memory
+            )
+        problem = f"The ComfyUI server at {server.address} cannot be reached{f' ({doing})' if doing else ''}."
+        if isinstance(server, AttachedServer) and server.warm is None:
+            problem += " It was not started by Discomfort, which cannot restart it."
+        return ServerDiedError(problem, server.log_tail)
 
     async def interrupt(self, prompt_id: str | None = None) -> None:
         """Interrupt *prompt_id* if it is the one that runs; None interrupts whatever runs. Harmless when idle."""
@@ -3249,6 +3990,9 @@ class ComfyConnector:
     ) -> str:
         """Put a file into the server's folders (a copy on the same machine; no HTTP, any size).
 
+        The folders of a server that API_URL names are not known: it gets the file by HTTP (POST /upload/image, by
+        default at most 100 MB), picks another name where one is taken, and the name in its folder is returned.
+
         Args:
             folder_type: "input", "output", "temp" or "models".
             subfolder: folder within it; required for "models" ("checkpoints", "loras", ...).
@@ -3258,15 +4002,19 @@ class ComfyConnector:
                 there before).
 
         Returns:
-            Full path of the file in the server's folder.
+            Full path of the file in the server's folder; for a server that API_URL names the path within
+            *folder_type*, as LoadImage takes it.
 
         Raises:
             FileNotFoundError: no such source. FileExistsError: see *overwrite*. ValueError: a folder that is not
-            allowed. ConnectorError: no server runs. Blocks while it copies.
+            allowed. ConnectorError: no server runs. NotOurServerError: models, and files to be deleted again, on a
+            server that API_URL names: there is no request for them. Blocks while it copies.
         """
         source = Path(source_path)
         if not source.is_file():
             raise FileNotFoundError(f"There is no file {source} to upload (current directory: {Path.cwd()}).")
+        if self._server is not None and self._choice is None:
+            return self._upload_by_http(source, folder_type, subfolder, overwrite, is_ephemeral)
         target = self._upload_folder(folder_type, subfolder) / source.name
         existed = target.exists()
         if existed and not overwrite:
@@ -3293,16 +4041,69 @@ class ComfyConnector:
                 self._folder.note_upload(target)
         return str(target)
 
+    def _upload_by_http(
+        self, source: Path, folder_type: str, subfolder: str | None, overwrite: bool, is_ephemeral: bool
+    ) -> str:
+        """upload_data() to a server of which nothing but the address is known. Blocks."""
+        _check_folder_type(folder_type, subfolder)
+        if folder_type == "models":
+            raise NotOurServerError(
+                f"ComfyUI has no request that uploads models, and the folders of the server at {self.server_address} "
+                "are not known here, because API_URL names it. Copy the file there by other means."
+            )
+        if is_ephemeral and folder_type != "temp":
+            raise NotOurServerError(
+                f"ComfyUI has no request that deletes files, hence nothing uploaded to the server at "
+                f"{self.server_address} can be ephemeral, except with folder_type 'temp', which it empties itself."
+            )
+        parts = Path(subfolder or "").parts
+        if ".." in parts or Path(subfolder or "").is_absolute():
+            raise ValueError(f"subfolder is {subfolder!r}: it must stay inside the server's {folder_type} folder.")
+
+        async def post(file: BinaryIO) -> Any:
+            form = aiohttp.FormData()
+            form.add_field("type", folder_type)
+            form.add_field("subfolder", "/".join(parts))
+            form.add_field("overwrite", "true" if overwrite else "false")
+            form.add_field("image", file, filename=source.name)
+            # Only a connection that stalls is given up: the file may be large and the way to the server long.
+            limit = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=self.config.REQUEST_TIMEOUT)
+            async with (
+                aiohttp.ClientSession(headers=self._headers(), timeout=limit) as session,
+                session.post(f"{self.server_address}/upload/image", data=form) as response,
+            ):
+                if response.status == 413:
+                    raise ConnectorError(
+                        f"{source} ({size / 1e6:.0f} MB) is more than the server at {self.server_address} takes in one "
+                        "upload (its option --max-upload-size)."
+                    )
+                if response.status != 200:
+                    text = (await response.text())[:300]
+                    raise ConnectorError(
+                        f"The server answered the upload of {source} with status {response.status}: {text!r}"
+                    )
+                return json.loads(await response.text())
+
+        size = source.stat().st_size
+        try:
+            # In a thread with an event loop of its own: this method is synchronous and may be called on ours.
+            with open(source, "rb") as opened, concurrent.futures.ThreadPoolExecutor(1, "discomfort-upload") as pool:
+                answer = pool.submit(lambda: asyncio.run(post(opened))).result()
+            folder = str(answer.get("subfolder") or "")
+            return f"{folder}/{answer['name']}" if folder else str(answer["name"])
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as e:
+            raise self._died(self._server, f"upload of {source}: {type(e).__name__} {e}") from e
+        except (ValueError, KeyError, AttributeError) as e:
+            raise ConnectorError(f"The server's answer to the upload of {source} cannot be read: {e}") from e
+
     def _upload_folder(self, folder_type: str, subfolder: str | None) -> Path:
         if self._server is None or self._choice is None or self._folder is None:
             raise ConnectorError("upload_data() needs a running server: await ComfyConnector.create() first.")
-        if folder_type not in ("input", "output", "temp", "models"):
-            raise ValueError(f"folder_type is {folder_type!r}; it must be 'input', 'output', 'temp' or 'models'.")
-        if folder_type == "models" and not subfolder:
-            raise ValueError("folder_type 'models' needs a subfolder such as 'checkpoints', 'loras' or 'vae'.")
+        _check_folder_type(folder_type, subfolder)
         given = _argument_value(self._choice.extra_args, f"--{folder_type}-directory")
         if folder_type == "temp":
-            root = self._folder.temp_directory
+            assert self._server.temp_directory is not None  # only a server without a choice has none
+            root = self._server.temp_directory
         elif given:
             root = self._choice.working_directory / given
         else:
@@ -3377,7 +4178,7 @@ class ComfyConnector:
             if quickly or kind is not None:
                 await _in_thread(server.stop_now)
             else:
-                log.info("Server process %s %s", server.pid, await server.stop())
+                log.info("The server at %s %s", server.address, await server.stop())
 
         async with contextlib.AsyncExitStack() as last_first:
             if self._state is State.KILLING:
@@ -3445,6 +4246,14 @@ def _copy_json(value: Json) -> Json:
     """A deep copy of JSON data (faster than copy.deepcopy, and proof that it is JSON)."""
     copied: Json = json.loads(json.dumps(value))
     return copied
+
+
+def _check_folder_type(folder_type: str, subfolder: str | None) -> None:
+    """ValueError for a folder that upload_data() does not know, or models without the kind they are of."""
+    if folder_type not in ("input", "output", "temp", "models"):
+        raise ValueError(f"folder_type is {folder_type!r}; it must be 'input', 'output', 'temp' or 'models'.")
+    if folder_type == "models" and not subfolder:
+        raise ValueError("folder_type 'models' needs a subfolder such as 'checkpoints', 'loras' or 'vae'.")
 
 
 def _same_content(a: Path, b: Path) -> bool:

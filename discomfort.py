@@ -13,6 +13,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import runpy
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -36,8 +37,12 @@ def _become_the_package() -> None:
     spec.loader.exec_module(package)
 
 
+if __name__ == "__main__":
+    # `python -m discomfort` in a clone finds this file instead of the package, whose command line is meant.
+    runpy.run_path(str(Path(__file__).with_name("__main__.py")), run_name="__main__")
+
 if TYPE_CHECKING or __package__:
-    from .comfy_serverless import ComfyConnector
+    from .comfy_serverless import ComfyConnector, ConnectorConfig
     from .run_record import RunResult
     from .workflow_context import WorkflowContext
     from .workflow_tools import DiscomfortWorkflowTools
@@ -67,8 +72,9 @@ class Discomfort:
         raise TypeError("Discomfort is created with: d = await Discomfort.create()")
 
     @classmethod
-    async def create(cls, config_path: str | os.PathLike[str] | None = None) -> Discomfort:
-        """Start the nested server, or reuse the one that this process runs already.
+    async def create(cls, config_path: str | os.PathLike[str] | ConnectorConfig | None = None) -> Discomfort:
+        """Start the nested server, or reuse the one that this process runs already, that is kept warm for these
+        settings, or that API_URL names.
 
         Args:
             config_path: configuration of the server, see :class:`~.comfy_serverless.ConnectorConfig`.

@@ -289,6 +289,7 @@ class DiscomfortWorkflowTools:
         listener = choose_listener(progress)
         started = time.perf_counter()
         async with self._init_connector() as connector, self._setup_storage(context) as store:
+            _check_server_is_near(connector)
             record = RunRecord(store.run_id, connector.server_description)
             per_iteration = {k: v for k, v in given.items() if isinstance(v, control_flow.PerIteration)}
             run = _Run(
@@ -647,24 +648,40 @@ class DiscomfortWorkflowTools:
 
     def _explain(self, error: Exception, prepared: PreparedWorkflow, path: tuple[int, ...]) -> Exception:
         """A failure of a step as WorkflowExecutionError: iteration, workflow, and the node where one failed."""
-        from .comfy_serverless import NodeExecutionError
+        from .comfy_serverless import ConnectorError, NodeExecutionError
 
         where = _where(prepared.name, path)
-        if isinstance(error, NodeExecutionError):
-            return WorkflowExecutionError(
-                f"{where}: {error}",
-                iteration=path,
-                workflow=prepared.name,
-                node_id=error.node_id,
-                class_type=error.class_type,
-                title=error.title,
-                server_traceback=error.server_traceback,
-            )
-        return WorkflowExecutionError(f"{where}: {error}", iteration=path, workflow=prepared.name)
+        if not isinstance(error, ConnectorError):
+            return WorkflowExecutionError(f"{where}: {error}", iteration=path, workflow=prepared.name)
+        return WorkflowExecutionError(
+            f"{where}: {error}",
+            iteration=path,
+            workflow=prepared.name,
+            node_id=error.node_id,
+            class_type=error.class_type,
+            title=error.title,
+            server_traceback=error.server_traceback if isinstance(error, NodeExecutionError) else (),
+        )
 
 
 #: the name that the seeds use for the class in short
 WorkflowTools = DiscomfortWorkflowTools
+
+
+def _check_server_is_near(connector: ComfyConnector) -> None:
+    """Refuse a server on another machine before anything is queued: every port of it would fail.
+
+    Raises:
+        NotOurServerError: says what can be done with such a server.
+    """
+    if not connector.is_local:
+        from .comfy_serverless import NotOurServerError
+
+        raise NotOurServerError(
+            f"run() passes values through the memory of this machine, and the server at {connector.server_address} "
+            "runs on another one. Run this script there, or use the connector alone: upload_data() and run_workflow() "
+            "work with any server."
+        )
 
 
 def _check_iterations(iterations: Any) -> int:

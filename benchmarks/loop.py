@@ -18,12 +18,11 @@ import itertools
 import json
 import sys
 import time
-import uuid
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import torch
+from bare_client import BareClient
+from discomfort.comfy_serverless import ConnectorConfig
 from discomfort.nodes_internal import RUN_KEY
 from discomfort.workflow_context import register_context, unregister_context
 from discomfort.workflow_graph import PromptTemplate
@@ -32,37 +31,6 @@ from measure import median, report
 from discomfort import Discomfort, PerIteration, WorkflowContext
 
 WORKFLOW = Path(__file__).parent.parent / "examples" / "refine.json"
-
-
-class BareClient:
-    """The least that runs a prompt and knows that it is done."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.client_id = uuid.uuid4().hex
-
-    async def __aenter__(self) -> BareClient:
-        self.session = aiohttp.ClientSession()
-        self.socket = await self.session.ws_connect(f"{self.address}/ws?clientId={self.client_id}", max_msg_size=0)
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.session.close()
-
-    async def run(self, prompt: dict[str, Any], extra_data: dict[str, Any]) -> dict[str, Any]:
-        body = {"prompt": prompt, "client_id": self.client_id, "extra_data": extra_data}
-        async with self.session.post(f"{self.address}/prompt", json=body) as response:
-            prompt_id = (await response.json())["prompt_id"]
-        async for message in self.socket:
-            if message.type == aiohttp.WSMsgType.TEXT:
-                content = json.loads(message.data)
-                data = content["data"]
-                if content["type"] == "executing" and data["node"] is None and data["prompt_id"] == prompt_id:
-                    break
-        async with self.session.get(f"{self.address}/history/{prompt_id}") as response:
-            entry: dict[str, Any] = (await response.json())[prompt_id]
-        assert entry["status"]["status_str"] == "success", entry["status"]
-        return entry
 
 
 async def bare_block(d: Discomfort, template: PromptTemplate, image: torch.Tensor, amounts: list[float]) -> list[float]:
@@ -96,7 +64,7 @@ async def main() -> int:
     def amounts() -> list[float]:
         return [1e-4 + next(counter) * 1e-7 for _ in range(size)]
 
-    async with await Discomfort.create() as d:
+    async with await Discomfort.create(ConnectorConfig(USE_WARM_SERVER=False)) as d:
         prompt = await d.Worker.get_prompt_from_workflow(json.loads(WORKFLOW.read_text()))
         template = PromptTemplate(prompt)
         for block in range(blocks + 1):

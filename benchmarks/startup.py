@@ -23,10 +23,11 @@ CREATE = """
 import asyncio, json, time
 started = time.perf_counter()
 from discomfort import ComfyConnector, Discomfort
+from discomfort.comfy_serverless import ConnectorConfig
 imported = time.perf_counter()
 async def main():
     begin = time.perf_counter()
-    d = await Discomfort.create()
+    d = await Discomfort.create(ConnectorConfig(USE_WARM_SERVER=False))
     ready = time.perf_counter()
     await d.shutdown()
     print(json.dumps({"imports": imported - started, "create": ready - begin, "shutdown": time.perf_counter() - ready}))

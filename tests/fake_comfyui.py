@@ -14,6 +14,8 @@ leave_child     a program of its own session, which holds the server's output op
 ignore_signals  SIGINT and SIGTERM change nothing
 fail            {path prefix: [status, how often]}: answers of that status
 delay           {path prefix: seconds} before the answer
+token           everything is answered with status 401 unless it carries this bearer token
+lose_answer     {path prefix: how often}: the request is carried out, and the connection cut instead of answered
 websocket       "refuse" (status 403), "hang" (no handshake), "silent" (no message)
 cut_after       a message type: all sockets are cut once, after the first message of that type
 history_delay   seconds between a prompt's end and its entry in the history
@@ -203,7 +205,9 @@ class Server:
 
         @web.middleware
         async def misbehave(request: Any, handler: Any) -> Any:
-            body = (await request.read()).decode(errors="replace")
+            body = (
+                "" if request.content_type.startswith("multipart") else (await request.read()).decode(errors="replace")
+            )
             self.note(f"{request.method} {request.path} {body}")
             start = self.behaviour("start")
             if start == "mute":
@@ -212,6 +216,14 @@ class Server:
                 return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")
             if start == "nonsense":
                 return web.json_response({"system": ["not", "an", "object"]})
+            token = self.behaviour("token")
+            if token and request.headers.get("Authorization") != f"Bearer {token}":
+                return web.Response(status=401)
+            for prefix, times in self.behaviour("lose_answer", {}).items():
+                if request.path.startswith(prefix) and self.failures.get(f"lost {prefix}", 0) < times:
+                    self.failures[f"lost {prefix}"] = self.failures.get(f"lost {prefix}", 0) + 1
+                    await handler(request)
+                    request.transport.abort()
             for prefix, seconds in self.behaviour("delay", {}).items():
                 if request.path.startswith(prefix):
                     await asyncio.sleep(seconds)
@@ -235,6 +247,7 @@ class Server:
             app.router.add_post(f"{prefix}/prompt", self.prompt)
             app.router.add_post(f"{prefix}/interrupt", self.interrupt)
             app.router.add_post(f"{prefix}/free", self.free)
+            app.router.add_post(f"{prefix}/upload/image", self.upload)
         app.router.add_get("/", self.index)
         app.router.add_get("/extensions/{path:.*}", self.script)
         return app
@@ -352,6 +365,16 @@ class Server:
         from aiohttp import web
 
         return web.Response()
+
+    async def upload(self, request: Any) -> Any:
+        """Keep nothing; larger than aiohttp's client_max_size (1 MiB) is status 413, as in ComfyUI above 100 MB."""
+        from aiohttp import web
+
+        form = await request.post()
+        image = form["image"]
+        self.note(f"UPLOADED /uploaded {form['type']} {form['subfolder']} {image.filename} {form['overwrite']}")
+        answer = {"name": f"renamed {image.filename}", "subfolder": form["subfolder"], "type": form["type"]}
+        return web.json_response(answer)
 
     async def index(self, request: Any) -> Any:
         from aiohttp import web

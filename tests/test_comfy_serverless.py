@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import pickle
 import shutil
 import socket
 import subprocess
@@ -74,9 +75,12 @@ def test_key_that_is_left_out_keeps_its_default(tmp_path: Path) -> None:
         ('{"RUN_TIMEOUT": Infinity}', ["RUN_TIMEOUT is inf", "a finite number"]),
         ('{"RUN_TIMEOUT": -1}', ["RUN_TIMEOUT is -1", "at least 0"]),
         ('{"DEVICE": "cuda"}', ["DEVICE is 'cuda'", "'auto', 'cpu', 'gpu'"]),
-        ('{"API_URL": "127.0.0.1:8188"}', ["API_URL is '127.0.0.1:8188'", "without port and path"]),
-        ('{"API_URL": "http://host/path"}', ["API_URL is 'http://host/path'", "without port and path"]),
+        ('{"API_URL": "127.0.0.1:81880"}', ["API_URL is '127.0.0.1:81880'", "no number from 1 to 65535"]),
+        ('{"API_URL": "ftp://host:21"}', ["API_URL is 'ftp://host:21'", "only http and https"]),
+        ('{"API_URL": "http://host:1/?a=b"}', ["API_URL is 'http://host:1/?a=b'", "no address"]),
         ('{"API_URL": ""}', ["API_URL is ''", "a host name or an IP address"]),
+        ('{"API_TOKEN": "two words"}', ["API_TOKEN has a space"]),
+        ('{"API_TOKEN": 123}', ["API_TOKEN is set", "a text"]),
     ],
 )
 def test_bad_configuration_names_file_key_value_and_what_is_allowed(
@@ -111,7 +115,117 @@ def test_folder_given_as_configuration_is_a_configuration_error(tmp_path: Path) 
 )
 def test_host_of_addresses(given: str, host: str) -> None:
     config = ConnectorConfig.from_values({"API_URL": given})
-    assert cs.ComfyConnector._host(SimpleNamespace(config=config)) == host  # type: ignore[arg-type]
+    assert (config.host, config.attached_url) == (host, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("127.0.0.1:8188", "http://127.0.0.1:8188"),
+        (" localhost:8188/ ", "http://localhost:8188"),
+        ("http://gpu-box:8188/", "http://gpu-box:8188"),
+        ("0.0.0.0:8188", "http://127.0.0.1:8188"),
+        ("[::1]:8188", "http://[::1]:8188"),
+        ("https://pod.example.com", "https://pod.example.com"),
+        ("https://example.com/comfy/", "https://example.com/comfy"),
+        ("http://example.com:80", "http://example.com:80"),
+    ],
+)
+def test_addresses_of_servers_that_run_already(given: str, url: str) -> None:
+    assert ConnectorConfig.from_values({"API_URL": given}).attached_url == url
+
+
+def test_password_in_an_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(cs.ConfigError, match="API_TOKEN") as caught:
+        ConnectorConfig.from_values({"API_URL": "https://me:hunter2@host"})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "expected"),
+    [
+        ("torch.OutOfMemoryError", "Allocation on device ", True),
+        ("torch.cuda.OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        ("MemoryError", "", True),
+        ("numpy._core._exceptions._ArrayMemoryError", "Unable to allocate 74.5 GiB for an array", True),
+        ("RuntimeError", "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory", True),
+        ("RuntimeError", "MPS backend out of memory (MPS allocated: 17.00 GB)", True),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("torch.AcceleratorError", "CUDA error: out of memory", True),
+        ("OSError", "[Errno 12] Cannot allocate memory", True),
+        ("RuntimeError", "mat1 and mat2 shapes cannot be multiplied", False),
+        ("ValueError", "the word memory: out of memory", False),
+        ("KeyError", "'memory'", False),
+    ],
+)
+def test_out_of_memory_is_recognised(kind: str, message: str, expected: bool) -> None:
+    assert cs.is_out_of_memory(kind, message) is expected
+
+
+def judged(kind: str, message: str) -> cs.ConnectorError:
+    data = {"node_id": "7", "node_type": "KSampler", "exception_type": kind, "exception_message": message + "\n"}
+    entry = {"status": {"status_str": "error", "messages": [["execution_error", data]]}}
+    prompt = {"7": {"class_type": "KSampler", "inputs": {}, "_meta": {"title": "the big one"}}}
+    with pytest.raises(cs.ConnectorError) as caught:
+        cs.ComfyConnector._judge(SimpleNamespace(), "some-prompt", entry, prompt)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_out_of_memory_is_its_own_error_with_the_data_of_the_node() -> None:
+    error = judged("torch.OutOfMemoryError", "Allocation on device")
+    assert type(error) is cs.OutOfMemoryError
+    assert (error.prompt_id, error.node_id, error.class_type, error.title) == (
+        "some-prompt", "7", "KSampler", "the big one",
+    )  # fmt: skip
+    assert str(error).startswith("Node KSampler #7 ('the big one') failed: torch.OutOfMemoryError")
+    assert type(judged("ValueError", "no")) is cs.NodeExecutionError
+
+
+def errors() -> list[cs.ConnectorError]:
+    """One of each kind, with all its data."""
+    log_path = Path("server.log")
+    made: list[cs.ConnectorError] = [
+        kind("a sentence")
+        for kind in (
+            cs.ConnectorError, cs.ConfigError, cs.ServerNotFoundError, cs.NotOurServerError, cs.BrowserError,
+            cs.ConversionError, cs.ConversionTimeoutError, cs.PromptInterruptedError, cs.RunTimeoutError,
+        )
+    ]  # fmt: skip
+    made.append(cs.ServerStartError("It ended.", ["python3", "main.py"], 1, ["boom"], log_path))
+    made.append(cs.ServerDiedError("It died.", ["boom"], -9, out_of_memory=True))
+    made.append(cs.UnknownNodeError("Unknown.", {"3": "Nowhere"}))
+    made.append(cs.PromptRejectedError("No.", {"type": "x"}, {"3": {"class_type": "Y", "errors": []}}))
+    made.append(judged("ValueError", "no"))
+    made.append(judged("MemoryError", ""))
+    for error in made:
+        error.prompt_id, error.node_id, error.class_type, error.title = "p", "3", "KSampler", "t"
+    return made
+
+
+@pytest.mark.parametrize("error", errors(), ids=lambda error: type(error).__name__)
+def test_errors_survive_pickling_with_all_their_data(error: cs.ConnectorError) -> None:
+    """They cross process borders: a pool of workers, each with a server."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+def test_every_error_is_in_the_tree_of_the_module_docstring() -> None:
+    kinds = {k for k, v in vars(cs).items() if isinstance(v, type) and issubclass(v, cs.ConnectorError)}
+    assert cs.__doc__ is not None
+    tree = cs.__doc__.partition("Error tree::")[2]
+    assert {kind for kind in kinds if kind not in tree} == set()
+    assert {type(error).__name__ for error in errors()} == kinds
+
+
+def test_token_is_never_shown() -> None:
+    config = ConnectorConfig.from_values({"API_TOKEN": "s3cret"})
+    assert config.token == "s3cret"
+    assert "s3cret" not in repr(config)
+    with pytest.raises(cs.ConfigError) as caught:
+        ConnectorConfig.from_values({"API_TOKEN": "s3cret word"})
+    assert "s3cret" not in str(caught.value)
 
 
 def test_every_key_has_a_help_text() -> None:

@@ -1,0 +1,37 @@
+"""The command line: ``python -m discomfort`` (or ``discomfort`` where the package is installed).
+
+A table of contents: each group of commands has a file of its own. Nothing here does any work; the commands call what
+the package offers to programs too.
+
+Exit status: 0 when what was asked for is so, 1 after an error (one paragraph on standard error), 2 for a command line
+that is not understood, 3 where ``server status`` finds no server. ``--json`` prints data for programs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from .. import __version__
+from ..comfy_serverless import ConnectorError
+from .server import server
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="discomfort")
+def commands() -> None:
+    """Run ComfyUI from code: loops, conditions and state around your workflows."""
+
+
+commands.add_command(server)
+
+
+def main() -> int:
+    """Run the command line of this process; returns the exit status (or raises SystemExit with it)."""
+    try:
+        commands(prog_name="discomfort")
+    except ConnectorError as e:
+        print(f"discomfort: {e}", file=sys.stderr)
+        return 1
+    return 0
