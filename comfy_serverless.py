@@ -4477,6 +4477,11 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _title(node: Mapping[str, Any]) -> str | None:
+    """The node's title; None where it has none of its own."""
+    return str(node["title"]) if node.get("title") else None
+
+
 def _mode(node: Mapping[str, Any]) -> int:
     """The node's mode; 0, active, where the file has none."""
     mode = node.get("mode")
@@ -4585,8 +4590,7 @@ class _Comparison:
     def note(self, kind: str, level: _Level, node: Json, text: str, input: str | None = None) -> None:
         """Add a note; ``{node}`` in *text* becomes the node's name."""
         text = text.replace("{node}", self._name(level, node))
-        title = str(node["title"]) if node.get("title") else None
-        self.notes.append(ConversionNote(kind, self._id(level, node), str(node.get("type")), title, input, text))
+        self.notes.append(ConversionNote(kind, self._id(level, node), str(node.get("type")), _title(node), input, text))
 
     def _id(self, level: _Level, node: Json) -> str:
         """The node's id in the prompt; for one that is not there, the id that it would have."""
@@ -4597,7 +4601,7 @@ class _Comparison:
         """The node as a person knows it: a subgraph by its name."""
         child = level.children.get(str(node["id"]))
         node_type = str(node.get("type")) if child is None else str(child.graph.get("name") or "subgraph")
-        return _node_name(node_type, self._id(level, node), node.get("title"))
+        return _node_name(node_type, self._id(level, node), _title(node))
 
     def compare(self) -> list[ConversionNote]:
         for level in self.levels:
@@ -4835,10 +4839,6 @@ _ABSENT: Any = object()
 def _inputs(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     inputs = entry.get("inputs")
     return inputs if isinstance(inputs, Mapping) else {}
-
-
-def _node_name(class_type: str, node_id: str, title: Any = None) -> str:
-    return f"{class_type} #{node_id}" + (f" ({str(title)!r})" if title and title != class_type else "")
 
 
 def _short(value: Any) -> str:
