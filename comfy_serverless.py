@@ -896,6 +896,16 @@ def _processes_using(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def _noted_server(folder: Path) -> list[psutil.Process]:
+    """The server that ``server.pid`` in *folder* names, if it still runs: same pid, same time of birth."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+        note = json.loads((folder / "server.pid").read_text(encoding="utf-8"))
+        process = psutil.Process(int(note["pid"]))
+        if abs(process.create_time() - note["began"]) < 1:
+            return [process]
+    return []
+
+
 def _with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     """The processes and what they started: a node may have programs of its own running."""
     found = {process.pid: process for process in processes}
@@ -941,7 +951,18 @@ def _guard() -> None:
 
     owner, folder = int(sys.argv[1]), sys.argv[2]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    group, port_lock = 0, ""
+    group, born, port_lock = 0, "", ""
+
+    def birth(pid: int) -> str:
+        """When a process began, in whatever form the system says it; "" where there is none."""
+        try:
+            with open(f"/proc/{pid}/stat") as f:
+                return f.read().rpartition(")")[2].split()[19]
+        except OSError:
+            if os.path.isdir("/proc/self"):
+                return ""
+            asked = ["ps", "-o", "lstart=", "-p", str(pid)]
+            return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
 
     def command_lines() -> list[tuple[int, list[str]]]:
         rows = []
@@ -970,11 +991,13 @@ def _guard() -> None:
 
     buffer = b""
     while True:
-        ready, _, _ = select.select([0], [], [], 0.5)
-        if os.getppid() != owner:
-            break
+        # Asked before the pipe: what the owner said before its end, perhaps before we began, is still read.
+        is_owned = os.getppid() == owner
+        ready, _, _ = select.select([0], [], [], 0.5 if is_owned else 0)
         if not ready:
-            continue
+            if is_owned:
+                continue
+            break
         data = os.read(0, 4096)
         if not data:
             break
@@ -986,6 +1009,7 @@ def _guard() -> None:
                 sys.exit(0)
             if word == "server":
                 group = int(value)
+                born = birth(group)
             if word == "port":
                 port_lock = value
 
@@ -996,8 +1020,9 @@ def _guard() -> None:
     while time.monotonic() < seen + 1.0 and time.monotonic() < begin + 4.0:
         number = signal.SIGTERM if time.monotonic() < begin + 1.0 else signal.SIGKILL
         pids = ours()
-        # The server's whole group, with what its nodes started, once the server was seen to be the one we know.
-        is_known = is_known or group in pids
+        # The server's whole group, with what its nodes started, once the server was seen to be the one we know: by its
+        # arguments, or, should something in it have changed them, by the moment of its birth.
+        is_known = is_known or group in pids or bool(born and birth(group) == born)
         if is_known:
             with contextlib.suppress(OSError):
                 os.killpg(group, number)
@@ -1080,6 +1105,7 @@ class RuntimeFolder:
             owner.lock     held for life by the process that made the folder (a free lock means: dead, sweep it)
             temp/          the server's temp folder (ComfyUI appends "temp" to --temp-directory and empties it at start)
             comfyui.db     the server's database
+            server.pid     JSON: pid of the server, when it began (seconds since the epoch), pid of its owner
             b/             TMPDIR of the browser driver: profiles and sockets of Chromium
             packs/         links to custom-node packages that the server's tree does not hold
             uploads        paths of ephemeral uploads, one JSON text a line, for whoever cleans up after a killed owner
@@ -1120,6 +1146,15 @@ class RuntimeFolder:
     @property
     def log_path(self) -> Path:
         return self.path / "server.log"
+
+    def note_server(self, process: psutil.Process) -> None:
+        """Write down which process the server is, for the guard and for a sweep: they end it also when something in it
+        has changed its command line. A pid counts together with the time at which the process began.
+        """
+        self.tell_guard(f"server {process.pid}")
+        note = {"pid": process.pid, "began": process.create_time(), "owner": os.getpid()}
+        with contextlib.suppress(OSError):  # a full disk: its arguments tell too
+            (self.path / "server.pid").write_text(json.dumps(note), encoding="utf-8")
 
     def note_upload(self, file: Path) -> None:
         """Have *file* deleted by the guard, or by a sweep, should this process be killed."""
@@ -1231,7 +1266,7 @@ def sweep() -> list[str]:
         except (filelock.Timeout, OSError):
             continue
         try:
-            _end_processes(_with_descendants(_processes_using(entry)))
+            _end_processes(_with_descendants([*_processes_using(entry), *_noted_server(entry)]))
             with contextlib.suppress(OSError, ValueError):
                 for line in (entry / "uploads").read_text(encoding="utf-8").splitlines():
                     Path(json.loads(line)).unlink(missing_ok=True)
@@ -1474,8 +1509,8 @@ class ServerProcess:
         except OSError as e:
             problem = f"The ComfyUI server could not be started: {e}."
             raise ServerStartError(problem, self.command, None, [], self.log_path) from e
-        self.folder.tell_guard(f"server {self._process.pid}")
         self._psutil = psutil.Process(self._process.pid)
+        self.folder.note_server(self._psutil)
         self._drain = threading.Thread(target=self._drain_output, name="discomfort-server-log", daemon=True)
         self._drain.start()
         log.info("Server process %d: %s", self._process.pid, shlex.join(self.command))
@@ -1545,14 +1580,18 @@ class ServerProcess:
                 if not self.is_alive:
                     return "ended"
                 self._signal(number)
-                end = time.monotonic() + self.config.STOP_TIMEOUT
-                while self.is_alive and time.monotonic() < end:  # noqa: ASYNC110 - a process has no asyncio event
-                    await asyncio.sleep(0.02)
-                if not self.is_alive:
+                if await self._wait_for_shutdown(self.config.STOP_TIMEOUT):
                     return name
             return "killed" if self.is_alive else "ended"
         finally:
             await _in_thread(self.stop_now)
+
+    async def _wait_for_shutdown(self, timeout: float) -> bool:
+        """Whether the process has ended within *timeout* seconds. May be cancelled."""
+        end = time.monotonic() + timeout
+        while self.is_alive and time.monotonic() < end:  # noqa: ASYNC110 - a process has no asyncio event
+            await asyncio.sleep(0.02)
+        return not self.is_alive
 
     def stop_now(self) -> None:
         """SIGKILL to the whole group, reap, read the rest of its output. Blocks; for atexit and for the last rung."""
@@ -3769,6 +3808,13 @@ class ComfyConnector:
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
             return None
 
+    async def _is_running_now(self, prompt_id: str) -> bool:
+        """Whether the server executes this prompt, as far as it says."""
+        try:
+            return (await self._ask_queue()).get(prompt_id, False)
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+            return False
+
     async def _ask_queue(self) -> dict[str, bool]:
         """{prompt id: whether it runs} of all prompts in the server's queue, right now."""
         queue = await self._get_object("/queue")
@@ -3820,7 +3866,9 @@ class ComfyConnector:
                     return  # it never got there
             with contextlib.suppress(ConnectorError):
                 await self._request("POST", "/queue", {"delete": [run.prompt_id]}, as_json=False)
-                await self.interrupt(run.prompt_id)
+                # An attached server may be older than interrupts by id: it would stop whatever runs, perhaps not ours.
+                if not self.is_attached or await self._is_running_now(run.prompt_id):
+                    await self.interrupt(run.prompt_id)
 
         taking = self._in_background(take_back)
         cancelled = False

@@ -10,6 +10,7 @@ that is not understood, 3 where ``server status`` finds no server. ``--json`` pr
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -27,10 +28,21 @@ def commands() -> None:
 commands.add_command(server)
 
 
+def program() -> str:
+    """How this program was called, for usage texts and hints that can be copied."""
+    package = getattr(sys.modules["__main__"], "__package__", None)
+    called = Path(sys.argv[0])
+    if package:
+        return f"python -m {package}"
+    if called.stem == "discomfort" and called.is_file() and called.suffix != ".py":
+        return "discomfort"
+    return f"python {sys.argv[0]}"
+
+
 def main() -> int:
     """Run the command line of this process; returns the exit status (or raises SystemExit with it)."""
     try:
-        commands(prog_name="discomfort")
+        commands(prog_name=program())
     except ConnectorError as e:
         print(f"discomfort: {e}", file=sys.stderr)
         return 1

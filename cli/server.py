@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def start(config_path: Path | None, idle_timeout: float | None, foreground: bool
         click.echo(json.dumps(found.as_json()))
         return
     click.echo(_describe(found))
-    click.echo("Scripts with the same settings use it from now on. Stop it with: python -m discomfort server stop")
+    stop_it = f"{click.get_current_context().find_root().info_name} server stop"
+    stop_it += f" --config {shlex.quote(str(config_path))}" if config_path else ""
+    click.echo(f"Scripts with the same settings use it from now on. Stop it with: {stop_it}")
 
 
 def _say_what_starts(config_path: Path | None) -> None:

@@ -18,6 +18,7 @@ token           everything is answered with status 401 unless it carries this be
 lose_answer     {path prefix: how often}: the request is carried out, and the connection cut instead of answered
 websocket       "refuse" (status 403), "hang" (no handshake), "silent" (no message)
 cut_after       a message type: all sockets are cut once, after the first message of that type
+own_ids         prompts get ids of the server's choice, as before clients could choose them
 history_delay   seconds between a prompt's end and its entry in the history
 history         "lost" (never an entry), "empty" (success without outputs)
 accept          "die" (SIGKILL to itself after accepting a prompt), "stop" (SIGSTOP), "partial" (status 200 with
@@ -328,6 +329,8 @@ class Server:
         from aiohttp import web
 
         body = await request.json()
+        if self.behaviour("own_ids"):
+            body["prompt_id"] = f"own-{self.number}"
         accept = self.behaviour("accept")
         errors = {
             node_id: {

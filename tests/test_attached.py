@@ -271,6 +271,32 @@ async def test_history_of_others_is_left_alone(fake_server: Any, attach: Any, wa
             await asyncio.sleep(0.05)
 
 
+async def test_old_server_that_chooses_prompt_ids_itself(fake_server: Any, fake_tree: Any, attach: Any) -> None:
+    fake_tree.behave(own_ids=True)
+    connector = await attach(fake_server.address)
+    assert list(await connector.run_workflow(ECHO, use_workflow_json=False)) == ["own-0"]
+    results = await asyncio.gather(
+        *(
+            connector.run_workflow({"1": {"class_type": "Echo", "inputs": {"value": i}}}, use_workflow_json=False)
+            for i in range(5)
+        )
+    )
+    values = [next(iter(history.values()))["outputs"]["1"]["text"] for history in results]
+    assert values == [[i] for i in range(5)]
+    running = asyncio.create_task(run(connector, SLEEP))
+    await until(lambda: len(fake_tree.requests("/prompt")) == 7)
+    waiting = asyncio.create_task(run(connector, ECHO))
+    await until(lambda: len(fake_tree.requests("/prompt")) == 8)
+    waiting.cancel()  # such a server knows no interrupt by id: it would stop the one that runs
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    assert not fake_tree.requests("/interrupt")
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    assert await run(connector, ECHO)  # not after thirty seconds: the nap was interrupted
+
+
 # ---- finding it ----
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from discomfort.comfy_serverless import ConnectorConfig
 
@@ -616,6 +618,68 @@ def test_guard_needs_nothing_but_the_standard_library_and_its_own_source() -> No
         input=b"server 1\nbye\n", capture_output=True, timeout=10,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+# An owner whose server shows nothing of its folder in its command line: a custom node may have changed it.
+DISGUISED = """
+import psutil, subprocess, sys, time
+from discomfort import comfy_serverless as cs
+folder = cs.RuntimeFolder()
+folder.open()
+server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+folder.note_server(psutil.Process(server.pid))
+print(server.pid, folder._guard.pid, folder.path, flush=True)
+time.sleep(60)
+"""
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups are POSIX")
+@pytest.mark.parametrize("who", ["guard", "sweep"])
+def test_server_with_a_changed_command_line_is_ended_too(
+    who: str, no_leaks: None, wait_for: Callable[..., Any]
+) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", DISGUISED], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    server, guard, folder = owner.stdout.readline().split()
+    owner.stdout.close()
+    note = json.loads((Path(folder) / "server.pid").read_text())
+    assert (note["pid"], note["owner"]) == (int(server), owner.pid)
+    if who == "sweep":
+        owner.send_signal(signal.SIGSTOP)  # it must not see its guard die
+        os.kill(int(guard), signal.SIGKILL)
+    owner.kill()
+    owner.wait()
+    if who == "sweep":
+        wait_for(lambda: is_gone(int(guard)))
+        assert not is_gone(int(server))
+        assert cs.sweep() == [Path(folder).name]
+        Path(folder).parent.rmdir()
+    wait_for(lambda: is_gone(int(server)) and not Path(folder).exists(), 5, "the end of the server and its folder")
+    wait_for(lambda: is_gone(int(guard)), 5, "the end of the guard")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups are POSIX")
+def test_reused_pid_is_never_touched(no_leaks: None, tmp_path: Path) -> None:
+    """A note of a process that began at another time is a note of another process."""
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    dead = cs.servers_root() / "0123456789ab"
+    dead.mkdir(mode=0o700)
+    began = psutil.Process(bystander.pid).create_time()
+    (dead / "server.pid").write_text(json.dumps({"pid": bystander.pid, "began": began - 50, "owner": 1}))
+    try:
+        assert cs.sweep() == [dead.name]
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+        cs.servers_root().rmdir()
 
 
 # ---- messages of the websocket ----

@@ -13,7 +13,6 @@ import gc
 import itertools
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -1447,36 +1446,3 @@ def _output_of(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-# ---- copied alone ----
-
-
-@pytest.mark.usefixtures("no_leaks")
-async def test_file_copied_alone_runs_a_workflow(tmp_path: Path, fake_tree: Any, nested: Any) -> None:
-    folder = tmp_path / "alone"
-    folder.mkdir()
-    shutil.copy(cs.__file__, folder)
-    (folder / "use.py").write_text(
-        "import asyncio, sys\n"
-        "from comfy_serverless import ComfyConnector, ServerNotFoundError\n"
-        "async def main():\n"
-        "    connector = await ComfyConnector.create()\n"
-        "    history = await connector.run_workflow(\n"
-        "        {'nodes': [{'id': 1, 'type': 'Echo', 'widgets_values': {'value': 'alone'}}], 'links': []})\n"
-        "    print([entry['outputs'] for entry in history.values()])\n"
-        "    assert not any(name.split('.')[0] == 'discomfort' for name in sys.modules), 'imports the project'\n"
-        "    await connector.kill_api()\n"
-        "asyncio.run(main())\n"
-    )
-    environment = {**os.environ, "COMFYUI_PATH": str(fake_tree.path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "use.py"], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.stdout == "[{'1': {'text': ['alone']}}]\n", done.stderr
-    del environment["COMFYUI_PATH"]
-    environment["HOME"] = str(tmp_path)
-    done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "use.py"], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert "ServerNotFoundError: No ComfyUI was found: COMFYUI_PATH is not set" in done.stderr

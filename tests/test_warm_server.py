@@ -129,8 +129,9 @@ def test_commands_say_what_they_did(cli: Cli, config: Path, fake_tree: Any) -> N
 
     first = cli("start", "--config", str(config))
     assert first.returncode == 0, first.stderr
-    for part in (f"ComfyUI in {fake_tree.path}", "Ready after", "unused for 0 s", "ends after 60 min", "server stop"):
+    for part in (f"ComfyUI in {fake_tree.path}", "Ready after", "unused for 0 s", "ends after 60 min"):
         assert part in first.stdout
+    assert first.stdout.endswith(f"Stop it with: python {HERE} server stop --config {config}\n")
     again = cli("start", "--config", str(config))
     assert "It runs already." in again.stdout
 
