@@ -3072,8 +3072,11 @@ class ComfyConnector:
         self._ephemeral_files: list[Path] = []
         # folders that were made for them
         self._ephemeral_folders: list[Path] = []
-        # prompts whose history entries were read and can be deleted on the server
+        # prompts that were queued and have not ended
+        self._runs: set[_PromptRun] = set()
+        # prompts whose history entries were read and can be deleted on the server, and when that happens
         self._read_entries: list[str] = []
+        self._forget_timer: asyncio.TimerHandle | None = None
         self._background: set[asyncio.Task[Any]] = set()
         atexit.register(self._sync_cleanup)
 
@@ -3824,6 +3827,7 @@ class ComfyConnector:
                 on_event(event)
 
         unsubscribe = self._events.subscribe(listen)
+        self._runs.add(run)
         try:
             await self._queue_prompt(run, prompt, dict(extra_data or {}))
             entry = await self._follow(run)
@@ -3839,6 +3843,7 @@ class ComfyConnector:
             await self._abandon(run)
             raise
         finally:
+            self._runs.discard(run)
             unsubscribe()
 
     def _complete_error(self, error: ConnectorError, run: _PromptRun, prompt: Json) -> None:
@@ -4113,13 +4118,37 @@ class ComfyConnector:
         compete with the next iteration.
         """
         self._read_entries.append(prompt_id)
-        if len(self._read_entries) == 1:
-            self._loop.call_later(self.FORGET_DELAY, lambda: self._in_background(self._forget))
+        if self._forget_timer is None:
+            self._forget_timer = self._loop.call_later(self.FORGET_DELAY, lambda: self._in_background(self._forget))
 
     async def _forget(self) -> None:
+        self._cancel_forgetting()
         prompt_ids, self._read_entries = self._read_entries, []
         if prompt_ids and self._session is not None:
             await self._request("POST", "/history", {"delete": prompt_ids}, as_json=False)
+
+    def _cancel_forgetting(self) -> None:
+        timer, self._forget_timer = self._forget_timer, None
+        if timer is not None:
+            timer.cancel()
+
+    async def _leave_attached(self) -> None:
+        """Take back what a server that goes on without us still has of ours: prompts, and history entries.
+
+        Takes at most _ABANDON_PATIENCE seconds; a server that does not answer keeps them.
+        """
+
+        async def tidy() -> None:
+            prompt_ids = [run.prompt_id for run in self._runs]
+            for prompt_id in prompt_ids:
+                await self._take_back(prompt_id)
+            while prompt_ids and set(prompt_ids) & set(await self._ask_queue()):  # noqa: ASYNC110 - it is the server's
+                await asyncio.sleep(0.05)
+            self._read_entries.extend(prompt_ids)
+            await self._forget()
+
+        with contextlib.suppress(ConnectorError, *_NO_ANSWER):
+            await asyncio.wait_for(tidy(), _ABANDON_PATIENCE)
 
     def _relieve_memory(self) -> None:
         """Ask the server to empty its cache when it holds more than MAX_SERVER_MEMORY_PERCENT of the machine."""
@@ -4414,6 +4443,8 @@ class ComfyConnector:
                 for task in ending:
                     task.cancel()
                 await _all_done(ending)
+                if self.is_attached:
+                    await self._leave_attached()
                 await self._release_resources()
                 self._set_state(State.KILLED, "kill_api() is done")
                 atexit.unregister(self._sync_cleanup)
@@ -4434,6 +4465,8 @@ class ComfyConnector:
         server, self._server = self._server, None
         folder, self._folder = self._folder, None
         self._frontend, self._queue_look = None, None
+        self._cancel_forgetting()
+        self._read_entries.clear()  # they go with their server, or were deleted by _leave_attached()
 
         async def stop_server(kind: Any, error: Any, traceback: Any) -> None:
             if server is None:

@@ -29,8 +29,8 @@ history         "lost" (never an entry), "empty" (success without outputs)
 accept          "die" (SIGKILL to itself after accepting a prompt), "stop" (SIGSTOP), "partial" (status 200 with
                 node_errors)
 frontend        "never" (the page is never ready), "hang" (the export never returns), "refuse" (loading returns
-                false), "throw", "drop" (loads one node less), "dialog" (alert at start), "crash" (the page crashes at
-                the first export), "lie" (exports null nodes), "nothing" (exports nothing)
+                false), "throw", "drop" (loads one node less), "dialog" (alert at start), "lie" (exports null
+                nodes), "nothing" (exports nothing)
 scripts         {path: version} of packs' extensions, beside the frontend's own; HEAD tells the version as ETag
 script_status   the status of those answers
 
