@@ -609,6 +609,28 @@ def _argument_value(args: Sequence[str], name: str) -> str | None:
     return None
 
 
+class _RedirectError(aiohttp.ClientError):
+    """The server sends a request elsewhere. A ComfyUI never does: it is something in front of it, such as the login of
+    a proxy, and neither token nor workflow nor upload is meant for the place that it names.
+    """
+
+    def __init__(self, location: str):
+        self.location = location
+        super().__init__(f"it sends elsewhere, to {location}, which is not followed")
+
+
+def _refusing_redirects() -> aiohttp.TraceConfig:
+    """For aiohttp's sessions: every request that is redirected fails with :class:`_RedirectError`."""
+
+    async def refuse(session: Any, context: Any, params: aiohttp.TraceRequestRedirectParams) -> None:
+        params.response.close()
+        raise _RedirectError(params.response.headers.get("Location", "an address that it does not name"))
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace
+
+
 def _has_argument(args: Sequence[str], *names: str) -> bool:
     return any(arg.split("=", 1)[0] in names for arg in args)
 
@@ -2200,11 +2222,19 @@ class FrontendPage:
     Used under :attr:`ComfyConnector._conversion_lock` only: loading and exporting a graph are two steps of the page.
     """
 
-    def __init__(self, config: ConnectorConfig, folder: RuntimeFolder, headers: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        config: ConnectorConfig,
+        folder: RuntimeFolder,
+        headers: Mapping[str, str] | None = None,
+        read_index: Callable[[], Awaitable[str]] | None = None,
+    ):
         self.config = config
         self.folder = folder
         #: HTTP headers of the page's requests to the server; nothing else is ever asked
         self.headers = dict(headers or {})
+        # gives the text of the server's page without following a redirect; needed where there are headers
+        self._read_index = read_index
         self._playwright: Any = None
         self._browser: Any = None
         self._page: Any = None
@@ -2401,9 +2431,13 @@ class FrontendPage:
                 task.cancel()
                 await _all_done([task])
 
-    @staticmethod
-    async def _route(route: Any, server_address: str) -> None:
-        """The page sees the server read-only, forced settings, and nothing of the outside world."""
+    async def _route(self, route: Any, server_address: str) -> None:
+        """The page sees the server read-only, forced settings, and nothing of the outside world.
+
+        A redirect is not asked about here: the browser follows it, on a navigation with all of our headers (measured
+        with Chromium 156 and Playwright 1.65; from scripts and the like it takes an Authorization away). Where a token
+        is among them the page is fetched by the connector, which follows none.
+        """
         request = route.request
         path = request.url.partition("?")[0]
         with contextlib.suppress(Exception):  # the page may be gone while a request is answered
@@ -2413,6 +2447,13 @@ class FrontendPage:
                 await route.fulfill(json=_FORCED_SETTINGS)
             elif request.method not in ("GET", "HEAD"):
                 await route.fulfill(json={})
+            elif self.headers and request.is_navigation_request():
+                try:
+                    assert self._read_index is not None
+                    await route.fulfill(body=await self._read_index(), content_type="text/html; charset=utf-8")
+                except ConnectorError as e:
+                    log.debug("The page was not loaded: %s", e)
+                    await route.abort()
             else:
                 await route.fallback()
 
@@ -2754,6 +2795,10 @@ class EventStream:
         # No size limit: previews of large images are single messages. No pings: a node that holds the interpreter for
         # minutes is not a dead server; HTTP and the process tell about that. No compression: the messages are small
         # and stay on this machine. A server that hangs says no goodbye: one second for it is enough.
+        class Connection(client.connect):
+            def process_redirect(self, exc: Exception) -> Exception | str:
+                return exc  # not followed, see _RedirectError; older versions would take the token along
+
         options: dict[str, Any] = {
             "max_size": None,
             "ping_interval": None,
@@ -2771,7 +2816,7 @@ class EventStream:
         delay = 0.05
         while True:
             try:
-                async with client.connect(self._task_url, **options) as ws:
+                async with Connection(self._task_url, **options) as ws:
                     await ws.send('{"type": "feature_flags", "data": {"supports_preview_metadata": true}}')
                     self._connected.set()
                     self._problem, self._is_given_up, delay = None, False, 0.05
@@ -3209,6 +3254,7 @@ class ComfyConnector:
                 timeout=aiohttp.ClientTimeout(total=self.config.REQUEST_TIMEOUT),
                 connector=aiohttp.TCPConnector(limit=0),
                 headers=self._headers(),
+                trace_configs=[_refusing_redirects()],
             )
             self._events.headers = self._headers()
             # Used by the first run; loaded while the server is being loaded, not while somebody waits for a result.
@@ -3294,6 +3340,8 @@ class ComfyConnector:
             problem = f"did not answer within {2 * _HEALTH_PATIENCE:g} s"
         except ValueError:
             problem = "answers, but not as a ComfyUI"
+        except _RedirectError as e:
+            problem = f"sends elsewhere, to {e.location}, which is not followed: set API_URL to the server itself"
         except (aiohttp.ClientError, OSError) as e:
             problem = f"cannot be reached: {e}"
         raise ServerNotFoundError(
@@ -3487,7 +3535,7 @@ class ComfyConnector:
         """Start the browser, unless it runs (seed reference name); BrowserError lists what was tried."""
         assert self._folder is not None
         if self._page is None:
-            self._page = FrontendPage(self.config, self._folder, self._headers())
+            self._page = FrontendPage(self.config, self._folder, self._headers(), self._read_index)
         await self._page.open()
 
     async def _restart_browser(self) -> None:
@@ -3642,7 +3690,7 @@ class ComfyConnector:
         """
         if self._page is None:
             assert self._folder is not None
-            self._page = FrontendPage(self.config, self._folder, self._headers())
+            self._page = FrontendPage(self.config, self._folder, self._headers(), self._read_index)
         if self._browser_idle is not None:
             self._browser_idle.cancel()
             self._browser_idle = None
@@ -3703,7 +3751,7 @@ class ComfyConnector:
             if self._page is not None:
                 self._page.mark_stale()
             index, extensions, definitions = await asyncio.gather(
-                self._request("GET", "/", as_json=False),
+                self._read_index(),
                 self._request("GET", "/extensions"),
                 self._request("GET", "/object_info"),
             )
@@ -3716,6 +3764,10 @@ class ComfyConnector:
             scripts = await self._script_versions(sorted(map(str, extensions)))
             self._frontend = (hashlib.sha256(canonical_json([index, scripts])).hexdigest(), definitions)
         return self._frontend
+
+    async def _read_index(self) -> str:
+        """The page of the frontend, as text."""
+        return str(await self._request("GET", "/", as_json=False))
 
     async def _script_versions(self, paths: Sequence[str]) -> list[list[str | None]]:
         """[path, ETag, Last-Modified, Content-Length] of extensions, by HEAD requests; [path] of the frontend's own.
@@ -4361,7 +4413,9 @@ class ComfyConnector:
             # Only a connection that stalls is given up: the file may be large and the way to the server long.
             limit = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=self.config.REQUEST_TIMEOUT)
             async with (
-                aiohttp.ClientSession(headers=self._headers(), timeout=limit) as session,
+                aiohttp.ClientSession(
+                    headers=self._headers(), timeout=limit, trace_configs=[_refusing_redirects()]
+                ) as session,
                 session.post(f"{self.server_address}/upload/image", data=form) as response,
             ):
                 if response.status == 413:

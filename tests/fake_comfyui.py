@@ -16,6 +16,7 @@ ignore_signals  SIGINT and SIGTERM change nothing
 fail            {path prefix: [status, how often]}: answers of that status
 delay           {path prefix: seconds} before the answer
 token           everything is answered with status 401 unless it carries this bearer token
+redirect        {path: base URL}: that very path is redirected (307) to the same one there
 lose_answer     {path prefix: how often}: the request is carried out, and the connection cut instead of answered
 lie             {path prefix: body}: status 200 and this text as JSON; PROMPT_ID in it stands for the path's last part
 close           {path prefix: how often}: the connection is cut in the middle of the answer
@@ -261,6 +262,9 @@ class Server:
             token = self.behaviour("token")
             if token and request.headers.get("Authorization") != f"Bearer {token}":
                 return web.Response(status=401)
+            elsewhere = self.behaviour("redirect", {}).get(request.path)
+            if elsewhere:
+                return web.Response(status=307, headers={"Location": elsewhere + request.path})
             for prefix, times in self.behaviour("lose_answer", {}).items():
                 if request.path.startswith(prefix) and self.failures.get(f"lost {prefix}", 0) < times:
                     self.failures[f"lost {prefix}"] = self.failures.get(f"lost {prefix}", 0) + 1

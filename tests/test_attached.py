@@ -445,6 +445,72 @@ async def test_token_over_an_open_network_is_warned_of(
     assert ("unencrypted" in caplog.text) is warns
 
 
+class Thief(http.server.BaseHTTPRequestHandler):
+    """A program at another address that a request may be sent to; it remembers what came."""
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, self.headers.get("Authorization")))  # type: ignore[attr-defined]
+        self.send_response(404)
+        self.end_headers()
+
+    do_POST = do_HEAD = do_GET
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def thief() -> Iterator[Any]:
+    """``thief.seen``: (path, Authorization) of every request; ``thief.address``."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Thief)
+    server.seen = []  # type: ignore[attr-defined]
+    server.address = f"http://localhost:{server.server_port}"  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+async def test_redirect_of_the_server_is_told(fake_server: Any, fake_tree: Any, attach: Any, thief: Any) -> None:
+    """As of http to https, or to the login of a proxy: POSTs would become GETs, and secrets go where nobody sent them."""
+    fake_tree.behave(redirect={"/system_stats": thief.address})
+    with pytest.raises(cs.ServerNotFoundError, match=r"sends elsewhere, to http://localhost:.* set API_URL to"):
+        await attach(fake_server.address)
+    assert not thief.seen
+
+
+async def test_redirects_take_neither_token_nor_content_elsewhere(
+    fake_server: Any, fake_tree: Any, attach: Any, thief: Any
+) -> None:
+    paths = ["/ws", "/prompt", "/", "/extensions", "/upload/image", "/object_info"]
+    fake_tree.behave(token="s3cret", redirect=dict.fromkeys(paths, thief.address))
+    connector = await attach(fake_server.address, API_TOKEN="s3cret")
+    assert not await connector._ensure_fresh_websocket()
+    with pytest.raises(cs.ConnectorError, match="POST /prompt"):
+        await run(connector, ECHO)
+    with pytest.raises(cs.ConnectorError, match="sends elsewhere"):
+        await connector.object_info()
+    with pytest.raises(cs.ConnectorError, match="upload of"):
+        connector.upload_data(HERE / "test_server.json")
+    assert not thief.seen
+
+
+async def test_page_takes_the_token_nowhere_else(fake_server: Any, fake_tree: Any, attach: Any, thief: Any) -> None:
+    """A browser follows redirects by itself, with all headers that it was given."""
+
+    def workflow(value: str) -> Any:
+        return {"nodes": [{"id": 1, "type": "Echo", "widgets_values": {"value": value}}], "links": []}
+
+    fake_tree.behave(token="s3cret")
+    connector = await attach(fake_server.address, API_TOKEN="s3cret", CONVERSION_ATTEMPTS=1)
+    assert await connector.get_prompt_from_workflow(workflow("first"))
+    await connector._page.discard_page()
+    fake_tree.behave(token="s3cret", redirect={"/": thief.address})
+    with pytest.raises(cs.ConversionError):
+        await connector.get_prompt_from_workflow(workflow("second"))
+    assert not thief.seen
+
+
 # ---- faults ----
 
 
