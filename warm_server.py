@@ -147,11 +147,15 @@ def _is_kept(folder: Path) -> bool:
         return False
 
 
+# urllib would send requests even to this machine through the proxy that the environment names.
+_http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def _ask_queue(address: str) -> int | None:
     """How many prompts run or wait, None where the server does not answer within two seconds."""
     try:
         # The address is one that a process of this user published in a folder that nobody else can write to.
-        with urllib.request.urlopen(f"{address}/queue", timeout=2) as response:  # noqa: S310
+        with _http.open(f"{address}/queue", timeout=2) as response:
             queue = json.load(response)
         return len(queue["queue_running"]) + len(queue["queue_pending"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -524,13 +528,17 @@ class _Keeper:
 
     async def _may_stop(self, connector: ComfyConnector) -> bool:
         """Whether really nobody uses it. Prompts may come from elsewhere, such as an editor that is open in a browser.
+        One that does not say whether it has any gets as much time again.
 
         It is withdrawn before the last look at the leases, see lease_warm_server(): whoever came first is seen, and
         whoever comes later sees nothing.
         """
-        if await asyncio.to_thread(_ask_queue, connector.server_address):
+        queue = await asyncio.to_thread(_ask_queue, connector.server_address)
+        if queue:
             self._note_use()
             return False
+        if queue is None and time.monotonic() - self.last_use < 2 * self.config.WARM_IDLE_TIMEOUT:
+            return False  # a prompt may keep the interpreter so busy that it does not answer, or it hangs
         published = self.folder / "server.json"
         withdrawn = published.with_name("withdrawn.json")
         os.replace(published, withdrawn)

@@ -472,7 +472,7 @@ def thief() -> Iterator[Any]:
 
 
 async def test_redirect_of_the_server_is_told(fake_server: Any, fake_tree: Any, attach: Any, thief: Any) -> None:
-    """As of http to https, or to the login of a proxy: POSTs would become GETs, and secrets go where nobody sent them."""
+    """As of http to https, or to a login: POSTs would become GETs, and secrets go where nobody sent them."""
     fake_tree.behave(redirect={"/system_stats": thief.address})
     with pytest.raises(cs.ServerNotFoundError, match=r"sends elsewhere, to http://localhost:.* set API_URL to"):
         await attach(fake_server.address)

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,20 @@ def test_foreground_server_ends_with_sigterm(cli: Cli, config: Path, wait_for: A
     assert not nested.folders()
 
 
+async def test_proxy_of_the_environment_is_for_other_machines(
+    cli: Cli, config: Path, create: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    server = await asyncio.to_thread(started, cli, config)
+    assert (server["healthy"], server["queue"]) == (True, 0)
+    connector = await create()
+    assert connector.is_attached
+    assert await run(connector, ECHO)
+
+
 # ---- when it is taken ----
 
 
@@ -387,6 +402,15 @@ async def test_prompts_of_strangers_are_use_too(cli: Cli, config: Path, wait_for
                 break
             await asyncio.sleep(0.1)
     await asyncio.to_thread(wait_for, lambda: is_gone(server["keeper_pid"]), 15, "the end")
+
+
+async def test_server_that_is_too_busy_to_answer_is_not_unused_at_once(cli: Cli, config: Path, wait_for: Any) -> None:
+    """A stranger's node may hold the interpreter; one that hangs for good ends all the same."""
+    server = await asyncio.to_thread(started, cli, config, "--idle-timeout", "3.5")
+    os.kill(server["pid"], signal.SIGSTOP)
+    began = time.monotonic()
+    await asyncio.to_thread(wait_for, lambda: is_gone(server["keeper_pid"]), 20, "the end")
+    assert time.monotonic() - began > 7.3  # its time-out twice; at the first it is over after 6.5
 
 
 def test_lease_of_a_killed_script_ends_with_it(cli: Cli, config: Path, tmp_path: Path, wait_for: Any) -> None:
