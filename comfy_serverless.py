@@ -2176,6 +2176,7 @@ _BROWSER_ARGS = [
     "--disable-sync",
     "--disable-component-update",
     "--disable-background-networking",
+    "--no-proxy-server",  # as all requests: the server is reached directly or not at all
 ]
 
 # The environment variable that names the temp folder of Playwright's driver (node's os.tmpdir()).
@@ -3343,7 +3344,12 @@ class ComfyConnector:
         except _RedirectError as e:
             problem = f"sends elsewhere, to {e.location}, which is not followed: set API_URL to the server itself"
         except (aiohttp.ClientError, OSError) as e:
-            problem = f"cannot be reached: {e}"
+            reason: Any = e
+            if isinstance(e, aiohttp.ClientConnectorError) and not isinstance(e, aiohttp.ClientSSLError):
+                # Its own text speaks of ssl where there is none, and tells no reason.
+                number = e.os_error.errno or 0
+                reason = os.strerror(number) if number > 0 else e.os_error
+            problem = f"cannot be reached: {reason}"
         raise ServerNotFoundError(
             f"The server at {address}, which API_URL names, {problem}. Discomfort does not start servers at an address "
             "with a port: start it there, or set API_URL to a host alone (127.0.0.1) to have one started."

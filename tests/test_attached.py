@@ -359,7 +359,12 @@ async def test_nobody_there_is_one_clear_error_and_a_started_server_is_used_next
 ) -> None:
     with pytest.raises(cs.ServerNotFoundError) as caught:
         await attach(f"http://127.0.0.1:{free_port}")
-    for part in (f"http://127.0.0.1:{free_port}", "API_URL", "cannot be reached", "start it there", "host alone"):
+    for part in (
+        f"http://127.0.0.1:{free_port}",
+        "API_URL",
+        "cannot be reached: Connection refused.",
+        "start it there",
+    ):
         assert part in str(caught.value)
     server = await asyncio.to_thread(
         RunningServer, [sys.executable, "main.py", "--port", str(free_port)], fake_tree.path, free_port, wait_for
@@ -508,6 +513,22 @@ async def test_page_takes_the_token_nowhere_else(fake_server: Any, fake_tree: An
     fake_tree.behave(token="s3cret", redirect={"/": thief.address})
     with pytest.raises(cs.ConversionError):
         await connector.get_prompt_from_workflow(workflow("second"))
+    assert not thief.seen
+
+
+async def test_page_is_loaded_without_the_proxy_of_the_environment(
+    fake_server: Any, attach: Any, thief: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As all requests are; a browser would use it for whatever is not this machine."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", thief.address)
+    connector = await attach(fake_server.address)
+    await connector._init_playwright()
+    context = await connector._page._browser.new_context()
+    page = await context.new_page()
+    with contextlib.suppress(Exception):
+        await page.goto("http://192.0.2.7:1/", timeout=2000)
     assert not thief.seen
 
 
