@@ -1924,7 +1924,8 @@ class WarmServer:
         <temp>/discomfort-servers-<uid>/warm-<12 hex>/    named by what the server was started with, warm_folder()
             owner.lock      held for life by the keeper
             server.json     this, while the server is ready
-            leases/         a locked file for every process that uses the server; a free lock means that it has ended
+            leases/         a locked file <pid>-<client id>.lock for every process that uses the server; a free lock
+                            means that it has ended
             stop            made by whoever wants the keeper to stop
             keeper.log      what the keeper logs
     """
@@ -2057,16 +2058,19 @@ def code_state(choice: ServerChoice) -> str:
     return seen.hexdigest()
 
 
-def lease_warm_server(config: ConnectorConfig, choice: ServerChoice) -> AttachedServer | None:
+def lease_warm_server(config: ConnectorConfig, choice: ServerChoice, client_id: str) -> AttachedServer | None:
     """The warm server for these settings, reserved for this process until its ``stop()``; None where there is none.
 
     The order makes the keeper's idle stop safe: we take the lease and then read what is published; the keeper withdraws
     what it published and then looks for leases. Either it sees our lease, or we see nothing. Blocks for milliseconds.
+
+    The lease is named by *client_id*, under which we queue prompts: when it ends the keeper takes back those that are
+    left, should this process be killed.
     """
     folder = warm_folder(config, choice)
     if WarmServer.read(folder) is None:
         return None
-    file = folder / "leases" / f"{os.getpid()}-{secrets.token_hex(4)}.lock"
+    file = folder / "leases" / f"{os.getpid()}-{client_id}.lock"
     lease = filelock.FileLock(file, mode=0o600, thread_local=False)
     try:
         lease.acquire(timeout=1, poll_interval=0.02)
@@ -3361,7 +3365,7 @@ class ComfyConnector:
             # Inside a nested server the warm one may be this very process, see _attach().
             return False
         assert self._choice is not None
-        server = await _in_thread(lease_warm_server, self.config, self._choice)
+        server = await _in_thread(lease_warm_server, self.config, self._choice, self._client_id)
         if server is None:
             return False
         assert server.warm is not None

@@ -67,6 +67,10 @@ class WarmServerError(ConnectorError):
     """A warm server cannot be started, renewed or stopped; the message says why and what to do."""
 
 
+class WarmServerInUseError(WarmServerError):
+    """It cannot be stopped or renewed, because somebody uses it and *force* was not given."""
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Looking at warm servers, from any process
 # --------------------------------------------------------------------------------------------------------------------
@@ -116,7 +120,12 @@ class WarmStatus:
 
 def leases(folder: Path) -> list[int]:
     """Pids of the processes that use the warm server of *folder*. Leases of processes that have ended are removed."""
-    pids = []
+    return [pid for pid, _ in _held_leases(folder)]
+
+
+def _held_leases(folder: Path) -> list[tuple[int, str]]:
+    """(pid, client id) of whoever uses the warm server, see lease_warm_server()."""
+    held = []
     for file in sorted((folder / "leases").glob("*.lock")):
         with contextlib.suppress(OSError, ValueError):
             is_held = time.time() - file.stat().st_mtime < _YOUNG
@@ -127,8 +136,9 @@ def leases(folder: Path) -> list[int]:
                 except filelock.Timeout:
                     is_held = True
             if is_held:
-                pids.append(int(file.name.partition("-")[0]))
-    return pids
+                pid, _, client_id = file.stem.partition("-")
+                held.append((int(pid), client_id))
+    return held
 
 
 def _is_kept(folder: Path) -> bool:
@@ -154,12 +164,38 @@ _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def _ask_queue(address: str) -> int | None:
     """How many prompts run or wait, None where the server does not answer within two seconds."""
     try:
-        # The address is one that a process of this user published in a folder that nobody else can write to.
-        with _http.open(f"{address}/queue", timeout=2) as response:
-            queue = json.load(response)
+        queue = _request(f"{address}/queue")
         return len(queue["queue_running"]) + len(queue["queue_pending"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _request(url: str, body: Any = None) -> Any:
+    """GET, or POST of a body, with an answer in JSON, if any, within two seconds. Raises OSError and ValueError."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    with _http.open(urllib.request.Request(url, data, headers), timeout=2) as response:  # noqa: S310 - one of ours
+        text = response.read()
+    return json.loads(text) if text else None
+
+
+def _take_back(address: str, client_ids: set[str]) -> None:
+    """Take the prompts of clients that have gone out of the queue, and interrupt what runs of theirs. Never raises."""
+
+    def theirs(items: Any) -> list[str]:
+        return [item[1] for item in items if item[3].get("client_id") in client_ids]
+
+    try:
+        queue = _request(f"{address}/queue")
+        left = theirs([*queue["queue_pending"], *queue["queue_running"]])
+        if left:
+            log.info("A process has ended without its %d prompt(s): they are taken back", len(left))
+            _request(f"{address}/queue", {"delete": left})
+            # Asked again: servers that know no interrupt by id would stop whatever runs.
+            for prompt_id in theirs(_request(f"{address}/queue")["queue_running"]):
+                _request(f"{address}/interrupt", {"prompt_id": prompt_id})
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
+        log.warning("The prompts of a process that has ended could not be taken back: %s", e)
 
 
 def _status_of(folder: Path) -> WarmStatus | None:
@@ -215,21 +251,22 @@ def start(
         raise ConfigError(
             f"API_URL names a server that runs already ({config.attached_url}): there is nothing to be kept warm."
         )
-    folder = _free_folder(config, tell)
-    if isinstance(folder, WarmStatus):
-        return folder
     began = time.monotonic()
-    _run_keeper(config_path, idle_timeout)
-    # Published before the keeper said so; by another one, where two were started at once.
-    deadline = time.monotonic() + config.START_TIMEOUT
     while True:
-        found = _status_of(folder)
-        if found is not None:
-            tell(f"Ready after {time.monotonic() - began:.1f} s.")
-            return found
-        if time.monotonic() > deadline or not _is_kept(folder):
+        folder = _free_folder(config, tell)
+        if isinstance(folder, WarmStatus):
+            return folder
+        is_ours = _run_keeper(config_path, idle_timeout)
+        # Published before the keeper said so; by another one, where two were started at once.
+        while _is_kept(folder) and time.monotonic() < began + config.START_TIMEOUT:
+            found = _status_of(folder)
+            if found is not None:
+                tell(f"Ready after {time.monotonic() - began:.1f} s.")
+                return found
+            time.sleep(_POLL)
+        if is_ours or time.monotonic() > began + config.START_TIMEOUT:
             raise WarmServerError("The warm server was stopped, or ended, as soon as it was ready. Start it again.")
-        time.sleep(_POLL)
+        # What there was already was just being stopped.
 
 
 def _free_folder(config: ConnectorConfig, tell: Callable[[str], None]) -> WarmStatus | Path:
@@ -247,17 +284,21 @@ def _free_folder(config: ConnectorConfig, tell: Callable[[str], None]) -> WarmSt
         tell("It runs already.")
         return running
     if running.users:
-        raise WarmServerError(
+        raise WarmServerInUseError(
             f"The warm server at {running.server.address} {problem}, but it is in use by "
-            f"{name_processes(running.users)}. Stop it all the same with: python -m discomfort server stop --force"
+            f"{name_processes(running.users)}."
         )
     tell(f"The one that runs {problem}: it is renewed.")
     stop(running)
     return folder
 
 
-def _run_keeper(config_path: str | os.PathLike[str] | None, idle_timeout: float | None) -> None:
-    """Start a keeper in the background and wait until it has announced its server, or why there is none."""
+def _run_keeper(config_path: str | os.PathLike[str] | None, idle_timeout: float | None) -> bool:
+    """Start a keeper in the background and wait until it has announced its server, or why there is none.
+
+    Returns:
+        False where another keeper holds the folder.
+    """
     command = [sys.executable, str(HERE), "server", "keep"]
     if config_path is not None:
         command += ["--config", str(Path(config_path).resolve())]
@@ -286,12 +327,13 @@ def _run_keeper(config_path: str | os.PathLike[str] | None, idle_timeout: float 
         keeper.wait()
         raise
     if announced == {}:
-        return
+        return True
     keeper.wait()
     if announced is None:
         raise WarmServerError("The keeper ended without a word about its server:\n" + "".join(said[-20:]))
-    if not announced.get("is_kept_already"):
+    if not announced["is_kept_already"]:
         raise WarmServerError(announced["error"])
+    return False
 
 
 def stop(running: WarmStatus, force: bool = False, timeout: float = 30.0) -> None:
@@ -302,23 +344,56 @@ def stop(running: WarmStatus, force: bool = False, timeout: float = 30.0) -> Non
     """
     users = leases(running.folder)
     if users and not force:
-        raise WarmServerError(
-            f"The warm server at {running.server.address} is in use by {name_processes(users)}. "
-            "Stop it anyway with: python -m discomfort server stop --force"
-        )
+        raise WarmServerInUseError(f"The warm server at {running.server.address} is in use by {name_processes(users)}.")
     keeper = None
     with contextlib.suppress(psutil.Error):
         keeper = psutil.Process(running.server.keeper_pid)
-    with contextlib.suppress(FileNotFoundError):  # it is going already
-        (running.folder / "stop").touch(mode=0o600)
+    _wish_to_stop(running.folder)
     deadline = time.monotonic() + timeout
-    while _is_kept(running.folder) or running.server.is_alive or _is_running(keeper):
+    # Not the folder: another start may have made it anew by now.
+    while running.server.is_alive or _is_running(keeper):
         if time.monotonic() > deadline:
             raise WarmServerError(
                 f"The keeper of the warm server at {running.server.address} (process {running.server.keeper_pid}) has "
                 f"not stopped it within {timeout:g} s. Ending that process ends the server too."
             )
         time.sleep(0.05)
+
+
+def unready(config_path: str | os.PathLike[str] | None = None, everywhere: bool = False) -> list[Path]:
+    """Folders of keepers that have no server to offer: it is being started, or started again after its end.
+
+    Args:
+        everywhere: those of all configurations, not only of *config_path*.
+
+    Raises:
+        ConnectorError: as :func:`find`, unless *everywhere*.
+    """
+    if everywhere:
+        folders = sorted(servers_root().glob("warm-*"))
+    else:
+        config = ConnectorConfig.load(config_path)
+        folders = [] if config.attached_url else [warm_folder(config, choose_server(config))]
+    return [folder for folder in folders if WarmServer.read(folder) is None and _is_kept(folder)]
+
+
+def stop_unready(folder: Path, timeout: float = 30.0) -> None:
+    """Stop a keeper that :func:`unready` found; returns when it has gone.
+
+    Raises:
+        WarmServerError: it does not react within *timeout* seconds.
+    """
+    _wish_to_stop(folder)
+    deadline = time.monotonic() + timeout
+    while _is_kept(folder):
+        if time.monotonic() > deadline:
+            raise WarmServerError(f"The keeper of {folder}, which starts a warm server, did not end in {timeout:g} s.")
+        time.sleep(0.05)
+
+
+def _wish_to_stop(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # it is going already
+        (folder / "stop").touch(mode=0o600)
 
 
 def _is_running(process: psutil.Process | None) -> bool:
@@ -346,7 +421,7 @@ def name_processes(pids: list[int]) -> str:
         command = ""
         with contextlib.suppress(psutil.Error, ValueError):
             program, *words = psutil.Process(pid).cmdline()
-            command = " ".join([os.path.basename(program), *words])[:100]
+            command = " ".join(" ".join([os.path.basename(program), *words]).split())[:100]
         names.append(f"process {pid}" + (f" ({command})" if command else ""))
     return ", ".join(names)
 
@@ -359,26 +434,30 @@ def name_processes(pids: list[int]) -> str:
 _ANNOUNCEMENT = "discomfort-keeper: "
 
 
-def keep(config_path: str | os.PathLike[str] | None = None, idle_timeout: float | None = None) -> int:
+def keep(
+    config_path: str | os.PathLike[str] | None = None, idle_timeout: float | None = None, foreground: bool = False
+) -> int:
     """Be a keeper: the body of the process in the background, or of a service in the foreground. Returns at its end.
 
-    Its standard output gets one line, the announcement: ``{}`` when the server is ready, else an error. After that
-    nobody reads it any more.
+    In the background its standard output gets one line, the announcement: ``{}`` when the server is ready, else an
+    error; after that nobody reads it any more. In the foreground the log goes to standard error as well.
 
     Returns:
-        0 after a stop that was wished for (by a file, a signal, or idleness), 1 where there was nothing to keep.
+        0 after a stop that was wished for (by a file, a signal, or idleness), 1, in the background, after an error.
+
+    Raises:
+        ConnectorError: in the foreground, where there was nothing to keep.
     """
     try:
         config = ConnectorConfig.load(config_path)
         if idle_timeout is not None:
             config = dataclasses.replace(config, WARM_IDLE_TIMEOUT=max(0.0, idle_timeout))
-        asyncio.run(_Keeper(config).run())
-    except _KeptAlreadyError:
-        _announce({"is_kept_already": True})
-        return 1
-    except ConnectorError as e:
-        log.error("%s", e)
-        _announce({"error": str(e)})
+        asyncio.run(_Keeper(config, foreground).run())
+    except (ConnectorError, OSError) as e:  # OSError: a full disk
+        error = e if isinstance(e, ConnectorError) else WarmServerError(f"The keeper of the warm server failed: {e}.")
+        if foreground:
+            raise error from e.__cause__
+        _announce({"error": str(error), "is_kept_already": isinstance(e, _KeptAlreadyError)})
         return 1
     return 0
 
@@ -396,19 +475,20 @@ def _announce(message: dict[str, Any]) -> None:
             os.close(nowhere)
 
 
-class _KeptAlreadyError(Exception):
+class _KeptAlreadyError(WarmServerError):
     """Another keeper holds the folder of these settings."""
 
 
 class _Keeper:
     """The life of a keeper: claim the folder, start the server, publish it, watch, withdraw it, stop it, tidy up."""
 
-    def __init__(self, config: ConnectorConfig):
+    def __init__(self, config: ConnectorConfig, foreground: bool):
+        self.foreground = foreground
         # A keeper must not find the server of another one, nor, after a restart, what is left of its own.
         self.config = dataclasses.replace(config, USE_WARM_SERVER=False)
         self.choice = choose_server(config)
         self.folder = warm_folder(config, self.choice)
-        # set by SIGTERM and SIGINT
+        # set by SIGTERM, SIGINT and SIGHUP
         self.signalled = asyncio.Event()
         # when somebody last used the server (time.monotonic()), and when that was last noted in the file
         self.last_use = time.monotonic()
@@ -425,54 +505,61 @@ class _Keeper:
             lock = await asyncio.to_thread(make_locked_folder, self.folder)
         except OSError as e:
             if self.folder.exists():
-                raise _KeptAlreadyError from e
+                raise _KeptAlreadyError(
+                    "A warm server with these settings is kept, or being started or stopped, by another process."
+                ) from e
             raise WarmServerError(f"The keeper's folder {self.folder} cannot be made: {e}.") from e
         try:
             (self.folder / "leases").mkdir(mode=0o700)
-            with self._logging_to_file():
+            with self._logging():
                 if not IS_WINDOWS:  # where nothing but the wish in the folder can be heard
                     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                        asyncio.get_running_loop().add_signal_handler(number, self.signalled.set)
+                        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+                            asyncio.get_running_loop().add_signal_handler(number, self.signalled.set)
                 await self._keep()
         finally:
             await asyncio.to_thread(remove_locked_folder, self.folder, lock)
 
     @contextlib.contextmanager
-    def _logging_to_file(self) -> Iterator[None]:
+    def _logging(self) -> Iterator[None]:
         """A program of its own, which nobody sees: its log is a file. (A library configures no handlers.)"""
-        handler = logging.handlers.RotatingFileHandler(
-            self.folder / "keeper.log", maxBytes=1_000_000, backupCount=1, encoding="utf-8"
-        )
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers: list[logging.Handler] = [
+            logging.handlers.RotatingFileHandler(
+                self.folder / "keeper.log", maxBytes=1_000_000, backupCount=1, encoding="utf-8"
+            )
+        ]
+        if self.foreground:
+            handlers.append(logging.StreamHandler())
         root = logging.getLogger("discomfort")
         before = root.level
-        root.addHandler(handler)
+        for handler in handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            root.addHandler(handler)
         root.setLevel(logging.INFO)
         try:
             yield
         finally:
             root.setLevel(before)
-            root.removeHandler(handler)
-            handler.close()
+            for handler in handlers:
+                root.removeHandler(handler)
+                handler.close()
 
     async def _keep(self) -> None:
         # Before the start: what changes while the server loads its code is newer than what it loaded.
         state = await asyncio.to_thread(code_state, self.choice)
         starting = asyncio.create_task(ComfyConnector.create(self.config))
-        signalled = asyncio.create_task(self.signalled.wait())
-        await asyncio.wait([starting, signalled], return_when=asyncio.FIRST_COMPLETED)
-        signalled.cancel()
-        if not starting.done():
-            starting.cancel()
-            await asyncio.wait([starting])
+        if await self._wish_during(starting):
             raise WarmServerError("The keeper was stopped while its server was starting.")
         connector = starting.result()
         try:
+            self._note_use()
             self._publish(connector, state)
-            _announce({})
+            if not self.foreground:
+                _announce({})
             log.info("The server is stopped: %s", await self._watch(connector, state))
         finally:
-            (self.folder / "server.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.folder / "server.json").unlink()
             await connector.kill_api()
 
     def _publish(self, connector: ComfyConnector, state: str) -> None:
@@ -480,8 +567,7 @@ class _Keeper:
         assert isinstance(server, ServerProcess)
         assert server.pid is not None
         assert runtime is not None
-        self._note_use()
-        WarmServer(
+        published = WarmServer(
             protocol=WARM_PROTOCOL,
             address=server.address,
             pid=server.pid,
@@ -492,14 +578,38 @@ class _Keeper:
             idle_timeout=self.config.WARM_IDLE_TIMEOUT,
             code_state=state,
             choice=self.choice,
-        ).publish(self.folder)
+        )
+        try:
+            published.publish(self.folder)
+        except OSError as e:
+            raise WarmServerError(f"The warm server cannot be published in {self.folder}: {e}.") from e
 
     def _note_use(self) -> None:
         """Note that it is used now; the file tells ``status`` in other processes."""
         self.last_use = time.monotonic()
         if self.last_use - self.noted_use > 1:
-            (self.folder / "used").touch(mode=0o600)
+            with contextlib.suppress(OSError):  # a full disk
+                (self.folder / "used").touch(mode=0o600)
             self.noted_use = self.last_use
+
+    def _wish(self) -> str:
+        """Why the server is to be stopped, "" where nobody wishes so."""
+        if self.signalled.is_set():
+            return "a signal ended it"
+        return "somebody stopped it" if (self.folder / "stop").exists() else ""
+
+    async def _wish_during(self, task: asyncio.Task[Any]) -> str:
+        """Wait for the end of *task*, and raise what it raised. Or, where the server is to be stopped meanwhile, cancel
+        it and return the reason.
+        """
+        while not task.done() and not self._wish():
+            await asyncio.wait([task], timeout=_POLL)
+        if task.done():
+            task.result()
+            return ""
+        task.cancel()
+        await asyncio.wait([task])
+        return self._wish()
 
     async def _watch(self, connector: ComfyConnector, state: str) -> str:
         """Until the server is to be stopped; returns the reason. One that ends is started again.
@@ -507,17 +617,24 @@ class _Keeper:
         Raises:
             ConnectorError: it cannot be started any more.
         """
+        clients: set[str] = set()
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.signalled.wait(), _POLL)
-                return "a signal ended it"
-            if (self.folder / "stop").exists():
-                return "somebody stopped it"
-            if connector._server is None or not connector._server.is_alive:
+            wish = self._wish()
+            if not wish and (connector._server is None or not connector._server.is_alive):
                 (self.folder / "server.json").unlink(missing_ok=True)
-                await self._restart(connector)
-                self._publish(connector, state)
-            if await asyncio.to_thread(leases, self.folder):
+                wish = await self._wish_during(asyncio.create_task(self._restart(connector)))
+                if not wish:
+                    self._publish(connector, state)
+            if wish:
+                return wish
+            held = await asyncio.to_thread(_held_leases, self.folder)
+            gone = clients - {client_id for _, client_id in held}
+            clients = {client_id for _, client_id in held}
+            if gone:
+                await asyncio.to_thread(_take_back, connector.server_address, gone)
+            if held:
                 self._note_use()
             elif self._is_idle() and await self._may_stop(connector):
                 return f"nobody has used it for {self.config.WARM_IDLE_TIMEOUT:g} s"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from .. import warm_server
 from ..comfy_serverless import ConnectorConfig
-from ..warm_server import WarmStatus
+from ..warm_server import WarmServerInUseError, WarmStatus
 
 _CONFIG = click.option(
     "--config",
@@ -47,17 +49,33 @@ def server() -> None:
 def start(config_path: Path | None, idle_timeout: float | None, foreground: bool, as_json: bool) -> None:
     """Start a warm server, unless one runs already, and return when it is ready."""
     if foreground:
-        sys.exit(warm_server.keep(config_path, idle_timeout))
+        sys.exit(warm_server.keep(config_path, idle_timeout, foreground=True))
     if not as_json:
         _say_what_starts(config_path)
-    found = warm_server.start(config_path, idle_timeout, tell=lambda text: click.echo(text, err=as_json))
+    with _hint_at_force(config_path):
+        found = warm_server.start(config_path, idle_timeout, tell=lambda text: click.echo(text, err=as_json))
     if as_json:
         click.echo(json.dumps(found.as_json()))
         return
     click.echo(_describe(found))
-    stop_it = f"{click.get_current_context().find_root().info_name} server stop"
-    stop_it += f" --config {shlex.quote(str(config_path))}" if config_path else ""
-    click.echo(f"Scripts with the same settings use it from now on. Stop it with: {stop_it}")
+    click.echo(f"Scripts with the same settings use it from now on. Stop it with: {_stop_command(config_path)}")
+
+
+def _stop_command(config_path: Path | None, *options: str) -> str:
+    """The command that stops the warm server of a configuration, as it can be copied."""
+    words = [f"{click.get_current_context().find_root().info_name} server stop"]
+    words += ["--config", shlex.quote(str(config_path))] if config_path else []
+    return " ".join([*words, *options])
+
+
+@contextlib.contextmanager
+def _hint_at_force(config_path: Path | None, *options: str) -> Iterator[None]:
+    """Complete the error about a server in use by the command that stops it all the same."""
+    try:
+        yield
+    except WarmServerInUseError as e:
+        command = _stop_command(config_path, *options, "--force")
+        raise WarmServerInUseError(f"{e} Stop it all the same with: {command}") from e
 
 
 def _say_what_starts(config_path: Path | None) -> None:
@@ -86,7 +104,10 @@ def status(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([one.as_json() for one in found]))
     else:
-        click.echo("\n\n".join(map(_describe, found)) or "No warm server runs.")
+        texts = list(map(_describe, found)) or ["No warm server runs."]
+        if warm_server.unready(everywhere=True):
+            texts.append("Another one is being started." if found else "One is being started.")
+        click.echo("\n\n".join(texts))
     sys.exit(0 if found else NOT_RUNNING)
 
 
@@ -101,10 +122,15 @@ def stop(config_path: Path | None, stop_all: bool, force: bool) -> None:
     else:
         one = warm_server.find(config_path)
         wanted = [one] if one is not None else []
+    starting = warm_server.unready(config_path, everywhere=stop_all)
     for running in wanted:
-        warm_server.stop(running, force)
+        with _hint_at_force(config_path, *(["--all"] if stop_all else [])):
+            warm_server.stop(running, force)
         click.echo(f"Stopped {running.server.address}.")
-    if not wanted:
+    for folder in starting:
+        warm_server.stop_unready(folder)
+        click.echo("Stopped one that was being started.")
+    if not wanted and not starting:
         others = [] if stop_all else warm_server.status()
         more = f" Of other configurations: {', '.join(o.server.address for o in others)} (--all)." if others else ""
         click.echo(f"No warm server runs{' for this configuration' if others else ''}.{more}")

@@ -364,6 +364,7 @@ async def test_nobody_there_is_one_clear_error_and_a_started_server_is_used_next
         "API_URL",
         "cannot be reached: Connection refused.",
         "start it there",
+        "host alone",
     ):
         assert part in str(caught.value)
     server = await asyncio.to_thread(
