@@ -179,8 +179,13 @@ def _request(url: str, body: Any = None) -> Any:
     return json.loads(text) if text else None
 
 
-def _take_back(address: str, client_ids: set[str]) -> None:
-    """Take the prompts of clients that have gone out of the queue, and interrupt what runs of theirs. Never raises."""
+def _take_back(address: str, client_ids: set[str]) -> int:
+    """Take the prompts of clients that have gone out of the queue, interrupt what runs of theirs, delete their history.
+
+    Returns:
+        How many of their prompts there were in the queue: to be called again until there are none. Also 0 where the
+        server does not answer. Never raises.
+    """
 
     def theirs(items: Any) -> list[str]:
         return [item[1] for item in items if item[3].get("client_id") in client_ids]
@@ -189,13 +194,20 @@ def _take_back(address: str, client_ids: set[str]) -> None:
         queue = _request(f"{address}/queue")
         left = theirs([*queue["queue_pending"], *queue["queue_running"]])
         if left:
-            log.info("A process has ended without its %d prompt(s): they are taken back", len(left))
             _request(f"{address}/queue", {"delete": left})
             # Asked again: servers that know no interrupt by id would stop whatever runs.
             for prompt_id in theirs(_request(f"{address}/queue")["queue_running"]):
                 _request(f"{address}/interrupt", {"prompt_id": prompt_id})
+            return len(left)
+        # What they read they delete after a moment, which a killed process does not have. Of an editor there may be
+        # many, with their workflows: the last ones are enough.
+        history = _request(f"{address}/history?max_items=50")
+        read = theirs(entry["prompt"] for entry in history.values())
+        if read:
+            _request(f"{address}/history", {"delete": read})
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
-        log.warning("The prompts of a process that has ended could not be taken back: %s", e)
+        log.warning("What a process that has ended left on the server could not be taken back: %s", e)
+    return 0
 
 
 def _status_of(folder: Path) -> WarmStatus | None:
@@ -617,7 +629,8 @@ class _Keeper:
         Raises:
             ConnectorError: it cannot be started any more.
         """
-        clients: set[str] = set()
+        clients: set[str] = set()  # whoever uses it
+        gone: set[str] = set()  # and has ended, with prompts that are still there
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.signalled.wait(), _POLL)
@@ -630,10 +643,11 @@ class _Keeper:
             if wish:
                 return wish
             held = await asyncio.to_thread(_held_leases, self.folder)
-            gone = clients - {client_id for _, client_id in held}
-            clients = {client_id for _, client_id in held}
-            if gone:
-                await asyncio.to_thread(_take_back, connector.server_address, gone)
+            now = {client_id for _, client_id in held}
+            gone = (gone | clients) - now  # one that only looked for the server again has its old name
+            clients = now
+            if gone and not await asyncio.to_thread(_take_back, connector.server_address, gone):
+                gone = set()
             if held:
                 self._note_use()
             elif self._is_idle() and await self._may_stop(connector):

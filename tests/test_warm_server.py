@@ -521,7 +521,9 @@ def test_lease_of_a_killed_script_ends_with_it(cli: Cli, config: Path, tmp_path:
 async def test_prompts_of_a_killed_script_are_taken_back_and_no_others(
     cli: Cli, config: Path, create: Any, tmp_path: Path, wait_for: Any, fake_tree: Any
 ) -> None:
-    await asyncio.to_thread(started, cli, config)
+    import aiohttp
+
+    server = await asyncio.to_thread(started, cli, config)
     connector = await create()
     command = script_that(
         f"await asyncio.gather(*(connector.run_workflow({SLEEP}, use_workflow_json=False) for _ in range(3)))",
@@ -535,6 +537,12 @@ async def test_prompts_of_a_killed_script_are_taken_back_and_no_others(
     script.kill()
     script.wait()
     assert await asyncio.wait_for(mine, 15) == {"1": {"text": ["hello"]}}  # not after 90 seconds
+    # Nor does the history grow.
+    async with aiohttp.ClientSession(server["address"]) as browser:
+        deadline = time.monotonic() + 10
+        while await (await browser.get("/history")).json():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
 
 
 # ---- faults ----
