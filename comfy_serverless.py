@@ -510,8 +510,8 @@ class ConnectorConfig:
                     f"{source}: API_URL {e}. It is a host name or an IP address (default {field.default!r}), or, to "
                     "use a server that runs already, its address with port: 'gpu-box:8188', 'https://host/path'."
                 ) from None
-        if field.name == "API_TOKEN" and not (value.isascii() and value.isprintable() and " " not in value):
-            raise ConfigError(f"{source}: API_TOKEN has a space or a character that no HTTP header may have.")
+        if field.name == "API_TOKEN":
+            _check_token(value, f"{source}: API_TOKEN")
         return value
 
     @property
@@ -526,8 +526,17 @@ class ConnectorConfig:
 
     @property
     def token(self) -> str:
-        """Bearer token for an attached server, "" for none."""
-        return self.API_TOKEN or os.environ.get("DISCOMFORT_API_TOKEN", "").strip()
+        """Bearer token for an attached server, "" for none. ConfigError: the one in the environment cannot be sent."""
+        if self.API_TOKEN:
+            return self.API_TOKEN
+        token = os.environ.get("DISCOMFORT_API_TOKEN", "").strip()
+        _check_token(token, "The environment variable DISCOMFORT_API_TOKEN")
+        return token
+
+
+def _check_token(token: str, source: str) -> None:
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(f"{source} has a space or a character that no HTTP header may have.")
 
 
 def read_api_url(value: str) -> tuple[str, str]:
@@ -545,7 +554,7 @@ def read_api_url(value: str) -> tuple[str, str]:
         return f"[{host}]" if ":" in host else host
 
     text = value.strip()
-    bare = text.removeprefix("http://").strip("/")
+    bare = re.sub(r"^http://", "", text, flags=re.IGNORECASE).strip("/")
     if re.fullmatch(r"[\w.-]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F]*:[0-9a-fA-F:]*:[0-9a-fA-F:.]*", bare):
         return in_url(bare.strip("[]")), ""
     parts = urllib.parse.urlsplit(text if "://" in text else f"http://{text}")

@@ -267,6 +267,8 @@ def start(
     while True:
         folder = _free_folder(config, tell)
         if isinstance(folder, WarmStatus):
+            if idle_timeout not in (None, folder.server.idle_timeout):
+                tell("Its idle time-out stays as it is; stop it first to have another one.")
             return folder
         is_ours = _run_keeper(config_path, idle_timeout)
         # Published before the keeper said so; by another one, where two were started at once.
@@ -342,7 +344,12 @@ def _run_keeper(config_path: str | os.PathLike[str] | None, idle_timeout: float 
         return True
     keeper.wait()
     if announced is None:
-        raise WarmServerError("The keeper ended without a word about its server:\n" + "".join(said[-20:]))
+        how = f"with exit status {keeper.returncode}" if keeper.returncode >= 0 else f"by signal {-keeper.returncode}"
+        last = "".join(said[-20:])
+        raise WarmServerError(
+            f"The process that was to keep the warm server ended {how} before the server was ready"
+            + (f":\n{last.rstrip()}" if last.strip() else ".")
+        )
     if not announced["is_kept_already"]:
         raise WarmServerError(announced["error"])
     return False

@@ -431,6 +431,16 @@ async def test_token_comes_from_the_environment_too_and_a_wrong_one_is_told(
     assert await run(await attach(fake_server.address), ECHO)
 
 
+@pytest.mark.parametrize("token", ["two words", "two\nlines", "schlüssel"])
+async def test_token_that_cannot_be_sent_is_told_and_not_shown(
+    fake_server: Any, attach: Any, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("DISCOMFORT_API_TOKEN", token)
+    with pytest.raises(cs.ConfigError, match="DISCOMFORT_API_TOKEN has a space or a character") as caught:
+        await attach(fake_server.address)
+    assert token not in str(caught.value)
+
+
 async def test_nested_server_never_sees_the_token(fake_tree: Any, attach: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISCOMFORT_API_TOKEN", "s3cret")
     connector = await attach("127.0.0.1", COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu")

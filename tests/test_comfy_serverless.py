@@ -109,6 +109,7 @@ def test_folder_given_as_configuration_is_a_configuration_error(tmp_path: Path) 
         ("127.0.0.1", "127.0.0.1"),
         ("localhost", "localhost"),
         ("http://127.0.0.1/", "127.0.0.1"),
+        ("HTTP://127.0.0.1", "127.0.0.1"),
         ("0.0.0.0", "127.0.0.1"),
         ("::", "[::1]"),
         ("::1", "[::1]"),

@@ -135,6 +135,8 @@ def test_commands_say_what_they_did(cli: Cli, config: Path, fake_tree: Any) -> N
     assert first.stdout.endswith(f"Stop it with: python {HERE} server stop --config {config}\n")
     again = cli("start", "--config", str(config))
     assert "It runs already." in again.stdout
+    assert "idle time-out stays" not in again.stdout
+    assert "idle time-out stays" in cli("start", "--config", str(config), "--idle-timeout", "5").stdout
 
     status = cli("status")
     assert status.returncode == 0
@@ -224,6 +226,24 @@ def test_interrupted_start_leaves_nothing(cli: Cli, config: Path, fake_tree: Any
     starting.send_signal(signal.SIGINT)
     assert starting.wait(timeout=20) != 0
     wait_for(lambda: not nested.folders() and not nested.processes(), 10, "the end of everything")
+
+
+def test_keeper_that_is_killed_while_it_starts_is_told_and_leaves_nothing(
+    cli: Cli, config: Path, fake_tree: Any, nested: Any, wait_for: Any
+) -> None:
+    fake_tree.behave(start="silent")
+    command = [sys.executable, str(HERE), "server", "start", "--config", str(config)]
+    starting = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(fake_tree.starts)
+    (keeper,) = psutil.Process(starting.pid).children()
+    keeper.kill()
+    _, error = starting.communicate(timeout=20)
+    assert error == (
+        "discomfort: The process that was to keep the warm server ended by signal 9 before the server was ready.\n"
+    )
+    wait_for(lambda: not nested.processes(), 10, "the end of the server")
+    fake_tree.behave()
+    assert started(cli, config)["healthy"]  # and what the killed one left is swept
 
 
 def test_server_that_is_being_started_can_be_stopped(
