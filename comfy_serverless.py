@@ -9,6 +9,8 @@ errors                the exception tree (drawn below)
 ``ServerChoice``      which ComfyUI is started, with which interpreter, and why
 ``RuntimeFolder``     the private folder of one nested server: temp files, database, log, lock; sweeping
 ``ServerProcess``     the child process: spawn, readiness, log tail, stop ladder
+``AttachedServer``    a server that runs already: the one that API_URL names, or a warm one
+``WarmServer``        what the keeper of a warm server publishes about it (the keeper itself: warm_server.py)
 ``FrontendPage``      headless Chromium with the real ComfyUI frontend: workflow -> prompt
 ``ConversionNote``    one thing that a conversion left out or changed: nothing is dropped in silence
 ``ConversionStore``   finished conversions on disk, so that an unchanged workflow needs no browser
@@ -1811,6 +1813,13 @@ def _server_name(choice: ServerChoice | None, stats: Mapping[str, Any]) -> str:
     return f"ComfyUI {version or '(unknown version)'}" + (f" in {choice.path}" if choice is not None else "")
 
 
+def _is_server_on(folder: Path, stats: Mapping[str, Any]) -> bool:
+    """Whether *stats* is /system_stats of the server with this private folder: its command line names it."""
+    system = stats.get("system")
+    argv = system.get("argv") if isinstance(system, Mapping) else None
+    return isinstance(argv, list) and str(folder) in argv
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Servers that run already
 # --------------------------------------------------------------------------------------------------------------------
@@ -2019,6 +2028,7 @@ _COMFYUI_FILES = (
     "cuda_malloc.py",
     "execution.py",
     "folder_paths.py",
+    "hook_breaker_ac10a0.py",
     "latent_preview.py",
     "node_helpers.py",
     "nodes.py",
@@ -3380,7 +3390,7 @@ class ComfyConnector:
         assert server.warm is not None
         self._server = server  # from here on _release_resources() gives the lease back
         stats = await self._ask_stats(timeout=_HEALTH_PATIENCE)
-        if stats is None or str(server.warm.runtime_folder) not in ((stats.get("system") or {}).get("argv") or []):
+        if stats is None or not _is_server_on(server.warm.runtime_folder, stats):
             log.warning("The warm server at %s does not answer; a server of our own is started", server.address)
             await _in_thread(server.stop_now)
             self._server = None
@@ -3469,9 +3479,7 @@ class ComfyConnector:
         deadline = time.monotonic() + self.config.START_TIMEOUT
         while True:
             stats = await self._ask_stats(timeout=max(0.1, min(5.0, deadline - time.monotonic())))
-            system = (stats or {}).get("system")
-            argv = system.get("argv") if isinstance(system, dict) else None
-            if stats and isinstance(argv, list) and str(server.folder.path) in argv:
+            if stats is not None and _is_server_on(server.folder.path, stats):
                 self._stats = stats
                 return
             if not server.is_alive:

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from .. import warm_server
-from ..comfy_serverless import ConnectorConfig
+from ..comfy_serverless import ConnectorConfig, ServerChoice, choose_server
 from ..warm_server import WarmServerInUseError, WarmStatus
 
 _CONFIG = click.option(
@@ -79,13 +79,15 @@ def _hint_at_force(config_path: Path | None, *options: str) -> Iterator[None]:
 
 
 def _say_what_starts(config_path: Path | None) -> None:
-    from ..comfy_serverless import choose_server
-
     config = ConnectorConfig.load(config_path)
     if not config.attached_url:
         choice = choose_server(config)
-        name = "Discomfort's embedded server" if choice.kind == "embedded" else f"ComfyUI in {choice.path}"
-        click.echo(f"{name} ({choice.reason})")
+        click.echo(f"{_name(choice)} ({choice.reason})")
+
+
+def _name(choice: ServerChoice) -> str:
+    """What a server is, for people."""
+    return "Discomfort's embedded server" if choice.kind == "embedded" else f"ComfyUI in {choice.path}"
 
 
 @server.command(hidden=True)
@@ -139,8 +141,7 @@ def stop(config_path: Path | None, stop_all: bool, force: bool) -> None:
 def _describe(one: WarmStatus) -> str:
     """A warm server as a few lines for people."""
     warm = one.server
-    name = "Discomfort's embedded server" if warm.choice.kind == "embedded" else f"ComfyUI in {warm.choice.path}"
-    lines = [f"{warm.address}  {name}" + ("" if one.is_healthy else "  DOES NOT ANSWER")]
+    lines = [f"{warm.address}  {_name(warm.choice)}" + ("" if one.is_healthy else "  DOES NOT ANSWER")]
     lines.append(f"  process {warm.pid}, {one.memory / 1e9:.1f} GB, started {_duration(one.age)} ago")
     if one.users:
         lines.append(f"  used by {warm_server.name_processes(one.users)}")

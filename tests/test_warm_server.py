@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -628,6 +629,15 @@ async def test_hung_server_is_not_used_and_can_be_renewed(
     renewed = await asyncio.to_thread(cli, "start", "--config", str(config))
     assert "The one that runs does not answer: it is renewed." in renewed.stdout
     assert is_gone(server["pid"])
+
+
+async def test_server_that_answers_nonsense_is_not_used(
+    cli: Cli, config: Path, create: Any, fake_tree: Any, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(started, cli, config)
+    fake_tree.behave(start="nonsense")
+    with pytest.raises(cs.ServerStartError, match="START_TIMEOUT"):  # which its own, of the same tree, does as well
+        await create(dataclasses.replace(cs.ConnectorConfig.load(config), START_TIMEOUT=1.0))
 
 
 @pytest.mark.parametrize("content", ["{", '{"protocol": 99}', '{"protocol": 1}'])
