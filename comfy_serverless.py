@@ -1109,6 +1109,11 @@ def _guard() -> None:
         os.rmdir(os.path.dirname(folder))  # only when it was the last one
 
 
+# Read at import: later the file may be that of another version (an update under a running ComfyUI), and other lines may
+# stand where this function was.
+_GUARD_SOURCE = textwrap.dedent(inspect.getsource(_guard)) + "\n_guard()\n"
+
+
 def make_locked_folder(path: Path) -> filelock.FileLock:
     """Make a folder (0700) in :func:`servers_root` whose ``owner.lock`` is held, by us, from its first moment on.
 
@@ -1263,9 +1268,8 @@ class RuntimeFolder:
         """Start the process that cleans up after this one; without it the next start's sweep does."""
         if IS_WINDOWS or self._guard is not None:  # Windows has job objects instead, see _tie_to_this_process
             return
-        source = textwrap.dedent(inspect.getsource(_guard)) + "\n_guard()\n"
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", source, str(os.getpid()), str(self.path)],
+            [sys.executable, "-I", "-S", "-c", _GUARD_SOURCE, str(os.getpid()), str(self.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -100,3 +100,23 @@ def test_it_uses_a_server_that_runs_already(
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no guard process")
+def test_file_that_is_updated_under_a_running_process_has_its_old_guard(
+    folder: Path, wait_for: Any, nested: Any, no_leaks: None
+) -> None:
+    """The guard's program is a function of the file, which may be another version's by the time a server is started."""
+    code = (
+        "import os, pathlib, comfy_serverless as cs\n"
+        "file = pathlib.Path(cs.__file__)\n"
+        "file.write_text('# of a newer version\\n' * 50 + file.read_text())\n"
+        "folder = cs.RuntimeFolder()\n"
+        "folder.open()\n"
+        "print(folder.path, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert Path(done.stdout.strip()).is_absolute(), done.stderr
+    wait_for(lambda: not Path(done.stdout.strip()).exists(), 8, "the work of the guard")
+    wait_for(lambda: not nested.processes(), 2, "the end of the guard")
