@@ -264,7 +264,7 @@ def start(
             f"API_URL names a server that runs already ({config.attached_url}): there is nothing to be kept warm."
         )
     began = time.monotonic()
-    while True:
+    for is_last in (False, False, False, True):
         folder = _free_folder(config, tell)
         if isinstance(folder, WarmStatus):
             if idle_timeout not in (None, folder.server.idle_timeout):
@@ -272,15 +272,21 @@ def start(
             return folder
         is_ours = _run_keeper(config_path, idle_timeout)
         # Published before the keeper said so; by another one, where two were started at once.
-        while _is_kept(folder) and time.monotonic() < began + config.START_TIMEOUT:
+        deadline = time.monotonic() + config.START_TIMEOUT
+        while _is_kept(folder) and time.monotonic() < deadline:
             found = _status_of(folder)
             if found is not None:
                 tell(f"Ready after {time.monotonic() - began:.1f} s.")
                 return found
             time.sleep(_POLL)
-        if is_ours or time.monotonic() > began + config.START_TIMEOUT:
-            raise WarmServerError("The warm server was stopped, or ended, as soon as it was ready. Start it again.")
+        if is_ours:
+            break
+        if is_last or _is_kept(folder):
+            raise WarmServerError(
+                f"Another process holds {folder} to start or to stop this warm server, and did not come to an end."
+            )
         # What there was already was just being stopped.
+    raise WarmServerError("The warm server was stopped, or ended, as soon as it was ready. Start it again.")
 
 
 def _free_folder(config: ConnectorConfig, tell: Callable[[str], None]) -> WarmStatus | Path:
