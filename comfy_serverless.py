@@ -553,6 +553,8 @@ def read_api_url(value: str) -> tuple[str, str]:
 
     def in_url(host: str) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a wildcard is no destination
+        with contextlib.suppress(ValueError):
+            host = ipaddress.ip_address(host).compressed
         return f"[{host}]" if ":" in host else host
 
     text = value.strip()
@@ -578,7 +580,9 @@ def read_api_url(value: str) -> tuple[str, str]:
     ):
         raise ValueError(f"{problem}, which is no address")
     host = in_url(parts.hostname)
-    return host, f"{parts.scheme}://{host}{f':{port}' if port is not None else ''}{parts.path.rstrip('/')}"
+    # As browsers write it, whose requests are told by it: without the port that goes without saying.
+    shown = "" if port in (None, {"http": 80, "https": 443}[parts.scheme]) else f":{port}"
+    return host, f"{parts.scheme}://{host}{shown}{parts.path.rstrip('/')}"
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -131,7 +131,10 @@ def test_host_of_addresses(given: str, host: str) -> None:
         ("[::1]:8188", "http://[::1]:8188"),
         ("https://pod.example.com", "https://pod.example.com"),
         ("https://example.com/comfy/", "https://example.com/comfy"),
-        ("http://example.com:80", "http://example.com:80"),
+        # as browsers write them
+        ("http://example.com:80", "http://example.com"),
+        ("https://Example.com:443/Comfy", "https://example.com/Comfy"),
+        ("http://[0:0:0:0:0:0:0:1]:8188", "http://[::1]:8188"),
     ],
 )
 def test_addresses_of_servers_that_run_already(given: str, url: str) -> None:
