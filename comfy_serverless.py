@@ -10,6 +10,7 @@ errors                the exception tree (drawn below)
 ``RuntimeFolder``     the private folder of one nested server: temp files, database, log, lock; sweeping
 ``ServerProcess``     the child process: spawn, readiness, log tail, stop ladder
 ``FrontendPage``      headless Chromium with the real ComfyUI frontend: workflow -> prompt
+``ConversionNote``    one thing that a conversion left out or changed: nothing is dropped in silence
 ``ConversionStore``   finished conversions on disk, so that an unchanged workflow needs no browser
 ``EventStream``       the websocket: typed events, reconnecting, told apart by prompt
 ``ComfyConnector``    the face over all of it, an async singleton
@@ -85,7 +86,17 @@ import time
 import types
 import urllib.parse
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
@@ -2064,8 +2075,37 @@ _READY_JS = """() => !!(window.app && app.graph && app.canvas && app.extensionMa
     && app.extensionManager.workflow?.activeWorkflow)"""
 
 # Loads the workflow into the tab that is open (the fourth argument: a new tab per call would slow the page down) and
-# exports it as the editor's own "Export (API)" does. Problems come back as data; nothing is thrown across the border.
+# exports it as the editor's own "Export (API)" does, with one repair: a widget that is promoted to its subgraph's node
+# comes out as null where the file was saved by an older frontend (1.58.1; 1.27.10 for some of a newer one). Then the
+# inner widget's own value is taken, from the page or, where null has been written over it there, from the file.
+# Problems come back as data; nothing is thrown across the border.
 _CONVERT_JS = """async (workflow) => {
+    const subgraphs = {};
+    const collect = (graph) => {
+        for (const subgraph of graph?.definitions?.subgraphs ?? []) {
+            subgraphs[subgraph.id] = subgraph;
+            collect(subgraph);
+        }
+    };
+    const ownValue = async (graph, path, name) => {
+        let node, saved;
+        let savedGraph = workflow;
+        for (const id of path) {
+            node = graph?._nodes?.find((n) => String(n.id) === id);
+            graph = node?.subgraph;
+            saved = savedGraph?.nodes?.find((n) => String(n.id) === id);
+            savedGraph = subgraphs[saved?.type];
+        }
+        const widgets = (node?.widgets ?? []).filter((w) => w.serialize !== false);
+        const index = widgets.findIndex((w) => w.name === name);
+        const widget = widgets[index];
+        // What it would give if it were not promoted; null may be what it means to give.
+        if ((widget?.value ?? null) !== null)
+            return (widget.serializeValue ? await widget.serializeValue(node, index) : widget.value) ?? undefined;
+        const value = saved?.type === node?.type ? saved?.widgets_values?.[index] : undefined;
+        const kinds = {number: "number", toggle: "boolean", combo: "string", text: "string", customtext: "string"};
+        return typeof value === kinds[widget?.type] ? value : undefined;
+    };
     try {
         const tab = app.extensionManager.workflow.activeWorkflow;
         const loaded = await app.loadGraphData(workflow, true, false, tab);
@@ -2075,7 +2115,19 @@ _CONVERT_JS = """async (workflow) => {
         if (count !== workflow.nodes.length)
             return {problem: `the frontend loaded ${count} of its ${workflow.nodes.length} nodes`};
         const {output} = await app.graphToPrompt();
-        return {output};
+        collect(workflow);
+        const replaced = [];
+        for (const [id, entry] of Object.entries(output)) {
+            const path = id.split(":");
+            for (const [name, value] of Object.entries(path.length > 1 ? entry.inputs : {})) {
+                if (value !== null) continue;
+                const own = await ownValue(graph, path, name);
+                if (own === undefined) continue;
+                entry.inputs[name] = own;
+                replaced.push([id, name]);
+            }
+        }
+        return {output, replaced};
     } catch (e) {
         return {problem: `${e?.name ?? "Error"}: ${e?.message ?? e}`};
     }
@@ -2177,7 +2229,8 @@ class FrontendPage:
             return
         await self.close()
         try:
-            from playwright.async_api import async_playwright
+            # In a thread: it takes about 0.3 s.
+            playwright = await _in_thread(importlib.import_module, "playwright.async_api")
         except ImportError as e:
             raise BrowserError(
                 f"Converting a workflow needs the package playwright, which this Python ({sys.executable}) lacks: "
@@ -2190,7 +2243,7 @@ class FrontendPage:
         try:
             previous = os.environ.get(_TEMP_VARIABLE)
             os.environ[_TEMP_VARIABLE] = self._temp_folder
-            starting = asyncio.ensure_future(async_playwright().start())
+            starting = asyncio.ensure_future(playwright.async_playwright().start())
             try:
                 await asyncio.wait([starting])
             finally:
@@ -2284,11 +2337,12 @@ class FrontendPage:
             lines[-1] if lines else f"exit {process.returncode}",
         )
 
-    async def convert(self, workflow: Json, server_address: str) -> Json:
+    async def convert(self, workflow: Json, server_address: str) -> tuple[Json, list[list[str]]]:
         """One conversion on the warm page; the caller limits its time.
 
         Returns:
-            The prompt as the editor's "Export (API)" gives it.
+            The prompt as the editor's "Export (API)" gives it, and [node id, input name] of every null in it that was
+            replaced by the inner widget's own value.
 
         Raises:
             ConversionError: what the frontend said against the workflow.
@@ -2307,7 +2361,7 @@ class FrontendPage:
         output = result.get("output")
         if not isinstance(output, dict) or not all(isinstance(node, dict) for node in output.values()):
             raise ConversionError("The ComfyUI frontend cannot convert this workflow: what it exported is no prompt.")
-        return output
+        return output, list(result.get("replaced") or [])
 
     async def _load_page(self, server_address: str) -> None:
         if self._page is None:
@@ -2456,8 +2510,61 @@ def types_in_workflow(workflow: Json) -> set[str]:
     return found
 
 
+@dataclasses.dataclass(frozen=True)
+class ConversionNote:
+    """One thing that a workflow holds and its prompt does not, or not as it is there. See :func:`conversion_notes`.
+
+    ``dataclasses.asdict(note)`` is JSON.
+    """
+
+    #: what happened, one of :attr:`KINDS`
+    kind: str
+    #: the node as the prompt would call it: ``35``, or ``57:35`` for node 35 in the subgraph that node 57 is
+    node_id: str
+    #: the node's type in the workflow; a subgraph's is the id of its definition
+    class_type: str
+    #: the node's title, None where it has none of its own
+    title: str | None
+    #: the input that is concerned, None where the whole node is
+    input: str | None
+    #: all of it as a sentence
+    text: str
+
+    #: every kind, and the level it is logged with: what the workflow itself asks for is INFO, what nobody asked for is
+    #: WARNING
+    KINDS: ClassVar[Mapping[str, int]] = types.MappingProxyType(
+        {
+            "muted": logging.INFO,  # the node is muted in the workflow: it is left out
+            "bypassed": logging.INFO,  # the node is bypassed: it is left out, links pass through it
+            "editor_only": logging.INFO,  # the server does not know the node, and the frontend leaves it out
+            "link_off": logging.INFO,  # an optional input's link comes from a muted or bypassed node: it is left out
+            "default_used": logging.INFO,  # the file has no value for a widget: its default is used
+            "node_lost": logging.WARNING,  # an active node that the server knows is not in the prompt
+            "link_lost": logging.WARNING,  # an input that is linked in the workflow is not in the prompt
+            "runs_although_off": logging.WARNING,  # the subgraph is muted or bypassed, its content is in the prompt
+            "value_not_used": logging.WARNING,  # the file has a value for a widget, the prompt has another one
+            "wrong_value": logging.WARNING,  # the value cannot have been meant for this input
+            "null_value": logging.WARNING,  # the frontend gave null for a widget
+            "null_replaced": logging.WARNING,  # it did so in a subgraph, and the inner node's own value was taken
+        }
+    )
+
+    @property
+    def level(self) -> int:
+        """``logging.INFO`` or ``logging.WARNING``."""
+        return self.KINDS.get(self.kind, logging.WARNING)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """A prompt, and what is to be said about how it came from its workflow."""
+
+    prompt: Json
+    notes: list[ConversionNote]
+
+
 class ConversionStore:
-    """Finished conversions: in memory, and on disk (0700) as ``<key>.json``.
+    """Finished conversions: in memory, and on disk (0700) as ``<key>.json``: ``{"prompt": {...}, "notes": [{...}]}``.
 
     The key is the hash of everything a conversion depends on: the workflow, the frontend build and its extensions, and
     the definitions of the node types that the workflow uses. At most :attr:`LIMIT` files are kept, oldest use first
@@ -2467,35 +2574,34 @@ class ConversionStore:
     LIMIT: ClassVar[int] = 1000
 
     def __init__(self, on_disk: bool):
-        self._memory: dict[str, Json] = {}
+        self._memory: dict[str, Conversion] = {}
         self._folder = cache_folder() / "conversions" if on_disk else None
 
-    def get(self, key: str) -> Json | None:
-        """The stored prompt, or None. The caller must not change it."""
+    def get(self, key: str) -> Conversion | None:
+        """The stored conversion, or None. The caller must not change it."""
         if key in self._memory:
             return self._memory[key]
         if self._folder is None:
             return None
         file = self._folder / f"{key}.json"
         try:
-            prompt = json.loads(file.read_text(encoding="utf-8"))
+            stored = json.loads(file.read_text(encoding="utf-8"))
             os.utime(file)
-        except (OSError, ValueError):  # not there, or cut off by a full disk: convert again
+            conversion = Conversion(dict(stored["prompt"]), [ConversionNote(**note) for note in stored["notes"]])
+        except (OSError, ValueError, TypeError, KeyError):  # not there, or cut off by a full disk: convert again
             return None
-        if not isinstance(prompt, dict):
-            return None
-        self._memory[key] = prompt
-        return prompt
+        self._memory[key] = conversion
+        return conversion
 
-    def put(self, key: str, prompt: Json) -> None:
+    def put(self, key: str, conversion: Conversion) -> None:
         """Keep a conversion; a disk that cannot be written costs only time later."""
-        self._memory[key] = prompt
+        self._memory[key] = conversion
         if self._folder is None:
             return
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=self._folder, delete=False, encoding="utf-8", suffix=".tmp") as f:
-                json.dump(prompt, f)
+                json.dump(dataclasses.asdict(conversion), f)
             os.replace(f.name, self._folder / f"{key}.json")
             self._prune()
         except OSError as e:
@@ -2799,6 +2905,11 @@ _REFUSED_PATIENCE = 10.0
 _ABANDON_PATIENCE = 5.0
 
 
+# What tells one version of a script from another, and how many are asked about at once.
+_VERSION_HEADERS = ("ETag", "Last-Modified", "Content-Length")
+_HEAD_REQUESTS = 8
+
+
 class ComfyConnector:
     """An asynchronous singleton that owns one ComfyUI server: start, convert, run, follow, recover, kill.
 
@@ -2951,7 +3062,9 @@ class ComfyConnector:
         self._kill_lock = asyncio.Lock()
         self._conversion_lock = asyncio.Lock()
         # the conversion under way
-        self._conversion: asyncio.Task[Json] | None = None
+        self._conversion: asyncio.Task[tuple[Json, list[list[str]]]] | None = None
+        # (shape of a workflow, note) of every note that was logged
+        self._reported: set[tuple[str, ConversionNote]] = set()
         self._browser_idle: asyncio.TimerHandle | None = None
         # (hash of the frontend build and its extensions, object_info) of the running server, None until asked
         self._frontend: tuple[str, Json] | None = None
@@ -2959,8 +3072,11 @@ class ComfyConnector:
         self._ephemeral_files: list[Path] = []
         # folders that were made for them
         self._ephemeral_folders: list[Path] = []
-        # prompts whose history entries were read and can be deleted on the server
+        # prompts that were queued and have not ended
+        self._runs: set[_PromptRun] = set()
+        # prompts whose history entries were read and can be deleted on the server, and when that happens
         self._read_entries: list[str] = []
+        self._forget_timer: asyncio.TimerHandle | None = None
         self._background: set[asyncio.Task[Any]] = set()
         atexit.register(self._sync_cleanup)
 
@@ -3400,13 +3516,15 @@ class ComfyConnector:
     async def get_prompt_from_workflow(self, workflow: Mapping[str, Any]) -> Json:
         """Convert an editor workflow to a prompt with the server's own frontend.
 
-        An unchanged workflow on an unchanged server comes from the store: no browser is started.
+        An unchanged workflow on an unchanged server comes from the store: no browser is started. What the frontend
+        leaves out or changes is logged, once for each workflow; :meth:`explain_conversion` returns it.
 
         Args:
             workflow: editor JSON (0.4 or 1), not changed.
 
         Returns:
-            ``{node_id: {"class_type", "inputs", "_meta"}}``, as "Export (API)" gives it; the caller may change it.
+            ``{node_id: {"class_type", "inputs", "_meta"}}``, as "Export (API)" gives it, but for nulls that an inner
+            widget of a subgraph has a value for; the caller may change it.
 
         Raises:
             ConversionError: not a workflow, or the frontend cannot convert it (after CONVERSION_ATTEMPTS fresh pages).
@@ -3416,6 +3534,18 @@ class ComfyConnector:
 
         Cancelling is safe; the page is discarded.
         """
+        return _copy_json((await self._convert(workflow)).prompt)
+
+    async def explain_conversion(self, workflow: Mapping[str, Any]) -> list[ConversionNote]:
+        """What the frontend leaves out of a workflow, or changes in it, when it makes a prompt of it; [] where nothing.
+
+        The workflow is converted where the store does not have it; arguments, errors and cancelling are those of
+        :meth:`get_prompt_from_workflow`.
+        """
+        return list((await self._convert(workflow)).notes)
+
+    async def _convert(self, workflow: Mapping[str, Any]) -> Conversion:
+        """The conversion from the store, or a new one; its notes are logged."""
         workflow = check_is_workflow(workflow)
         self._check_loop()
         async with self._conversion_lock:
@@ -3424,17 +3554,39 @@ class ComfyConnector:
             used = {
                 t: _definition_digest(definitions[t]) for t in sorted(types_in_workflow(workflow)) if t in definitions
             }
-            key = hashlib.sha256(canonical_json([1, build, used, workflow])).hexdigest()
-            stored = await _in_thread(self._store.get, key)
-            if stored is not None:
-                return _copy_json(stored)
-            prompt = await self._convert_with_retries(workflow)
-            self._check_types(prompt, workflow, definitions)
-            if not is_volatile(workflow):
-                await _in_thread(self._store.put, key, prompt)
-            return _copy_json(prompt)
+            # The number is the version of what is stored.
+            key = hashlib.sha256(canonical_json([2, build, used, workflow])).hexdigest()
+            conversion = await _in_thread(self._store.get, key)
+            if conversion is None:
+                prompt, replaced = await self._convert_with_retries(workflow)
+                self._check_types(prompt, workflow, definitions)
+                conversion = Conversion(prompt, self._notes(workflow, prompt, definitions, replaced))
+                if not is_volatile(workflow):
+                    await _in_thread(self._store.put, key, conversion)
+            self._report(workflow, conversion.notes)
+            return conversion
 
-    async def _convert_with_retries(self, workflow: Json) -> Json:
+    @staticmethod
+    def _notes(workflow: Json, prompt: Json, definitions: Json, replaced: list[list[str]]) -> list[ConversionNote]:
+        """All that is to be said about a conversion."""
+        try:
+            return [*conversion_notes(workflow, prompt, definitions), *_notes_on_nulls(prompt, replaced)]
+        except Exception:  # a file that is odd in a way that nobody has seen must not fail for the sake of the report
+            log.exception("What the conversion left out cannot be told")
+            return []
+
+    def _report(self, workflow: Json, notes: Iterable[ConversionNote]) -> None:
+        """Log the notes that were not logged before for this workflow, whatever values its widgets have by now."""
+        notes = list(notes)
+        shape = workflow_shape(workflow) if notes else ""
+        if len(self._reported) > 10_000:  # of more workflows than anybody reads the log of
+            self._reported.clear()
+        for note in notes:
+            if (shape, note) not in self._reported:
+                self._reported.add((shape, note))
+                log.log(note.level, "Conversion: %s", note.text)
+
+    async def _convert_with_retries(self, workflow: Json) -> tuple[Json, list[list[str]]]:
         """Attempts with a fresher environment each time: warm page, clean page, new browser. Holds _conversion_lock.
 
         A server that died meanwhile is restarted for the next attempt; after kill_api() there is none.
@@ -3443,7 +3595,7 @@ class ComfyConnector:
         for attempt in range(self.config.CONVERSION_ATTEMPTS):
             await self._ensure_initialized()
             try:
-                return await self._attempt_workflow_to_prompt_conversion(workflow)
+                return await self._attempt_conversion(workflow)
             except BrowserError:
                 await self._ensure_initialized()  # tells of a kill_api() that took the browser away
                 raise
@@ -3454,17 +3606,18 @@ class ComfyConnector:
                 if self._state is not State.READY:  # kill_api() or a restart took the browser away
                     failure = e
                     continue
-                # The frontend may have said no because of what an earlier workflow left in the page. (An error of
-                # Playwright's, the cause of ours, is nothing that the frontend said: a browser that was killed is
-                # found out to be gone a moment later.)
-                is_browsers = e.__cause__ is not None
-                if attempt > 0 and not is_browsers and type(e) is type(failure) and str(e) == str(failure):
+                # The frontend may have said no because of what an earlier workflow left in the page. What it says twice
+                # it means. A page that hung has said nothing, and is never used again; nor is an error of Playwright's,
+                # the cause of ours, the frontend's: a browser that was killed is found out to be gone a moment later.
+                is_hung, is_browsers = isinstance(e, ConversionTimeoutError), e.__cause__ is not None
+                has_spoken = not is_hung and not is_browsers
+                if attempt > 0 and has_spoken and type(e) is type(failure) and str(e) == str(failure):
                     raise
                 failure = e
                 log.warning("Conversion attempt %d failed: %s", attempt + 1, e)
-                if isinstance(e, ConversionTimeoutError) and await self._is_mute(self._server):
+                if is_hung and await self._is_mute(self._server):
                     continue  # it was the server: restarted for the next attempt, with a browser of its own
-                if isinstance(e, ConversionTimeoutError) or is_browsers or attempt > 0:
+                if is_hung or is_browsers or attempt > 0:
                     await self._close_page()
                 elif self._page is not None:
                     await self._page.discard_page()
@@ -3477,7 +3630,12 @@ class ComfyConnector:
         raise failure
 
     async def _attempt_workflow_to_prompt_conversion(self, workflow: Json) -> Json:
-        """One attempt on the warm page. Holds _conversion_lock.
+        """The prompt of one attempt (seed reference name), see :meth:`_attempt_conversion`."""
+        prompt, _ = await self._attempt_conversion(workflow)
+        return prompt
+
+    async def _attempt_conversion(self, workflow: Json) -> tuple[Json, list[list[str]]]:
+        """One attempt on the warm page; returns what :meth:`FrontendPage.convert` does. Holds _conversion_lock.
 
         Raises:
             ConversionError, ConversionTimeoutError, BrowserError; ServerDiedError where the server went away.
@@ -3553,12 +3711,36 @@ class ComfyConnector:
                 raise ConnectorError(
                     "The server's answer to GET /extensions or GET /object_info is of the wrong shape."
                 )
-            # index.html names its bundles by content hash: it identifies the frontend's build.
-            self._frontend = (
-                hashlib.sha256(canonical_json([index, sorted(map(str, extensions))])).hexdigest(),
-                definitions,
-            )
+            # index.html names its bundles by content hash: it identifies the frontend's build, whose own extensions
+            # are listed too. All others are scripts of packs, which keep their names when they change.
+            scripts = await self._script_versions(sorted(map(str, extensions)))
+            self._frontend = (hashlib.sha256(canonical_json([index, scripts])).hexdigest(), definitions)
         return self._frontend
+
+    async def _script_versions(self, paths: Sequence[str]) -> list[list[str | None]]:
+        """[path, ETag, Last-Modified, Content-Length] of extensions, by HEAD requests; [path] of the frontend's own.
+
+        A server that does not answer such a request properly, or all of them within seconds, only hides that a script
+        has changed; it fails nothing.
+        """
+        gate = asyncio.Semaphore(_HEAD_REQUESTS)
+
+        async def ask(path: str) -> list[str | None]:
+            if path.startswith("/extensions/core/"):
+                return [path]
+            async with gate:
+                with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError):
+                    async with self._http().head(self.server_address + path) as answer:
+                        if answer.status == 200:
+                            return [path, *(answer.headers.get(name) for name in _VERSION_HEADERS)]
+            return [path]
+
+        asking = [asyncio.ensure_future(ask(path)) for path in paths]
+        try:
+            return list(await asyncio.wait_for(asyncio.gather(*asking), _HEALTH_PATIENCE))
+        except asyncio.TimeoutError:
+            log.debug("The versions of %d scripts were not told within %g s", len(paths), _HEALTH_PATIENCE)
+            return [[path] for path in paths]
 
     def _check_types(self, prompt: Json, workflow: Json, definitions: Json) -> None:
         """Refuse prompts with nodes that the server lacks: the frontend emits them without class_type, silently."""
@@ -3566,8 +3748,9 @@ class ComfyConnector:
         if not wrong:
             return
         described, unknown = [], {}
+        found = _Comparison(workflow, prompt, definitions).nodes()
         for node_id in wrong:
-            node = find_workflow_node(workflow, node_id) or {}
+            node = found.get(node_id) or find_workflow_node(workflow, node_id) or {}
             node_type = prompt[node_id].get("class_type") or node.get("type") or "of unknown type"
             unknown[node_id] = str(node_type)
             title = node.get("title")
@@ -3644,6 +3827,7 @@ class ComfyConnector:
                 on_event(event)
 
         unsubscribe = self._events.subscribe(listen)
+        self._runs.add(run)
         try:
             await self._queue_prompt(run, prompt, dict(extra_data or {}))
             entry = await self._follow(run)
@@ -3659,6 +3843,7 @@ class ComfyConnector:
             await self._abandon(run)
             raise
         finally:
+            self._runs.discard(run)
             unsubscribe()
 
     def _complete_error(self, error: ConnectorError, run: _PromptRun, prompt: Json) -> None:
@@ -3933,13 +4118,37 @@ class ComfyConnector:
         compete with the next iteration.
         """
         self._read_entries.append(prompt_id)
-        if len(self._read_entries) == 1:
-            self._loop.call_later(self.FORGET_DELAY, lambda: self._in_background(self._forget))
+        if self._forget_timer is None:
+            self._forget_timer = self._loop.call_later(self.FORGET_DELAY, lambda: self._in_background(self._forget))
 
     async def _forget(self) -> None:
+        self._cancel_forgetting()
         prompt_ids, self._read_entries = self._read_entries, []
         if prompt_ids and self._session is not None:
             await self._request("POST", "/history", {"delete": prompt_ids}, as_json=False)
+
+    def _cancel_forgetting(self) -> None:
+        timer, self._forget_timer = self._forget_timer, None
+        if timer is not None:
+            timer.cancel()
+
+    async def _leave_attached(self) -> None:
+        """Take back what a server that goes on without us still has of ours: prompts, and history entries.
+
+        Takes at most _ABANDON_PATIENCE seconds; a server that does not answer keeps them.
+        """
+
+        async def tidy() -> None:
+            prompt_ids = [run.prompt_id for run in self._runs]
+            for prompt_id in prompt_ids:
+                await self._take_back(prompt_id)
+            while prompt_ids and set(prompt_ids) & set(await self._ask_queue()):  # noqa: ASYNC110 - it is the server's
+                await asyncio.sleep(0.05)
+            self._read_entries.extend(prompt_ids)
+            await self._forget()
+
+        with contextlib.suppress(ConnectorError, *_NO_ANSWER):
+            await asyncio.wait_for(tidy(), _ABANDON_PATIENCE)
 
     def _relieve_memory(self) -> None:
         """Ask the server to empty its cache when it holds more than MAX_SERVER_MEMORY_PERCENT of the machine."""
@@ -4234,6 +4443,8 @@ class ComfyConnector:
                 for task in ending:
                     task.cancel()
                 await _all_done(ending)
+                if self.is_attached:
+                    await self._leave_attached()
                 await self._release_resources()
                 self._set_state(State.KILLED, "kill_api() is done")
                 atexit.unregister(self._sync_cleanup)
@@ -4254,6 +4465,8 @@ class ComfyConnector:
         server, self._server = self._server, None
         folder, self._folder = self._folder, None
         self._frontend, self._queue_look = None, None
+        self._cancel_forgetting()
+        self._read_entries.clear()  # they go with their server, or were deleted by _leave_attached()
 
         async def stop_server(kind: Any, error: Any, traceback: Any) -> None:
             if server is None:
@@ -4526,3 +4739,549 @@ def explain_rejection(answer: Mapping[str, Any], prompt: Mapping[str, Any]) -> s
             hint = " It needs a node that delivers something, such as SaveImage, PreviewImage or an OUTPUT port."
         return f"The server refuses the prompt: {message}{f' ({details})' if details else ''}.{hint}"
     return f"The server refuses the prompt: {error}."
+
+
+# ---- what a conversion left out ----
+
+# Frontend-only node types of ComfyUI itself: they never are part of a prompt, and nothing is lost with them.
+_EDITOR_NODES = frozenset({"Note", "MarkdownNote", "Reroute", "PrimitiveNode"})
+_GROUP_NODE_PREFIXES = ("workflow/", "workflow>")
+# LiteGraph's modes: 2 is "never" (the editor calls it muted), 4 is bypassed; all others are executed.
+_MODES_OFF = {2: "muted", 4: "bypassed"}
+# Node ids under which links of a subgraph begin and end at its own inputs and outputs.
+_SUBGRAPH_INPUT, _SUBGRAPH_OUTPUT = "-10", "-20"
+# Values of the widget "control after generate", which stands in the list of values behind a seed.
+_CONTROL_VALUES = frozenset({"fixed", "increment", "decrement", "randomize"})
+_BOOLEAN_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "enable", "disable", "enabled", "disabled", ""})
+
+
+class _Level:
+    """One graph of a workflow as the frontend flattens it: the top one, or one instance of a subgraph.
+
+    Its nodes' ids in the prompt are ``prefix`` + their own ids.
+    """
+
+    def __init__(
+        self, graph: Mapping[str, Any], prefix: str = "", parent: _Level | None = None, host: Json | None = None
+    ):
+        self.graph = graph
+        self.prefix = prefix
+        #: the level that the subgraph's node lies in, and that node; None for the top level
+        self.parent = parent
+        self.host = host
+        self.nodes = {str(n["id"]): n for n in _list(graph.get("nodes")) if isinstance(n, dict) and "id" in n}
+        self.links = dict(map(_read_link, _list(graph.get("links"))))
+        #: the levels below, by the id of the node that is the subgraph
+        self.children: dict[str, _Level] = {}
+
+    def outwards(self) -> Iterator[_Level]:
+        """This level, the one that it lies in, and so on up to the top one."""
+        level: _Level | None = self
+        while level is not None:
+            yield level
+            level = level.parent
+
+    def lies_in(self, graph: Mapping[str, Any]) -> bool:
+        """Whether *graph* is this level's, or that of a level that it lies in."""
+        return any(level.graph is graph for level in self.outwards())
+
+    def is_switched_off(self) -> bool:
+        """Whether it lies in a subgraph that is muted or bypassed."""
+        return any(_mode(level.host) in _MODES_OFF for level in self.outwards() if level.host is not None)
+
+
+def _list(value: Any) -> list[Any]:
+    """The value where it is a list, else none: the frontend overlooks much, and so does this."""
+    return value if isinstance(value, list) else []
+
+
+def _title(node: Mapping[str, Any]) -> str | None:
+    """The node's title; None where it has none of its own."""
+    return str(node["title"]) if node.get("title") else None
+
+
+def _mode(node: Mapping[str, Any]) -> int:
+    """The node's mode; 0, active, where the file has none."""
+    mode = node.get("mode")
+    return mode if isinstance(mode, int) else 0
+
+
+def _read_link(link: Any) -> tuple[str, tuple[str, int, str, int]]:
+    """(link id, (origin node, origin slot, target node, target slot)) of a link in either of the two formats."""
+    if isinstance(link, Mapping):
+        keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
+        values = [link.get(key) for key in keys]
+    else:
+        values = [*link, *[None] * 5][:5] if isinstance(link, (list, tuple)) else [None] * 5
+    number, origin, origin_slot, target, target_slot = values
+    slots = [slot if isinstance(slot, int) else -1 for slot in (origin_slot, target_slot)]
+    return str(number), (str(origin), slots[0], str(target), slots[1])
+
+
+def _read_levels(workflow: Mapping[str, Any]) -> list[_Level]:
+    """The workflow's graphs, the top one first; a subgraph once for every node that stands for it."""
+    definitions = _subgraph_definitions(workflow)
+    levels = [_Level(workflow)]
+    for level in levels:  # grows while it is walked
+        for node_id, node in level.nodes.items():
+            definition = definitions.get(str(node.get("type")))
+            if definition is None or level.lies_in(definition):  # one that contains itself has no end
+                continue
+            child = level.children[node_id] = _Level(definition, f"{level.prefix}{node_id}:", level, node)
+            levels.append(child)
+    return levels
+
+
+def _slots(node: Mapping[str, Any], which: str) -> list[Json]:
+    """The node's "inputs" or "outputs" in the file; no list, or one with other things in it, is none."""
+    return [slot for slot in _list(node.get(which)) if isinstance(slot, dict)]
+
+
+def _is_prompt_link(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+
+
+class _Comparison:
+    """One comparison of a workflow with its prompt, see :func:`conversion_notes`."""
+
+    def __init__(self, workflow: Mapping[str, Any], prompt: Mapping[str, Any], definitions: Mapping[str, Any]):
+        self.prompt = prompt
+        self.definitions = definitions
+        self.levels = _read_levels(workflow)
+        #: {id that a node of the workflow should have in the prompt: id that it has there}
+        self.matched = self._match()
+        #: {(top-level id, class_type): how many} nodes of the prompt that no node of the workflow was found for
+        self.spare = self._count_spare()
+        self.notes: list[ConversionNote] = []
+
+    def _match(self) -> dict[str, str]:
+        """Find the workflow's nodes in the prompt.
+
+        Frontend 1.58.1 renumbers nodes of subgraphs whose ids occur in another one too, in the order in which they
+        stand in the file: within one subgraph, the n-th node of a type that is missing under its own id is the n-th
+        one of that type that has an unknown id.
+        """
+        matched: dict[str, str] = {}
+        missing: dict[tuple[str, Any], list[str]] = {}
+        for level in self.levels:
+            for node_id, node in level.nodes.items():
+                prompt_id = level.prefix + node_id
+                class_type = self._class_type(node)
+                entry = self.prompt.get(prompt_id)
+                if entry is not None and entry.get("class_type") == class_type:
+                    matched[prompt_id] = prompt_id
+                elif _mode(node) not in _MODES_OFF and node_id not in level.children:
+                    missing.setdefault((level.prefix, class_type), []).append(prompt_id)
+        unknown: dict[tuple[str, Any], list[str]] = {}
+        for prompt_id, entry in self.prompt.items():
+            if prompt_id not in matched:
+                head, colon, _ = prompt_id.rpartition(":")
+                unknown.setdefault((head + colon, entry.get("class_type")), []).append(prompt_id)
+        for key, prompt_ids in unknown.items():
+            wanted = missing.get(key, [])
+            if key[0] and len(wanted) == len(prompt_ids):
+                matched.update(zip(wanted, sorted(prompt_ids, key=lambda i: (len(i), i)), strict=True))
+        return matched
+
+    def nodes(self) -> dict[str, Json]:
+        """{id in the prompt: node of the workflow}, of those that were found."""
+        return {
+            self.matched[level.prefix + node_id]: node
+            for level in self.levels
+            for node_id, node in level.nodes.items()
+            if level.prefix + node_id in self.matched
+        }
+
+    def _class_type(self, node: Mapping[str, Any]) -> str | None:
+        """What the node's entry in the prompt says: nothing for a type that the server does not know."""
+        node_type = str(node.get("type"))
+        return node_type if node_type in self.definitions else None
+
+    def _count_spare(self) -> collections.Counter[tuple[str, Any]]:
+        found = set(self.matched.values())
+        return collections.Counter(
+            (prompt_id.partition(":")[0], entry.get("class_type"))
+            for prompt_id, entry in self.prompt.items()
+            if prompt_id not in found
+        )
+
+    def note(self, kind: str, level: _Level, node: Json, text: str, input: str | None = None) -> None:
+        """Add a note; ``{node}`` in *text* becomes the node's name."""
+        text = text.replace("{node}", self._name(level, node))
+        self.notes.append(ConversionNote(kind, self._id(level, node), str(node.get("type")), _title(node), input, text))
+
+    def _id(self, level: _Level, node: Json) -> str:
+        """The node's id in the prompt; for one that is not there, the id that it would have."""
+        node_id = level.prefix + str(node["id"])
+        return self.matched.get(node_id, node_id)
+
+    def _name(self, level: _Level, node: Json) -> str:
+        """The node as a person knows it: a subgraph by its name."""
+        child = level.children.get(str(node["id"]))
+        node_type = str(node.get("type")) if child is None else str(child.graph.get("name") or "subgraph")
+        return _node_name(node_type, self._id(level, node), _title(node))
+
+    def compare(self) -> list[ConversionNote]:
+        for level in self.levels:
+            if level.is_switched_off():
+                continue
+            for node_id, node in level.nodes.items():
+                entry = self._emitted(level, node_id)
+                if entry is not None:
+                    self._compare_links(level, node, entry)
+                    self._compare_values(level, node, entry)
+                else:
+                    self._explain_missing(level, node)
+        return self.notes
+
+    def _emitted(self, level: _Level, node_id: str) -> Json | None:
+        """The node's entry in the prompt, None where it has none."""
+        prompt_id = self.matched.get(level.prefix + node_id)
+        return None if prompt_id is None else self.prompt[prompt_id]
+
+    def _explain_missing(self, level: _Level, node: Json) -> None:
+        node_id, node_type = str(node["id"]), str(node.get("type"))
+        if node_type in _EDITOR_NODES:
+            return
+        if _mode(node) in _MODES_OFF:
+            kind = _MODES_OFF[_mode(node)]
+            if node_id in level.children and any(i.startswith(f"{level.prefix}{node_id}:") for i in self.prompt):
+                # Frontend 1.27.10, and 1.35.9 too.
+                self.note(
+                    "runs_although_off",
+                    level,
+                    node,
+                    f"The subgraph {{node}} is {kind}, but this version of the frontend has its content executed all "
+                    "the same. Mute or bypass the nodes inside it, or use a newer frontend.",
+                )
+                return
+            what = "as if it did not exist" if kind == "muted" else "and links pass through it"
+            self.note(kind, level, node, f"{{node}} is {kind}: it is left out, {what}.")
+        elif node_id in level.children:
+            pass  # a subgraph: its content is the next level
+        elif node_type.startswith(_GROUP_NODE_PREFIXES):
+            pass  # expands to ids that each frontend chooses
+        elif self.spare[(level.prefix + node_id).partition(":")[0], self._class_type(node)] > 0:
+            # It may be one of those: renumbered in a way that cannot be followed.
+            self.spare[(level.prefix + node_id).partition(":")[0], self._class_type(node)] -= 1
+        elif node_type not in self.definitions:
+            self.note(
+                "editor_only",
+                level,
+                node,
+                "{node} exists in the editor only: the server does not know it, and the frontend leaves it out.",
+            )
+        else:
+            self.note(
+                "node_lost",
+                level,
+                node,
+                "The frontend left out {node}, although it is active and the server knows it.",
+            )
+
+    # ---- links ----
+
+    def _compare_links(self, level: _Level, node: Json, entry: Json) -> None:
+        optional = _inputs_of_group(self.definitions.get(str(node.get("type"))), "optional")
+        for slot in _slots(node, "inputs"):
+            name = str(slot.get("name"))
+            if slot.get("link") is None or _is_prompt_link(_inputs(entry).get(name)):
+                continue
+            source = self._find_source(level, str(slot["link"]))
+            is_there = name in _inputs(entry)
+            # A value instead of a link is right where the link begins at a PrimitiveNode or at a subgraph's own widget,
+            # which may have neither; what other editor-only nodes do is their packs' affair.
+            if source.kind == "open" or (source.kind == "value" and is_there):
+                continue
+            # To mute or to bypass what an optional input is linked to is how one does without it.
+            is_meant = source.kind == "off" and not is_there and name in optional
+            reason = f": {source.text}" if source.text else ""
+            then = "; its own value is used instead" if is_there else ""
+            self.note(
+                "link_off" if is_meant else "link_lost",
+                level,
+                node,
+                f"{{node}} loses the link to its {'optional ' if is_meant else ''}input {name!r}{reason}{then}.",
+                name,
+            )
+
+    def _find_source(self, level: _Level, link_id: str) -> _Source:
+        """Where a link comes from, through reroutes, bypassed nodes and the borders of subgraphs."""
+        for _ in range(1000):  # a cycle of reroutes has no end
+            link = level.links.get(link_id)
+            if link is None:
+                return _Source("none", f"the link {link_id} is not in the workflow")
+            origin_id, slot, _, _ = link
+            step: tuple[_Level, Any] | _Source
+            if origin_id == _SUBGRAPH_INPUT and level.parent is not None:
+                step = self._leave(level, slot)
+            elif origin_id not in level.nodes:
+                return _Source("none", f"the node #{level.prefix}{origin_id} that it comes from is not in the workflow")
+            else:
+                step = self._pass(level, level.nodes[origin_id], slot)
+            if isinstance(step, _Source):
+                return step
+            level, link_id = step[0], str(step[1])
+        return _Source("none", "it comes from a circle of nodes that are only passed through")
+
+    def _leave(self, level: _Level, slot: int) -> tuple[_Level, Any] | _Source:
+        """From a subgraph's input to what is linked to the node that stands for it."""
+        assert level.parent is not None
+        assert level.host is not None
+        inputs = _slots(level.graph, "inputs")
+        name = inputs[slot].get("name") if 0 <= slot < len(inputs) else None
+        for outer in _slots(level.host, "inputs"):
+            if outer.get("name") == name and outer.get("link") is not None:
+                return level.parent, outer["link"]
+        return _Source("open")
+
+    def _pass(self, level: _Level, node: Json, slot: int) -> tuple[_Level, Any] | _Source:
+        """Through a node that is not executed itself, to the link that it passes on."""
+        node_id, node_type, mode = str(node["id"]), str(node.get("type")), _mode(node)
+        name, child = self._name(level, node), level.children.get(node_id)
+        if mode == 2:
+            return _Source("off", f"it comes from {name}, which is muted")
+        inputs = _slots(node, "inputs")
+        if mode == 4:
+            outputs = _slots(node, "outputs")
+            wanted = outputs[slot].get("type") if 0 <= slot < len(outputs) else None
+            # As LiteGraph does: the input of the same number first, then any of a type that matches.
+            ordered = inputs[slot : slot + 1] + inputs if slot >= 0 else inputs
+            for one in ordered:
+                if one.get("link") is not None and (one.get("type") == wanted or "*" in (one.get("type"), wanted)):
+                    return level, one["link"]
+            return _Source(
+                "off", f"it comes from {name}, which is bypassed and has nothing of the type {wanted} to pass on"
+            )
+        if node_type == "PrimitiveNode":
+            return _Source("value")
+        if node_type == "Reroute":
+            if inputs and inputs[0].get("link") is not None:
+                return level, inputs[0]["link"]
+            return _Source("none", f"it comes from {name}, to which nothing is linked")
+        if child is not None:
+            outputs = _slots(child.graph, "outputs")
+            links = outputs[slot].get("linkIds") if 0 <= slot < len(outputs) else None
+            inner = [i for i, link in child.links.items() if link[2] == _SUBGRAPH_OUTPUT and link[3] == slot]
+            inner += [str(i) for i in _list(links)]
+            return (child, inner[0]) if inner else _Source("none", f"nothing is linked to that output inside {name}")
+        is_group = node_type.startswith(_GROUP_NODE_PREFIXES)
+        if not is_group and self._emitted(level, node_id) is None and node_type not in self.definitions:
+            return _Source("value", f"it comes from {name}, which exists in the editor only")
+        return _Source("node")
+
+    # ---- values of widgets ----
+
+    def _compare_values(self, level: _Level, node: Json, entry: Json) -> None:
+        values = node.get("widgets_values")
+        for name, value in values.items() if isinstance(values, Mapping) else []:
+            self._compare_named_value(level, node, entry, str(name), value)
+        specs = _input_specs(self.definitions.get(str(node.get("type"))))
+        if not isinstance(values, Mapping):
+            self._compare_count(level, node, entry, specs)
+        for name, spec in specs.items():
+            value = _inputs(entry).get(name, _ABSENT)
+            if value is not _ABSENT and not _is_prompt_link(value):
+                self._compare_type(level, node, name, value, spec)
+
+    def _compare_named_value(self, level: _Level, node: Json, entry: Json, name: str, value: Any) -> None:
+        """Values saved as {name: value} reach the widgets only where the pack's own script sees to it."""
+        used = _inputs(entry).get(name, _ABSENT)
+        if used is _ABSENT or used is None or _is_prompt_link(used):
+            return
+        if isinstance(used, Mapping) and list(used) == ["__value__"]:
+            used = used["__value__"]
+        if used != value:
+            self.note(
+                "value_not_used",
+                level,
+                node,
+                f"{{node}}: the workflow holds {_short(value)} for the input {name!r}, but the frontend gave "
+                f"{_short(used)}.",
+                name,
+            )
+
+    def _compare_count(self, level: _Level, node: Json, entry: Json, specs: Mapping[str, Any]) -> None:
+        """Where the file holds fewer values than the node has widgets, the last ones have their defaults."""
+        values = _list(node.get("widgets_values"))
+        # What stands behind a seed, "control after generate", is no input.
+        controls = sum(_has_control(name, spec) for name, spec in specs.items())
+        saved = len(values) - min(controls, sum(isinstance(v, str) and v in _CONTROL_VALUES for v in values))
+        widgets = [name for name, spec in specs.items() if _widget_type(spec) is not None]
+        linked = {str(slot.get("name")) for slot in _slots(node, "inputs") if slot.get("link") is not None}
+        for name in widgets[saved:]:
+            spec = specs[name]
+            used = _inputs(entry).get(name, _ABSENT)
+            if name in linked or used is _ABSENT or _is_prompt_link(used) or used != _default(spec):
+                continue
+            self.note(
+                "default_used",
+                level,
+                node,
+                f"{{node}}: the workflow holds no value for the input {name!r}; its default {_short(used)} is used.",
+                name,
+            )
+
+    def _compare_type(self, level: _Level, node: Json, name: str, value: Any, spec: Any) -> None:
+        kind = _widget_type(spec)
+        if kind is None:
+            return
+        if value is None:
+            self.note("null_value", level, node, f"{{node}}: the frontend gave null for the input {name!r}.", name)
+        elif not _can_be(value, kind, spec):
+            what = "a choice of this input" if kind == "COMBO" else f"of the type {kind}"
+            self.note(
+                "wrong_value",
+                level,
+                node,
+                f"{{node}}: the input {name!r} has the value {_short(value)}, which is not {what}. Most likely "
+                "the values in the workflow were saved by another version of the node or of the editor and are "
+                "shifted: open it in the editor, set the values and save it again.",
+                name,
+            )
+
+
+class _Source:
+    """Where a link comes from: "node" (one that is executed), "value" (a widget), "open" (a subgraph's input that has
+    nothing to give), "off" (muted, or bypassed without anything to pass on) or "none", with the reason.
+    """
+
+    def __init__(self, kind: str, text: str = ""):
+        self.kind = kind
+        self.text = text
+
+
+_ABSENT: Any = object()
+
+
+def _inputs(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    inputs = entry.get("inputs")
+    return inputs if isinstance(inputs, Mapping) else {}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _input_specs(definition: Any) -> dict[str, list[Any]]:
+    """{input name: [type or choices, options]} of a node definition, in the order of its widgets."""
+    specs: dict[str, list[Any]] = {}
+    for group in ("required", "optional"):
+        for name, spec in _inputs_of_group(definition, group).items():
+            if isinstance(spec, (list, tuple)) and spec:
+                specs[str(name)] = list(spec)
+    return specs
+
+
+def _inputs_of_group(definition: Any, group: str) -> Mapping[str, Any]:
+    """The "required" or "optional" inputs of a node definition."""
+    groups = definition.get("input") if isinstance(definition, Mapping) else None
+    inputs = groups.get(group) if isinstance(groups, Mapping) else None
+    return inputs if isinstance(inputs, Mapping) else {}
+
+
+def _widget_type(spec: Sequence[Any]) -> str | None:
+    """INT, FLOAT, BOOLEAN, STRING or COMBO; None for what is no plain widget of the editor."""
+    options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
+    if options.get("forceInput"):
+        return None
+    kind = "COMBO" if isinstance(spec[0], (list, tuple)) else spec[0]
+    return kind if kind in ("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO") else None
+
+
+def _has_control(name: str, spec: Sequence[Any]) -> bool:
+    """Whether the editor adds a widget "control after generate" to this one."""
+    options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
+    return _widget_type(spec) in ("INT", "COMBO") and bool(
+        options.get("control_after_generate", name in ("seed", "noise_seed"))
+    )
+
+
+def _choices(spec: Sequence[Any]) -> list[Any]:
+    """The choices of a combo; none where they are not known, or several may be chosen."""
+    options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
+    choices = spec[0] if isinstance(spec[0], (list, tuple)) else options.get("options")
+    return list(choices) if isinstance(choices, (list, tuple)) and not options.get("multiselect") else []
+
+
+def _default(spec: Sequence[Any]) -> Any:
+    """The value that the editor gives a new widget of this definition."""
+    options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
+    if "default" in options:
+        return options["default"]
+    kind = _widget_type(spec)
+    return (
+        next(iter(_choices(spec)), _ABSENT) if kind == "COMBO" else {"STRING": "", "BOOLEAN": False}.get(kind or "", 0)
+    )
+
+
+def _json_type(value: Any) -> str:
+    return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__
+
+
+def _can_be(value: Any, kind: str, spec: Sequence[Any]) -> bool:
+    """Whether *value* can have been meant for an input of this kind. In doubt it can: false alarms are worse."""
+    is_text = isinstance(value, str)
+    if kind in ("INT", "FLOAT"):
+        if not is_text:
+            return isinstance(value, (int, float))
+        try:
+            float(value)
+        except ValueError:
+            return False
+        return True
+    if kind == "BOOLEAN":
+        return value.lower() in _BOOLEAN_WORDS if is_text else value in (0, 1)
+    choices = _choices(spec) if kind == "COMBO" else []
+    if not choices or value in choices or isinstance(value, (list, Mapping)):
+        return True
+    if not any(_json_type(choice) == _json_type(value) for choice in choices):
+        # A number where all choices are texts, or the like; unless it is the same thing in another type.
+        return any(str(choice).lower() == str(value).lower() for choice in choices)
+    # A text that is not among the choices may be a file that is on another machine, or a choice of a newer version: the
+    # server tells about both. What stands behind a seed is neither.
+    return value not in _CONTROL_VALUES
+
+
+def conversion_notes(
+    workflow: Mapping[str, Any], prompt: Mapping[str, Any], definitions: Mapping[str, Any]
+) -> list[ConversionNote]:
+    """What the frontend left out of, or changed in, a workflow when it made a prompt of it; [] where nothing.
+
+    It has no opinion on what it cannot know (nodes of packs whose scripts do as they please): a note is never a guess,
+    and a prompt without notes may still be refused by the server.
+
+    Args:
+        workflow: the editor JSON that was converted.
+        prompt: what the frontend made of it.
+        definitions: the server's /object_info.
+    """
+    return _Comparison(workflow, prompt, definitions).compare()
+
+
+def _notes_on_nulls(prompt: Mapping[str, Any], replaced: Iterable[Sequence[str]]) -> list[ConversionNote]:
+    """The notes on nulls that :data:`_CONVERT_JS` replaced: [node id, input name] each."""
+    notes = []
+    for node_id, name in replaced:
+        class_type = str(prompt[node_id].get("class_type"))
+        title = (prompt[node_id].get("_meta") or {}).get("title")
+        text = (
+            f"{_node_name(class_type, node_id, title)}: its subgraph has null for its input {name!r}; its own value "
+            f"{_short(prompt[node_id]['inputs'][name])} is used. Save the workflow again in the editor."
+        )
+        notes.append(ConversionNote("null_replaced", node_id, class_type, title, name, text))
+    return notes
+
+
+def workflow_shape(workflow: Mapping[str, Any]) -> str:
+    """Hash of a workflow's nodes, modes and links: the same whatever the values of its widgets are."""
+    graphs = [workflow, *_subgraph_definitions(workflow).values()]
+    shape = [
+        [
+            [[n.get("id"), n.get("type"), n.get("mode")] for n in _list(graph.get("nodes")) if isinstance(n, dict)],
+            graph.get("links"),
+        ]
+        for graph in graphs
+    ]
+    return hashlib.sha256(canonical_json(shape)).hexdigest()

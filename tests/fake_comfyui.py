@@ -29,8 +29,10 @@ history         "lost" (never an entry), "empty" (success without outputs)
 accept          "die" (SIGKILL to itself after accepting a prompt), "stop" (SIGSTOP), "partial" (status 200 with
                 node_errors)
 frontend        "never" (the page is never ready), "hang" (the export never returns), "refuse" (loading returns
-                false), "throw", "drop" (loads one node less), "dialog" (alert at start), "lie" (exports null nodes),
-                "nothing" (exports nothing)
+                false), "throw", "drop" (loads one node less), "dialog" (alert at start), "lie" (exports null
+                nodes), "nothing" (exports nothing)
+scripts         {path: version} of packs' extensions, beside the frontend's own; HEAD tells the version as ETag
+script_status   the status of those answers
 
 Node types: Echo (``value``; gives it back as ui text), Sleep (``seconds``; can be interrupted), Stubborn (``seconds``;
 cannot), Steps (``value``; reports progress and shows a preview), Fail (raises ``message``).
@@ -289,6 +291,7 @@ class Server:
             app.router.add_post(f"{prefix}/free", self.free)
             app.router.add_post(f"{prefix}/upload/image", self.upload)
         app.router.add_get("/", self.index)
+        app.router.add_get("/extensions/{path:.*}", self.script)
         return app
 
     async def websocket(self, request: Any) -> Any:
@@ -328,7 +331,14 @@ class Server:
     async def extensions(self, request: Any) -> Any:
         from aiohttp import web
 
-        return web.json_response(["/extensions/core/fake.js"])
+        return web.json_response(["/extensions/core/fake.js", *self.behaviour("scripts", {})])
+
+    async def script(self, request: Any) -> Any:
+        from aiohttp import web
+
+        version = self.behaviour("scripts", {}).get(request.path)
+        status = 404 if version is None else self.behaviour("script_status", 200)
+        return web.Response(status=status, text="//", headers={"ETag": f'"{version}"'})
 
     async def queue(self, request: Any) -> Any:
         from aiohttp import web

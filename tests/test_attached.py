@@ -271,6 +271,23 @@ async def test_history_of_others_is_left_alone(fake_server: Any, attach: Any, wa
             await asyncio.sleep(0.05)
 
 
+async def test_nothing_of_ours_stays_on_a_server_that_goes_on(fake_server: Any, fake_tree: Any, attach: Any) -> None:
+    """What was read is deleted from its history at once, what runs is interrupted, what waits is taken out."""
+    import aiohttp
+
+    connector = await attach(fake_server.address)
+    await run(connector, ECHO)
+    napping = [asyncio.create_task(run(connector, SLEEP)) for _ in range(3)]
+    await until(lambda: len(fake_tree.requests("/prompt")) == 4)
+    await connector.kill_api()
+    for nap in napping:
+        with pytest.raises(cs.ServerDiedError, match="shut down by kill_api"):
+            await nap
+    async with aiohttp.ClientSession(fake_server.address) as other:
+        assert await (await other.get("/queue")).json() == {"queue_running": [], "queue_pending": []}
+        assert await (await other.get("/history")).json() == {}
+
+
 async def test_old_server_that_chooses_prompt_ids_itself(fake_server: Any, fake_tree: Any, attach: Any) -> None:
     fake_tree.behave(own_ids=True)
     connector = await attach(fake_server.address)

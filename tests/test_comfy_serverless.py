@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -915,6 +917,334 @@ def test_nodes_of_a_prompt_are_found_in_the_workflow() -> None:
     assert cs.find_workflow_node(workflow, "2") == {"id": 2, "type": "A"}
     for missing in ("3", "57:1", "2:1", ""):
         assert cs.find_workflow_node(workflow, missing) is None
+
+
+# ---- what a conversion left out ----
+
+DEFINITIONS: dict[str, Any] = {
+    "Load": {"input": {"required": {"name": [["a.safetensors"], {}]}}},
+    "Sample": {
+        "input": {
+            "required": {
+                "model": ["MODEL"],
+                "seed": ["INT", {"default": 0, "control_after_generate": True}],
+                "steps": ["INT", {"default": 20}],
+                "cfg": ["FLOAT", {"default": 8.0}],
+                "sampler": [["euler", "heun"]],
+                "size": ["COMBO", {"options": [512, 1024]}],
+                "tiled": ["BOOLEAN", {"default": False}],
+                "text": ["STRING", {"default": ""}],
+            },
+            "optional": {"mask": ["MASK"], "count": ["INT", {"forceInput": True}]},
+        }
+    },
+}
+SAMPLE_VALUES = {"seed": 5, "steps": 30, "cfg": 7.5, "sampler": "heun", "size": 512, "tiled": True, "text": "x"}
+# As the file has them: with what stands behind the seed.
+SAMPLE_LIST = [5, "fixed", 30, 7.5, "heun", 512, True, "x"]
+
+
+def sample(node_id: int = 1, link: Any = None, input: str = "model", **more: Any) -> dict[str, Any]:
+    """A node that is linked to one thing at most."""
+    inputs = [{"name": input, "type": "MODEL", "link": link}]
+    outputs = [{"name": "MODEL", "type": "MODEL"}]
+    return {
+        "id": node_id, "type": "Sample", "inputs": inputs, "outputs": outputs, "widgets_values": SAMPLE_LIST, **more
+    }  # fmt: skip
+
+
+def sampled(**inputs: Any) -> dict[str, Any]:
+    return {"class_type": "Sample", "inputs": {**SAMPLE_VALUES, **inputs}}
+
+
+def notes_on(nodes: list[Any], prompt: dict[str, Any], links: Any = (), **more: Any) -> list[cs.ConversionNote]:
+    return cs.conversion_notes({"nodes": nodes, "links": list(links), **more}, prompt, DEFINITIONS)
+
+
+def kinds(notes: list[cs.ConversionNote]) -> list[tuple[str, str, str | None]]:
+    return [(note.kind, note.node_id, note.input) for note in notes]
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "says"),
+    [
+        ({"mode": 2}, "link_lost", "it comes from Load #2, which is muted"),
+        ({"mode": 4}, "link_lost", "it comes from Load #2, which is bypassed and has nothing of the type MODEL to"),
+        ({"type": "Reroute"}, "link_lost", "it comes from Reroute #2, to which nothing is linked"),
+        (
+            {"type": "pack/Get", "title": "Get it"},
+            "link_lost",
+            "pack/Get #2 ('Get it'), which exists in the editor only",
+        ),
+        ({"id": 3}, "link_lost", "the node #2 that it comes from is not in the workflow"),
+        ({}, "link_lost", "loses the link to its input 'model'."),
+    ],
+)
+def test_lost_link_is_told_with_its_reason(source: dict[str, Any], kind: str, says: str) -> None:
+    node = {"id": 2, "type": "Load", "outputs": [{"type": "MODEL"}], "widgets_values": ["a.safetensors"], **source}
+    prompt = {"1": sampled(), "2": {"class_type": "Load", "inputs": {"name": "a.safetensors"}}}
+    links = [[7, 2, 0, 1, 0, "MODEL"]]
+    (note,) = [n for n in notes_on([sample(link=7), node], prompt, links) if n.input == "model"]
+    assert (note.kind, note.node_id, note.class_type, note.level) == (kind, "1", "Sample", logging.WARNING)
+    assert says in note.text
+    # The same with links as objects, which newer files have.
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    objects = [dict(zip(keys, link, strict=True)) for link in links]
+    assert note in notes_on([sample(link=7), node], prompt, objects)
+
+
+def test_lost_link_that_is_not_in_the_file() -> None:
+    (note,) = notes_on([sample(link=7)], {"1": sampled()})
+    assert "the link 7 is not in the workflow" in note.text
+
+
+def test_bypassed_node_that_has_something_to_pass_on_is_seen_through() -> None:
+    """So are reroutes and the borders of subgraphs: the reason is at the far end."""
+    graph = {
+        "id": SUBGRAPH,
+        "name": "Inside",
+        "inputs": [{"name": "in", "linkIds": [1]}],
+        "outputs": [{"name": "out", "linkIds": [2]}],
+        "nodes": [sample(5, link=1, mode=4)],
+        "links": [[1, -10, 0, 5, 0, "MODEL"], [2, 5, 0, -20, 0, "MODEL"]],
+    }
+    nodes = [
+        {"id": 2, "type": "Load", "mode": 2},
+        {"id": 3, "type": "Reroute", "inputs": [{"name": "", "link": 11}]},
+        {"id": 4, "type": SUBGRAPH, "inputs": [{"name": "in", "link": 12}]},
+        sample(1, link=13),
+    ]
+    links = [[11, 2, 0, 3, 0], [12, 3, 0, 4, 0], [13, 4, 0, 1, 0]]
+    notes = notes_on(nodes, {"1": sampled()}, links, definitions={"subgraphs": [graph]})
+    assert kinds(notes) == [("muted", "2", None), ("link_lost", "1", "model"), ("bypassed", "4:5", None)]
+    assert "it comes from Load #2, which is muted" in notes[1].text
+
+
+def test_optional_input_of_a_node_that_is_switched_off_is_no_warning() -> None:
+    for mode in (2, 4):
+        nodes = [sample(input="mask", link=7), {"id": 2, "type": "Load", "mode": mode}]
+        notes = notes_on(nodes, {"1": sampled()}, [[7, 2, 0, 1, 0]])
+        assert kinds(notes) == [("link_off", "1", "mask"), ("muted" if mode == 2 else "bypassed", "2", None)]
+        assert {note.level for note in notes} == {logging.INFO}
+
+
+def test_value_instead_of_a_link_is_told_unless_it_is_a_primitives_or_a_subgraphs() -> None:
+    prompt = {"1": sampled()}
+    links = [[7, 2, 0, 1, 0]]
+    for source in ({"type": "PrimitiveNode"}, {"type": "pack/Set"}):
+        notes = notes_on([sample(input="steps", link=7), {"id": 2, **source}], prompt, links)
+        assert [n for n in notes if n.kind != "editor_only"] == []
+    (note, _) = notes_on([sample(input="steps", link=7), {"id": 2, "type": "Load", "mode": 2}], prompt, links)
+    assert "which is muted; its own value is used instead" in note.text
+    graph = {"id": SUBGRAPH, "inputs": [{"name": "in"}], "nodes": [sample(5, input="steps", link=1)]}
+    graph["links"] = [[1, -10, 0, 5, 0]]
+    for inputs in ([], [{"name": "in", "link": None}]):
+        host = {"id": 4, "type": SUBGRAPH, "inputs": inputs}
+        assert notes_on([host], {"4:5": sampled()}, definitions={"subgraphs": [graph]}) == []
+
+
+def test_open_input_of_a_subgraph_loses_nothing() -> None:
+    graph = {"id": SUBGRAPH, "inputs": [{"name": "in"}], "nodes": [sample(5, input="mask", link=1)]}
+    graph["links"] = [[1, -10, 0, 5, 0]]
+    assert notes_on([{"id": 4, "type": SUBGRAPH}], {"4:5": sampled()}, definitions={"subgraphs": [graph]}) == []
+
+
+def test_nodes_that_are_left_out_are_told() -> None:
+    normal = [{"id": i, "type": t} for i, t in enumerate(("Note", "MarkdownNote", "Reroute", "PrimitiveNode"), 10)]
+    nodes = [sample(1, mode=2), sample(2, mode=4), sample(3, title="Lost"), {"id": 4, "type": "pack/Get"}, *normal]
+    notes = notes_on(nodes, {})
+    assert kinds(notes) == [
+        ("muted", "1", None), ("bypassed", "2", None), ("node_lost", "3", None), ("editor_only", "4", None)
+    ]  # fmt: skip
+    assert [note.level == logging.WARNING for note in notes] == [False, False, True, False]
+    assert "left out Sample #3 ('Lost'), although it is active" in notes[2].text
+    assert (notes[2].title, notes[0].title) == ("Lost", None)
+
+
+def test_content_of_a_subgraph_that_is_off_is_told_where_it_runs_all_the_same() -> None:
+    inner = {"id": "b7f8a1f2-9c42-4a4f-8d7c-aaaaaaaaaaaa", "nodes": [sample(6)]}
+    graph = {"id": SUBGRAPH, "name": "Part", "nodes": [sample(5), {"id": 7, "type": inner["id"]}]}
+    definitions = {"subgraphs": [graph, inner]}
+    for mode, word in ((2, "muted"), (4, "bypassed")):
+        host = {"id": 4, "type": SUBGRAPH, "mode": mode}
+        assert kinds(notes_on([host], {}, definitions=definitions)) == [(word, "4", None)]
+        for prompt_id in ("4:5", "4:7:6"):
+            (note,) = notes_on([host], {prompt_id: sampled()}, definitions=definitions)
+            assert (note.kind, note.node_id, note.level) == ("runs_although_off", "4", logging.WARNING)
+            assert f"The subgraph Part #4 is {word}" in note.text
+
+
+def test_nodes_of_subgraphs_are_compared_under_the_numbers_that_the_frontend_gives_them() -> None:
+    """1.58.1 renumbers the nodes of a subgraph whose ids another one has too, in their order."""
+    nodes = [sample(5), {"id": 6, "type": "Note"}, sample(7, link=1), {"id": 8, "type": "Load"}]
+    ids = ("b7f8a1f2-9c42-4a4f-8d7c-000000000001", "b7f8a1f2-9c42-4a4f-8d7c-000000000002")
+    graphs = [{"id": i, "nodes": nodes, "links": [[1, 8, 0, 7, 0]]} for i in ids]
+    hosts = [{"id": 1, "type": ids[0]}, {"id": 2, "type": ids[1]}]
+    load = {"class_type": "Load", "inputs": {"name": "a.safetensors"}}
+    prompt = {
+        "1:5": sampled(),
+        "1:7": sampled(model=["1:8", 0]),
+        "1:8": load,
+        "2:102": load,
+        "2:99": sampled(),
+        "2:101": sampled(model=["2:102", 0]),
+    }
+    more: Any = {"definitions": {"subgraphs": graphs}}
+    found = notes_on(hosts, prompt, **more)
+    assert kinds(found) == [("default_used", "1:8", "name"), ("default_used", "2:102", "name")]
+    del prompt["2:101"]["inputs"]["model"]
+    assert ("link_lost", "2:101", "model") in kinds(notes_on(hosts, prompt, **more))
+    # One that is missing among those with new numbers cannot be told from the others.
+    del prompt["2:99"]
+    assert "node_lost" in {note.kind for note in notes_on(hosts, prompt, **more)}
+    assert "link_lost" not in {note.kind for note in notes_on(hosts, prompt, **more)}
+
+
+@pytest.mark.parametrize("prefix", ["workflow/", "workflow>"])
+@pytest.mark.parametrize("ids", [("1:0", "1:1"), ("102:100", "102:101")])
+def test_group_nodes_are_no_loss(prefix: str, ids: tuple[str, str]) -> None:
+    nodes = [{"id": 1, "type": f"{prefix}Pair", "widgets_values": [1, 2, 3]}, sample(2, link=3)]
+    prompt = {ids[0]: sampled(), ids[1]: sampled(), "2": sampled(model=[ids[1], 0])}
+    assert notes_on(nodes, prompt, [[3, 1, 0, 2, 0]]) == []
+
+
+@pytest.mark.parametrize(
+    ("input", "values"),
+    [
+        ("steps", ["euler", "", [], {}, [5, "a"]]),
+        ("cfg", ["euler", "fixed"]),
+        ("sampler", [8, True, 7.5, "fixed", "randomize"]),
+        ("size", ["euler", True]),
+        ("tiled", ["euler", 25, 0.5]),
+    ],
+)
+def test_values_that_cannot_have_been_meant_are_told(input: str, values: list[Any]) -> None:
+    for value in values:
+        (note,) = notes_on([sample()], {"1": sampled(**{input: value})})
+        assert (note.kind, note.input, note.level) == ("wrong_value", input, logging.WARNING)
+        assert json.dumps(value) in note.text
+
+
+@pytest.mark.parametrize(
+    ("input", "values"),
+    [
+        ("steps", [8, 8.0, "8", True, -1]),
+        ("cfg", [8, 7.5, "7.5", "1e3"]),
+        # A file, or a choice of another version: the server tells.
+        ("sampler", ["other", "euler", ["euler", "heun"]]),
+        ("size", [512, 2048, "512"]),
+        ("tiled", [True, 0, 1, "true", "disable"]),
+        ("text", ["", 8, False, ["1", 0]]),
+        ("unknown to the server", [None, 8, "euler"]),
+        ("count", [None, "euler"]),
+        ("model", [None, 8]),
+    ],
+)
+def test_values_that_may_be_meant_are_not_told(input: str, values: list[Any]) -> None:
+    for value in values:
+        assert notes_on([sample()], {"1": sampled(**{input: value})}) == []
+
+
+def test_choices_that_are_not_known_are_not_told() -> None:
+    """The models of another machine: none here, or other ones."""
+    node = {"id": 1, "type": "Load", "widgets_values": ["b.safetensors"]}
+    prompt = {"1": {"class_type": "Load", "inputs": {"name": "b.safetensors"}}}
+    for choices in ([], ["a.safetensors"]):
+        for spec in ([choices], ["COMBO", {"options": choices}], ["COMBO", {}], ["COMBO"]):
+            definitions = {"Load": {"input": {"required": {"name": spec}}}}
+            assert cs.conversion_notes({"nodes": [node]}, prompt, definitions) == []
+
+
+def test_null_is_told() -> None:
+    (note,) = notes_on([sample()], {"1": sampled(steps=None)})
+    assert (note.kind, note.input, note.level) == ("null_value", "steps", logging.WARNING)
+
+
+def test_values_saved_by_name_are_told_where_they_do_not_arrive() -> None:
+    values = {"steps": 12, "cfg": 7.5, "preview": {"of": "nothing"}, "model": "m", "text": ["wrapped"]}
+    entry = sampled(model=["9", 0], text={"__value__": ["wrapped"]})
+    (note,) = notes_on([sample(widgets_values=values)], {"1": entry})
+    assert (note.kind, note.input, note.level) == ("value_not_used", "steps", logging.WARNING)
+    assert "holds 12 for the input 'steps', but the frontend gave 30" in note.text
+    assert notes_on([sample(widgets_values={"steps": 30, "cfg": 7.5})], {"1": entry}) == []
+
+
+def test_defaults_in_the_place_of_values_that_the_file_lacks_are_told() -> None:
+    defaults = {"seed": 0, "steps": 20, "cfg": 8.0, "sampler": "euler", "size": 512, "tiled": False, "text": ""}
+    names = list(defaults)
+    for values in (None, [], [5], SAMPLE_LIST[:3], SAMPLE_LIST[:-1], SAMPLE_LIST):
+        given = max(0, len(values or []) - 1) if len(values or []) > 1 else len(values or [])
+        prompt = {"1": sampled(**{name: defaults[name] for name in names[given:]})}
+        notes = notes_on([sample(widgets_values=values)], prompt)
+        assert kinds(notes) == [("default_used", "1", name) for name in names[given:]]
+        assert all(note.level == logging.INFO for note in notes)
+    # Where a node has no such widget any more, its value is one like others.
+    shifted = sampled(seed="fixed", text="")
+    definition = {"input": {"required": {"seed": ["INT", {"control_after_generate": False}], "text": ["STRING", {}]}}}
+    nodes = [sample(widgets_values=["fixed", ""])]
+    notes = cs.conversion_notes({"nodes": nodes}, {"1": shifted}, {"Sample": definition})
+    assert kinds(notes) == [("wrong_value", "1", "seed")]
+    # A linked widget needs no value, and a value that is no default came from somewhere.
+    assert (
+        notes_on([sample(input="text", link=7, widgets_values=SAMPLE_LIST[:-1])], {"1": sampled(text=["2", 0])}) == []
+    )
+    assert notes_on([sample(widgets_values=SAMPLE_LIST[:-1])], {"1": sampled(text="from a script")}) == []
+
+
+def test_notes_need_no_well_formed_file() -> None:
+    """The frontend had no objection; neither has this."""
+    nodes: list[Any] = [
+        {"id": 1, "type": "Sample", "inputs": None, "outputs": {}, "widgets_values": "text", "mode": None},
+        {"id": 2, "type": None, "inputs": [None, {"link": 3}], "title": 5},
+        {"id": 3, "type": SUBGRAPH},
+        {"id": 4, "type": "Reroute", "inputs": [{"link": 6}]},
+        sample(5, link=5),
+    ]
+    graph = {"id": SUBGRAPH, "nodes": [{"id": 3, "type": SUBGRAPH}, {"id": 6, "type": "Sample"}], "links": None}
+    links = [None, [], [5, 4], [6, 4, 0, 4, 0], {"id": 8}, [3, 1, None, 2, 0]]
+    prompt = {"1": {"class_type": "Sample"}, "2": {"inputs": None}, "5": sampled(), "3:6": sampled()}
+    notes = notes_on(nodes, prompt, links, definitions={"subgraphs": [graph]})
+    assert "a circle of nodes" in next(n.text for n in notes if n.node_id == "5")
+    assert notes_on([], {}, links=()) == []
+
+
+def test_notes_are_json_and_every_kind_has_a_level() -> None:
+    note = cs.ConversionNote("muted", "57:35", "A", None, None, "A #57:35 is muted.")
+    assert cs.ConversionNote(**json.loads(json.dumps(dataclasses.asdict(note)))) == note
+    assert set(cs.ConversionNote.KINDS.values()) == {logging.INFO, logging.WARNING}
+    assert len({note}) == 1
+
+
+def test_shape_of_a_workflow_is_all_but_its_values() -> None:
+    def shape(**node: Any) -> str:
+        inner = {"id": SUBGRAPH, "nodes": [{**sample(), **node}], "links": [[1, 2, 0, 3, 0]]}
+        return cs.workflow_shape({"nodes": [], "definitions": {"subgraphs": [inner]}})
+
+    assert shape() == shape(widgets_values=[1], title="other", pos=[5, 5], properties={"a": 1})
+    assert len({shape(), shape(mode=4), shape(id=9), shape(type="Load")}) == 4
+
+
+def test_large_workflow_is_compared_in_no_time() -> None:
+    nodes = [sample(i, link=i) for i in range(1, 2001)]
+    links = [[i, i - 1, 0, i, 0] for i in range(1, 2001)]
+    prompt = {str(i): sampled(model=[str(i - 1), 0]) for i in range(1, 2001)}
+    begun = time.perf_counter()
+    notes_on(nodes, prompt, links)
+    assert time.perf_counter() - begun < 1.0
+
+
+def test_stored_conversions_come_back_with_their_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cs, "cache_folder", lambda: tmp_path)
+    note = cs.ConversionNote("link_lost", "1", "Sample", "My sampler", "model", "It is lost.")
+    conversion = cs.Conversion({"1": sampled()}, [note])
+    cs.ConversionStore(on_disk=True).put("key", conversion)
+    assert cs.ConversionStore(on_disk=True).get("key") == conversion
+    assert cs.ConversionStore(on_disk=False).get("key") is None
+    file = tmp_path / "conversions" / "key.json"
+    for damaged in ("", "[]", "{}", '{"prompt": {}, "notes": [{}]}', '{"prompt": [1], "notes": []}', '{"1": {}}'):
+        file.write_text(damaged)
+        assert cs.ConversionStore(on_disk=True).get("key") is None
 
 
 def test_rejections_are_explained() -> None:

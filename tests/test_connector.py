@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -514,3 +517,499 @@ async def test_users_own_server_of_the_same_tree_is_untouched(
         assert json.loads(ask(port, "/queue")) == {"queue_running": [], "queue_pending": []}
         for file, digest in kept.items():
             assert hashlib.sha256(file.read_bytes()).digest() == digest, f"{file} has changed"
+
+
+# ---- conversions beside the editor's own export, with a pack that gets in the way ----
+
+PACK = '''
+class _Pass:
+    CATEGORY = "tests"
+    FUNCTION = "run"
+    RETURN_TYPES = ("INT",)
+
+    def run(self, **inputs):
+        return (0,)
+
+
+class TestsSeed(_Pass):
+    @classmethod
+    def INPUT_TYPES(cls):
+        seed = ("INT", {"default": 0, "min": 0, "max": 2**60, "control_after_generate": True})
+        return {
+            "required": {
+                "seed": seed,
+                "steps": ("INT", {"default": 20}),
+                "cfg": ("FLOAT", {"default": 8.0}),
+                "sampler": (["euler", "heun"],),
+                "tiled": ("BOOLEAN", {"default": False}),
+            },
+            "optional": {"extra": ("INT", {"forceInput": True}), "image": ("IMAGE",)},
+        }
+
+
+class TestsNamed(TestsSeed):
+    """Its script takes values that are saved by name."""
+
+
+class TestsShow(_Pass):
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("INT", {"default": 3, "forceInput": True})}}
+
+
+NODE_CLASS_MAPPINGS = {"TestsSeed": TestsSeed, "TestsNamed": TestsNamed, "TestsShow": TestsShow}
+WEB_DIRECTORY = "./web"
+'''
+
+# What packs do that may hold up a page: dialogs of the browser and of the page, while it loads and for each workflow.
+PACK_SCRIPT = """
+import { app } from "../../scripts/app.js";
+
+const VERSION = 1;
+alert("loaded");
+window.addEventListener("beforeunload", (event) => {
+  event.preventDefault();
+  event.returnValue = "stay";
+  sessionStorage.asked = Number(sessionStorage.asked ?? 0) + 1;
+});
+
+app.registerExtension({
+  name: "tests.trouble",
+  async setup() {
+    confirm("really?");
+    prompt("your name?", "nobody");
+    const dialog = document.createElement("dialog");
+    dialog.textContent = "First steps";
+    document.body.append(dialog);
+    dialog.showModal();
+    app.extensionManager.toast.add({ severity: "error", summary: "An error", detail: "that stays" });
+    window.print();
+  },
+  registerCustomNodes() {
+    class Sticker extends LGraphNode {
+      constructor(title) {
+        super(title);
+        this.isVirtualNode = true;
+        this.serialize_widgets = true;
+      }
+    }
+    LiteGraph.registerNodeType("tests/Sticker", Object.assign(Sticker, { title: "Sticker" }));
+  },
+  loadedGraphNode(node) {
+    if (node.type === "TestsSeed" && node.title.startsWith("alert")) alert("a node is loaded");
+    if (node.type === "TestsSeed" && node.title === "for ever") for (;;) {}
+    if (node.type === "TestsSeed" && node.title === "versioned") node.widgets[0].value = VERSION;
+  },
+  nodeCreated(node) {
+    if (node.comfyClass !== "TestsNamed") return;
+    const configure = node.configure;
+    node.configure = function (info) {
+      const result = configure.apply(this, arguments);
+      for (const widget of this.widgets)
+        if (info.widgets_values && widget.name in info.widgets_values) widget.value = info.widgets_values[widget.name];
+      return result;
+    };
+  },
+});
+"""
+
+
+def seed_node(node_id: int, values: Any = (5, "randomize", 30, 7.5, "heun", True), **more: Any) -> dict[str, Any]:
+    inputs = [{"name": "extra", "type": "INT", "link": None}, {"name": "image", "type": "IMAGE", "link": None}]
+    outputs = [{"name": "INT", "type": "INT", "links": []}]
+    values = list(values) if isinstance(values, tuple) else values
+    return {
+        "id": node_id, "type": "TestsSeed", "pos": [node_id * 250, 0], "size": [200, 200], "flags": {},
+        "order": node_id, "mode": 0, "inputs": inputs, "outputs": outputs, "properties": {}, "widgets_values": values,
+        **more,
+    }  # fmt: skip
+
+
+def show_node(node_id: int, link: int | None, **more: Any) -> dict[str, Any]:
+    return seed_node(
+        node_id, (), **{"type": "TestsShow", "inputs": [{"name": "value", "type": "INT", "link": link}], **more}
+    )
+
+
+def flow(nodes: list[dict[str, Any]], links: list[Any], **more: Any) -> dict[str, Any]:
+    """A workflow; the links' ids are entered into the outputs that they come from."""
+    for link_id, origin, slot, *_ in links:
+        (node,) = [n for n in nodes if n["id"] == origin]
+        node["outputs"][slot]["links"].append(link_id)
+    last_link = max([link[0] for link in links], default=0)
+    return {
+        "last_node_id": max(n["id"] for n in nodes), "last_link_id": last_link, "nodes": nodes, "links": links,
+        "groups": [], "config": {}, "extra": {}, "version": 0.4, **more,
+    }  # fmt: skip
+
+
+def seeds() -> dict[str, Any]:
+    """The control value behind the seed; a widget that was made an input, with a link and without."""
+    nodes = [
+        seed_node(1),
+        seed_node(2, (6, "increment", 30, 7.5, "euler", False)),
+        seed_node(3, (7, "fixed", 30, 7.5, "euler", False)),
+        show_node(4, 1),
+        show_node(5, 2),
+        show_node(6, 4),
+    ]
+    widget = {"name": "steps", "type": "INT", "widget": {"name": "steps"}}
+    nodes[1]["inputs"].append({**widget, "link": None})
+    nodes[2]["inputs"].append({**widget, "link": 3})
+    links = [[1, 1, 0, 4, 0, "INT"], [2, 2, 0, 5, 0, "INT"], [3, 1, 0, 3, 2, "INT"], [4, 3, 0, 6, 0, "INT"]]
+    return flow(nodes, links)
+
+
+def native_reroutes() -> dict[str, Any]:
+    """Links that pass through reroute points, which are no nodes."""
+    extra = {
+        "reroutes": [
+            {"id": 1, "pos": [300, 50], "linkIds": [1, 2]},
+            {"id": 2, "parentId": 1, "pos": [350, 90], "linkIds": [2]},
+        ],
+        "linkExtensions": [{"id": 1, "parentId": 1}, {"id": 2, "parentId": 2}],
+    }
+    nodes = [seed_node(1), show_node(2, 1), show_node(3, 2)]
+    return flow(nodes, [[1, 1, 0, 2, 0, "INT"], [2, 1, 0, 3, 0, "INT"]], extra=extra)
+
+
+def group_node(prefix: str) -> dict[str, Any]:
+    inner = [{**seed_node(0), "index": 0}, {**seed_node(1, (9, "fixed", 1, 1.5, "euler", False)), "index": 1}]
+    for node in inner:
+        del node["id"]
+    group = {"nodes": inner, "links": [[0, 0, 1, 0, 1, "INT"]], "external": []}
+    outer = seed_node(1, (4, "fixed", 11, 2.5, "heun", True, 9, "fixed", 1, 1.5, "euler", False))
+    outer.update(type=f"{prefix}Pair", inputs=[], outputs=[])
+    outer["outputs"] = [{"name": "INT", "type": "INT", "links": []}]  # the second one's: the first one's is inside
+    return flow([outer, show_node(2, 1)], [[1, 1, 0, 2, 0, "INT"]], extra={"groupNodes": {"Pair": group}})
+
+
+def switched_off() -> dict[str, Any]:
+    """Muted, bypassed and unknown nodes, and one that exists in the editor only."""
+    nodes = [
+        seed_node(1, mode=2),
+        seed_node(2, mode=4),
+        seed_node(3),
+        seed_node(4),
+        show_node(5, 3),
+        seed_node(6, type="NobodyHasThis", mode=4),
+        seed_node(7, type="NobodyHasThis", mode=2),
+        seed_node(8, (), type="tests/Sticker", inputs=[], outputs=[], title="Remember"),
+    ]
+    nodes[2]["inputs"][0]["link"] = 1  # from a muted node
+    nodes[3]["inputs"][0]["link"] = 2  # through a bypassed one
+    nodes[1]["inputs"][0]["link"] = 4
+    nodes[5]["inputs"][0]["link"] = 5
+    nodes[6]["inputs"][0]["link"] = 6
+    links = [[1, 1, 0, 3, 0, "INT"], [2, 2, 0, 4, 0, "INT"], [3, 6, 0, 5, 0, "INT"], [4, 3, 0, 2, 0, "INT"]]
+    return flow(nodes, [*links, [5, 4, 0, 6, 0, "INT"], [6, 3, 0, 7, 0, "INT"]])
+
+
+def subgraph(nodes: list[dict[str, Any]], links: list[Any], **more: Any) -> dict[str, Any]:
+    """A definition with one output, INT, that link 99 of its links goes to."""
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    return {
+        "id": "3d44e000-3333-4333-8333-333333333333", "version": 1, "revision": 0, "config": {}, "name": "Inside",
+        "state": {"lastGroupId": 0, "lastNodeId": 50, "lastLinkId": 100, "lastRerouteId": 0},
+        "inputNode": {"id": -10, "bounding": [0, 0, 120, 60]}, "outputNode": {"id": -20, "bounding": [900, 0, 120, 60]},
+        "inputs": [], "outputs": [{"id": "5e55e000-0000-4000-8000-00000000000f", "name": "INT", "type": "INT",
+                                   "linkIds": [99], "pos": [0, 0]}],
+        "widgets": [], "nodes": nodes, "links": [dict(zip(keys, link, strict=True)) for link in links], "groups": [],
+        "extra": {}, **more,
+    }  # fmt: skip
+
+
+def promoted_widgets() -> dict[str, Any]:
+    """A subgraph whose node has null for values of inner widgets, as older frontends save them."""
+    inner = seed_node(3)
+    inner["outputs"][0]["links"] = [99]
+    inner["inputs"].append({"name": "cfg", "type": "FLOAT", "widget": {"name": "cfg"}, "link": 98})
+    definition = subgraph(
+        [inner],
+        [[99, 3, 0, -20, 0, "INT"], [98, -10, 0, 3, 2, "FLOAT"]],
+        inputs=[{"id": "5e55e000-0000-4000-8000-00000000000e", "name": "cfg", "type": "FLOAT", "linkIds": [98],
+                 "pos": [0, 0]}],
+    )  # fmt: skip
+    host = seed_node(1, (None, None, None), type=definition["id"], inputs=[])
+    host["properties"] = {"proxyWidgets": [["3", "seed"], ["3", "steps"], ["-1", "cfg"]]}
+    return flow([host, show_node(2, 1)], [[1, 1, 0, 2, 0, "INT"]], definitions={"subgraphs": [definition]})
+
+
+def named_values() -> dict[str, Any]:
+    """Values saved by name: the script of the one node takes them, nobody does so for the other."""
+    values = {"seed": 44, "steps": 12, "cfg": 2.5, "sampler": "heun", "tiled": True, "picture": {"of": "nothing"}}
+    nodes = [seed_node(1, values, type="TestsNamed"), seed_node(2, {"steps": 12, "cfg": 8.0}), show_node(3, 1)]
+    return flow([*nodes, show_node(4, 2)], [[1, 1, 0, 3, 0, "INT"], [2, 2, 0, 4, 0, "INT"]])
+
+
+def damaged_values() -> dict[str, Any]:
+    """A list without the control value, a short one, and none."""
+    nodes = [seed_node(1, (5, 8, 7.5, "heun", True)), seed_node(2, (5, "fixed", 30)), seed_node(3, None)]
+    links = [[i, i, 0, i + 3, 0, "INT"] for i in (1, 2, 3)]
+    return flow([*nodes, *(show_node(i + 3, i) for i in (1, 2, 3))], links)
+
+
+CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "seeds": seeds,
+    "native reroutes": native_reroutes,
+    "group node": lambda: group_node("workflow>"),
+    "old group node": lambda: group_node("workflow/"),
+    "switched off": switched_off,
+    "promoted widgets": promoted_widgets,
+    "named values": named_values,
+    "damaged values": damaged_values,
+    **{name: functools.partial(load, name) for name in sorted(file.stem for file in WORKFLOWS.glob("*.json"))},
+}
+
+# What "Export (API)" of an editor page does that has nothing to do with the connector's.
+EXPORT = "async (workflow) => { await app.loadGraphData(workflow); return (await app.graphToPrompt()).output; }"
+
+
+@pytest.fixture(scope="class")
+def pack_script(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The script of a pack that each kind of server gets anew; packs.yaml, which names the packs, lies beside them."""
+    folder = tmp_path_factory.mktemp("packs")
+    script = folder / "packs" / "trouble" / "web" / "trouble.js"
+    script.parent.mkdir(parents=True)
+    script.write_text(PACK_SCRIPT)
+    (script.parents[1] / "__init__.py").write_text(PACK)
+    (folder / "packs.yaml").write_text(json.dumps({"tests": {"base_path": str(folder), "custom_nodes": "packs"}}))
+    return script
+
+
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def troubled(
+    kind: str, pack_script: Path, request: pytest.FixtureRequest, write_config: Callable[..., Path], nested: Any
+) -> AsyncIterator[ComfyConnector]:
+    """A running connector whose server has the pack."""
+    config = json.loads(config_of(kind, request).read_text())
+    config["API_COMMAND_LINE"] = f"python3 main.py --extra-model-paths-config '{pack_script.parents[3] / 'packs.yaml'}'"
+    connector = await ComfyConnector.create(write_config(**config))
+    yield connector
+    await connector.kill_api()
+    assert not nested.processes()
+    assert not nested.folders()
+
+
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def editor(troubled: ComfyConnector) -> AsyncIterator[Any]:
+    """A page of the editor in a browser of its own, as a person opens it; it changes nothing on the server."""
+    from playwright.async_api import async_playwright
+
+    async def read_only(route: Any) -> None:
+        await (route.fallback() if route.request.method in ("GET", "HEAD") else route.fulfill(json={}))
+
+    async with async_playwright() as playwright:
+        args = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        browser = await playwright.chromium.launch(executable_path=cs.installed_browser(), args=args)
+        page = await browser.new_page()
+        await page.route("**/*", read_only)
+        await page.goto(troubled.server_address, wait_until="commit")
+        await page.wait_for_function(cs._READY_JS)
+        yield page
+        await browser.close()
+
+
+def said(notes: list[cs.ConversionNote]) -> set[tuple[str, str, str | None]]:
+    return {(note.kind, note.node_id, note.input) for note in notes}
+
+
+# What is said of each case, as (kind, node id, input); of all others nothing.
+NOTES: dict[str, set[tuple[str, str, str | None]]] = {
+    "switched off": {
+        ("muted", "1", None),
+        ("bypassed", "2", None),
+        ("link_off", "3", "extra"),
+        ("bypassed", "6", None),
+        ("muted", "7", None),
+        ("editor_only", "8", None),
+    },
+    "promoted widgets": {("null_replaced", "1:3", name) for name in ("seed", "steps", "cfg")},
+    "named values": {("value_not_used", "2", "steps")},
+    "damaged values": {
+        ("wrong_value", "1", "cfg"),
+        ("wrong_value", "1", "sampler"),
+        *(("default_used", "2", name) for name in ("cfg", "sampler", "tiled")),
+        *(("default_used", "3", name) for name in ("seed", "steps", "cfg", "sampler", "tiled")),
+    },
+    "modes_and_reroutes": {
+        ("bypassed", "4", None),
+        ("bypassed", "5", None),
+        ("muted", "8", None),
+        ("muted", "9", None),
+        ("link_off", "10", "input_data"),
+    },
+    "nested_subgraphs": {("bypassed", "3", None), ("muted", "4", None), ("link_lost", "6", "images")},
+}
+
+
+@pytest.mark.asyncio(loop_scope="class")
+class TestConversionsBesideTheEditor:
+    """The prompts are those of an editor page, and what the frontend left out is told."""
+
+    @pytest.mark.parametrize("case", CASES)
+    async def test_conversion_is_the_editors_own_export_and_its_losses_are_told(
+        self, troubled: ComfyConnector, editor: Any, kind: str, case: str
+    ) -> None:
+        workflow = CASES[case]()
+        exported = await editor.evaluate(EXPORT, workflow)
+        prompt = await troubled.get_prompt_from_workflow(workflow)
+        notes = await troubled.explain_conversion(workflow)
+        # The one thing that differs: nulls in subgraphs, and they are told.
+        replaced = {(note.node_id, note.input) for note in notes if note.kind == "null_replaced"}
+        nulls = {(i, name) for i, node in exported.items() for name, v in node["inputs"].items() if v is None}
+        assert replaced == {(node_id, name) for node_id, name in nulls if ":" in node_id}
+        for node_id, name in replaced:
+            exported[node_id]["inputs"][name] = prompt[node_id]["inputs"][name]
+            assert prompt[node_id]["inputs"][name] == {"seed": 5, "steps": 30, "cfg": 7.5}[name]
+        assert prompt == exported
+        assert all(node["class_type"] in troubled._frontend[1] for node in prompt.values())  # type: ignore[index]
+        if kind == "embedded":
+            assert said(notes) == NOTES.get(case, set())
+        elif case == "nested_subgraphs":  # older frontends execute what is in a subgraph that is muted or bypassed
+            told = said(notes)
+            runs = {i.partition(":")[0] for i in prompt} & {"3", "4"}
+            assert {i for i, mode in (("3", "bypassed"), ("4", "muted")) if (mode, i, None) in told} == {
+                "3",
+                "4",
+            } - runs
+            assert {i for note, i, _ in told if note == "runs_although_off"} == runs
+        elif case not in ("promoted widgets", "named values"):
+            assert said(notes) == NOTES.get(case, set())
+
+    async def test_unknown_nodes_are_named_wherever_they_are(self, troubled: ComfyConnector, editor: Any) -> None:
+        """The editor exports them without a class_type; in subgraphs some frontends give them another number, too."""
+        definition = subgraph([seed_node(3, type="NobodyHasThis", title="My fancy")], [[99, 3, 0, -20, 0, "INT"]])
+        other = {**copy.deepcopy(definition), "id": "3d44e000-4444-4444-8444-333333333333"}
+        hosts = [seed_node(i, (), type=d["id"], inputs=[]) for i, d in ((1, definition), (2, other))]
+        links = [[1, 1, 0, 4, 0, "INT"], [2, 2, 0, 5, 0, "INT"]]
+        workflow = flow(
+            [*hosts, show_node(4, 1), show_node(5, 2), seed_node(6, type="NobodyHasThis", title="My fancy")],
+            links,
+            definitions={"subgraphs": [definition, other]},
+        )
+        exported = await editor.evaluate(EXPORT, workflow)
+        unknown = {node_id for node_id, node in exported.items() if node.get("class_type") is None}
+        with pytest.raises(cs.UnknownNodeError) as caught:
+            await troubled.get_prompt_from_workflow(workflow)
+        assert len(unknown) == 3
+        assert caught.value.unknown == dict.fromkeys(unknown, "NobodyHasThis")
+        assert str(caught.value).count("('My fancy')") == 3
+
+    async def test_dialogs_toasts_and_popups_do_not_block(
+        self, troubled: ComfyConnector, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await troubled._restart_browser()
+        monkeypatch.setattr(troubled, "config", dataclasses.replace(troubled.config, CONVERSIONS_PER_PAGE=1))
+        assert troubled._page is not None
+        monkeypatch.setattr(troubled._page, "config", troubled.config)
+        for number in range(2):
+            workflow = flow([seed_node(1, (number, "fixed", 8, 1.0, "heun", False), title=f"alert {time.time()}")], [])
+            begun = time.monotonic()
+            prompt = await troubled.get_prompt_from_workflow(workflow)
+            assert prompt["1"]["inputs"]["seed"] == number
+            assert time.monotonic() - begun < 20
+            page = troubled._page._page
+            # All that the pack opens is there; somebody has clicked, so that the page may ask whether to leave it.
+            assert await page.evaluate("document.querySelectorAll('dialog[open]').length") == 1
+            await page.mouse.click(5, 5)
+        assert await page.evaluate("sessionStorage.asked") == "1"
+
+    async def test_each_note_is_logged_once_for_a_workflow_whatever_its_values(
+        self, troubled: ComfyConnector, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def logged() -> list[tuple[int, str]]:
+            lines = [(r.levelno, r.getMessage()) for r in caplog.records if r.getMessage().startswith("Conversion: ")]
+            caplog.clear()
+            return lines
+
+        caplog.set_level("INFO", "discomfort")
+        nodes = [seed_node(1, mode=2), seed_node(2), show_node(3, 1)]
+        workflow = flow(nodes, [[1, 1, 0, 3, 0, "INT"]])
+        await troubled.get_prompt_from_workflow(workflow)
+        assert logged() == [
+            (20, "Conversion: TestsSeed #1 is muted: it is left out, as if it did not exist."),
+            (
+                30,
+                "Conversion: TestsShow #3 loses the link to its input 'value': it comes from TestsSeed #1, which is "
+                "muted.",
+            ),
+        ]
+        await troubled.get_prompt_from_workflow(workflow)  # from the store
+        for seed in (71, 72):  # as a loop may do
+            workflow["nodes"][1]["widgets_values"][0] = seed
+            prompt = await troubled.get_prompt_from_workflow(workflow)
+            assert prompt["2"]["inputs"]["seed"] == seed
+        assert not logged()
+        workflow["nodes"][1]["mode"] = 4
+        await troubled.get_prompt_from_workflow(workflow)
+        assert len(logged()) == 3  # another workflow
+
+    async def test_notes_are_kept_with_a_stored_conversion_and_told_once_in_each_life(
+        self, troubled: ComfyConnector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        workflow = CASES["switched off"]()
+        notes = await troubled.explain_conversion(workflow)
+        assert notes
+        # A later process begins with nothing in memory, and nothing said.
+        monkeypatch.setattr(troubled, "_store", cs.ConversionStore(on_disk=True))
+        monkeypatch.setattr(troubled, "_reported", set())
+        await troubled._close_page()
+        caplog.set_level("INFO", "discomfort")
+        for _ in range(2):
+            assert await troubled.explain_conversion(workflow) == notes
+            await troubled.get_prompt_from_workflow(workflow)
+        assert not browsers_of(troubled)
+        lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Conversion: ")]
+        assert lines == [f"Conversion: {note.text}" for note in notes]
+        assert json.loads(json.dumps([dataclasses.asdict(note) for note in notes]))[0]["node_id"] == notes[0].node_id
+
+    async def test_page_that_hangs_is_a_timeout_and_the_next_conversion_has_a_fresh_browser(
+        self, troubled: ComfyConnector, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await troubled.get_prompt_from_workflow(flow([seed_node(1, title=f"warm {time.time()}")], []))
+        before = {process.pid for process in browsers_of(troubled)}
+        assert before
+        with monkeypatch.context() as patch:
+            short = dataclasses.replace(troubled.config, CONVERSION_TIMEOUT=1.0, CONVERSION_ATTEMPTS=2)
+            patch.setattr(troubled, "config", short)
+            begun = time.monotonic()
+            with pytest.raises(cs.ConversionTimeoutError, match="longer than 1 s"):
+                await troubled.get_prompt_from_workflow(flow([seed_node(1, title="for ever")], []))
+            took = time.monotonic() - begun
+        assert 2 <= took < 20
+        assert not browsers_of(troubled)
+        prompt = await troubled.get_prompt_from_workflow(flow([seed_node(1, title=f"after {time.time()}")], []))
+        assert prompt["1"]["inputs"]["seed"] == 5
+        assert not before & {process.pid for process in browsers_of(troubled)}
+
+    async def test_changed_script_of_a_pack_is_seen_after_a_restart(
+        self, troubled: ComfyConnector, pack_script: Path
+    ) -> None:
+        async def seed() -> int:
+            number: int = (await troubled.get_prompt_from_workflow(workflow))["1"]["inputs"]["seed"]
+            return number
+
+        async def restart() -> None:
+            assert troubled._server is not None
+            os.kill(troubled._server.pid or 0, signal.SIGKILL)
+            await until(lambda: troubled._server is None or not troubled._server.is_alive)
+
+        workflow = flow([seed_node(1, title="versioned")], [])
+        assert await seed() == 1
+        await restart()
+        assert await seed() == 1
+        assert not browsers_of(troubled)  # the store had it
+        await asyncio.to_thread(pack_script.write_text, PACK_SCRIPT.replace("VERSION = 1", "VERSION = 2"))
+        await restart()
+        assert await seed() == 2
+        assert browsers_of(troubled)
+
+
+def browsers_of(connector: ComfyConnector) -> list[psutil.Process]:
+    """The connector's browser processes; a test may have a browser of its own beside them."""
+    assert connector._folder is not None
+    temp_folder = str(connector._folder.path / "b")
+    return [p for p in browsers() if any(temp_folder in argument for argument in p.cmdline())]
