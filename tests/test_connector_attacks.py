@@ -211,7 +211,7 @@ async def test_prompt_that_the_server_gave_another_id_is_followed_and_taken_back
     fake_tree.behave(own_ids=True)
     assert await connector.run_workflow(echo(), use_workflow_json=False)
     (entry,) = (await connector.run_workflow(echo(2), use_workflow_json=False)).items()
-    assert entry[0] == "own-2"
+    assert entry[0] == "own-1"
     assert entry[1]["outputs"] == {"1": {"text": [2]}}
     task = asyncio.create_task(run(connector, sleep(30)))
     await until(lambda: len(fake_tree.requests("/prompt")) == 3)
