@@ -189,7 +189,7 @@ async def test_definitions_that_lie_are_an_error_of_ours(start: Start, fake_tree
 async def test_frontend_that_exports_no_prompt_is_a_conversion_error(start: Start, fake_tree: Any, kind: str) -> None:
     connector = await start(CONVERSION_ATTEMPTS=1)
     fake_tree.behave(frontend=kind)
-    with pytest.raises(cs.ConversionError, match="what it exported is no prompt"):
+    with pytest.raises(cs.ConversionError, match="cannot convert this workflow"):
         await connector.get_prompt_from_workflow(workflow())
 
 
@@ -507,6 +507,31 @@ def test_killed_guard_is_replaced_by_the_next_run_and_does_its_predecessors_work
         assert new.pid != old.pid
     orchestrator.kill()
     wait_for(lambda: not nested.processes() and not nested.folders(), 5, "the end of what it left")
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("moment", ["make_locked_folder", "replace", "mkdir"])
+def test_orchestrator_killed_while_it_makes_its_folder_leaves_nothing(
+    nested: Any, wait_for: Callable[..., Any], moment: str
+) -> None:
+    """Before the folder exists, while it has its hidden name, and as soon as it has its own."""
+    target = {"make_locked_folder": "cs.make_locked_folder", "replace": "os.replace", "mkdir": "pathlib.Path.mkdir"}
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from discomfort import comfy_serverless as cs\n"
+        "cs.servers_root()\n"
+        "folder = cs.RuntimeFolder()\n"
+        "def die(*args, **more):\n"
+        "    if sys.argv[1] != 'mkdir' or folder.path.exists():\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(*args, **more)\n"
+        f"real, {target[moment]} = {target[moment]}, die\n"
+        "folder.open()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, moment], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    root = Path(os.environ["TMPDIR"]) / f"discomfort-servers-{os.getuid()}"
+    wait_for(lambda: not root.exists() and not nested.processes(), 5, "the end of what it left")
 
 
 def test_sigterm_to_an_orchestrator_leaves_nothing(
