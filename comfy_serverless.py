@@ -1105,12 +1105,18 @@ def _guard() -> None:
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.05)
+    # Under a hidden name it was just being made, or removed.
+    root, name = os.path.split(folder)
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(root):
+            if entry.startswith(f".{name}-"):
+                shutil.rmtree(os.path.join(root, entry), ignore_errors=True)
     with contextlib.suppress(OSError):  # somebody may have reserved the port since: then the lock is not to be had
         handle = os.open(port_lock, os.O_RDWR)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(port_lock)
     with contextlib.suppress(OSError):
-        os.rmdir(os.path.dirname(folder))  # only when it was the last one
+        os.rmdir(root)  # only when it was the last one
 
 
 # Read at import: later the file may be that of another version (an update under a running ComfyUI), and other lines may
@@ -1198,10 +1204,10 @@ class RuntimeFolder:
             ConnectorError: the folder cannot be made (no room, no permission).
         """
         try:
+            self._start_guard()  # first: there is no moment at which a killed owner leaves a folder without a guard
             self._lock = make_locked_folder(self.path)
             (self.path / "b").mkdir(mode=0o700)
             (self.path / "packs").mkdir(mode=0o700)
-            self._start_guard()
         except OSError as e:
             raise ConnectorError(
                 f"The private folder of the nested server cannot be made in {self.path.parent}: {e}. TMPDIR may name "

@@ -639,6 +639,14 @@ class Header(NamedTuple):
         return f"{_ALGORITHMS.get(self.algorithm, 'unknown')}:{self.digest.hex()}"
 
 
+class HeldObject(NamedTuple):
+    """An object that stays readable although its key may have been given another one."""
+
+    key: str
+    header: Header
+    view: memoryview
+
+
 def _pack_header(
     kind: int,
     flags: int,
@@ -2115,17 +2123,32 @@ class RunStore:
     def fetch(self, key: str) -> tuple[Any, object]:
         """Return (value, token); the token tells ``delete`` which value was meant."""
         header, view = self._open_object(key)
+        return self._rebuild(key, header, view), (header.created_ns, header.pid, header.digest)
+
+    def _rebuild(self, key: str, header: Header, view: memoryview) -> Any:
         try:
             buffers = _buffers_of(header, view)
             stream = view[header.stream_offset : header.stream_offset + header.stream_length]
-            value = pickle.loads(stream, buffers=buffers)  # noqa: S301 (only this user can have written it)
+            return pickle.loads(stream, buffers=buffers)  # noqa: S301 (only this user can have written it)
         except StoreCorrupt as exc:
             raise StoreCorrupt(f"the object stored as {key!r} is damaged: {exc}") from exc
         except (MemoryError, RecursionError):
             raise
         except Exception as exc:
             raise self._unloadable(key, header, exc) from exc
-        return value, (header.created_ns, header.pid, header.digest)
+
+    def hold(self, key: str) -> HeldObject:
+        """Keep what is stored now readable, whatever is stored under the key later. Constant time: it is mapped, and
+        nothing is rebuilt. UnknownKeyError where there is none.
+        """
+        return HeldObject(key, *self._open_object(key))
+
+    def restore(self, held: HeldObject, *, use_ram: bool = True) -> None:
+        """Store a held object under its key again, unless it is still there. Raises what get and put raise."""
+        info = self.info(held.key)
+        if info is None or info.digest != held.header.digest_text:
+            value = self._rebuild(held.key, held.header, held.view)
+            self.put(held.key, value, use_ram=use_ram, is_recipe=bool(held.header.flags & _FLAG_RECIPE))
 
     def _unloadable(self, key: str, header: Header, exc: Exception) -> StoreUnloadable:
         missing = getattr(exc, "name", None) if isinstance(exc, ImportError) else None

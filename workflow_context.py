@@ -243,6 +243,20 @@ class WorkflowContext:
         """
         return self._store.get(unique_id)
 
+    def hold(self, unique_id: str) -> object_store.HeldObject:
+        """Keep the present value for :meth:`restore`, whatever is saved under its name meanwhile.
+
+        Takes constant time, whatever the size, and works for values that this process could not load. KeyError where
+        there is none. The memory is freed when what is returned is dropped.
+        """
+        return self._store.hold(unique_id)
+
+    def restore(self, held: object_store.HeldObject, use_ram: bool = True) -> None:
+        """Save what :meth:`hold` kept under its name again, unless it is there still. Raises what load and save
+        raise.
+        """
+        self._store.restore(held, use_ram=use_ram)
+
     def delete(self, unique_id: str) -> bool:
         """Remove a value; what was loaded stays valid. Returns whether there was one."""
         return self._store.delete(unique_id)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import torch
 
     from .comfy_serverless import ComfyConnector, ServerEvent
+    from .object_store import HeldObject
     from .workflow_context import WorkflowContext
 
 log = logging.getLogger("discomfort.workflow_tools")
@@ -354,9 +355,11 @@ class DiscomfortWorkflowTools:
         run.tell(StepStarted(run.context.run_id, path, prepared.name))
         step = StepRecord(path, prepared.name)
         prompt = self._inject_inputs(prepared, run.context)
+        # What it reads and overwrites, for the case that it is cut off after that and has to be repeated.
+        held = [run.context.hold(name) for name in prepared.inputs if name in prepared.outputs]
         started = time.perf_counter()
         try:
-            entry = await self._execute_workflow(run, prepared, prompt, step)
+            entry = await self._execute_workflow(run, prepared, prompt, step, held)
         except Exception as e:
             raise self._explain(e, prepared, path) from e
         finally:
@@ -509,9 +512,16 @@ class DiscomfortWorkflowTools:
             contents[name] = context.digest(name)
         return prepared.template.fill(contents)
 
-    async def _execute_workflow(self, run: _Run, prepared: PreparedWorkflow, prompt: Json, step: StepRecord) -> Json:
+    async def _execute_workflow(
+        self,
+        run: _Run,
+        prepared: PreparedWorkflow,
+        prompt: Json,
+        step: StepRecord,
+        held: Sequence[HeldObject] = (),
+    ) -> Json:
         """Run a prompt; a server that dies or hangs is restarted and the prompt run again, SERVER_ATTEMPTS times at
-        most.
+        most, each time with the loop variables that were *held* before the first.
 
         Returns:
             The server's history entry.
@@ -533,6 +543,8 @@ class DiscomfortWorkflowTools:
                     raise
                 log.warning("%s; %s is run again in %.1f s", str(e).splitlines()[0], prepared.name, delay)
                 await asyncio.sleep(delay)
+                for value in held:
+                    run.context.restore(value, run.use_ram)
                 step.attempts, delay = step.attempts + 1, delay * 2
             else:
                 ((step.prompt_id, entry),) = history.items()

@@ -104,7 +104,6 @@ FAILED = '{"PROMPT_ID": {"outputs": {}, "status": {"status_str": "error", "messa
         ('{"PROMPT_ID": null}', cs.ServerDiedError, "no longer knows the prompt"),
         ('{"another": {"status": {"status_str": "success"}}}', cs.ServerDiedError, "no longer knows the prompt"),
         ("[]", cs.ServerDiedError, "has not answered"),
-        ("{", cs.ServerDiedError, "has not answered"),
         (DEEP, cs.ServerDiedError, "has not answered"),
     ],
 )
@@ -121,17 +120,24 @@ async def test_history_that_lies_is_an_error_of_ours_and_the_next_run_works(
     await assert_works(connector)
 
 
-@pytest.mark.parametrize(
-    "answer", ["[]", "{}", '{"queue_running": 5}', '{"queue_running": [null], "queue_pending": [[]]}', "{", DEEP]
-)
-async def test_queue_that_lies_for_a_while_does_not_fail_a_run(start: Start, fake_tree: Any, answer: str) -> None:
+async def test_queue_that_lies_for_a_while_does_not_fail_a_run(
+    start: Start, fake_tree: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cs, "_WEBSOCKET_PATIENCE", 0.2)
+    fake_tree.behave(websocket="refuse")  # without a socket the queue is asked twice a second
     connector = await start()
-    await connector._ensure_fresh_websocket()
-    task = asyncio.create_task(run(connector, sleep(2.2)))
+    task = asyncio.create_task(run(connector, sleep(60)))
     await until(lambda: fake_tree.requests("/prompt"))
-    fake_tree.behave(lie={"/queue": answer})
-    await until(lambda: fake_tree.requests("/queue"))
-    assert await task == {"1": {"text": [2.2]}}
+    nested = '{"queue_running": [null], "queue_pending": [[]]}'
+    for answer in ("[]", "{}", "null", '{"queue_running": 5}', nested, "{", DEEP):
+        fake_tree.behave(websocket="refuse", lie={"/queue": answer})
+        before = len(fake_tree.requests("/queue"))
+        await until(lambda before=before: len(fake_tree.requests("/queue")) > before + 1)
+        assert not task.done()
+    fake_tree.behave(websocket="refuse")
+    await connector.interrupt()
+    with pytest.raises(cs.PromptInterruptedError):
+        await task
 
 
 @pytest.mark.parametrize(
@@ -183,7 +189,7 @@ async def test_definitions_that_lie_are_an_error_of_ours(start: Start, fake_tree
 async def test_frontend_that_exports_no_prompt_is_a_conversion_error(start: Start, fake_tree: Any, kind: str) -> None:
     connector = await start(CONVERSION_ATTEMPTS=1)
     fake_tree.behave(frontend=kind)
-    with pytest.raises(cs.ConversionError, match="what it exported is no prompt"):
+    with pytest.raises(cs.ConversionError, match="cannot convert this workflow"):
         await connector.get_prompt_from_workflow(workflow())
 
 
@@ -205,7 +211,7 @@ async def test_prompt_that_the_server_gave_another_id_is_followed_and_taken_back
     fake_tree.behave(own_ids=True)
     assert await connector.run_workflow(echo(), use_workflow_json=False)
     (entry,) = (await connector.run_workflow(echo(2), use_workflow_json=False)).items()
-    assert entry[0] == "own-2"
+    assert entry[0] == "own-1"
     assert entry[1]["outputs"] == {"1": {"text": [2]}}
     task = asyncio.create_task(run(connector, sleep(30)))
     await until(lambda: len(fake_tree.requests("/prompt")) == 3)
@@ -501,6 +507,31 @@ def test_killed_guard_is_replaced_by_the_next_run_and_does_its_predecessors_work
         assert new.pid != old.pid
     orchestrator.kill()
     wait_for(lambda: not nested.processes() and not nested.folders(), 5, "the end of what it left")
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("moment", ["make_locked_folder", "replace", "mkdir"])
+def test_orchestrator_killed_while_it_makes_its_folder_leaves_nothing(
+    nested: Any, wait_for: Callable[..., Any], moment: str
+) -> None:
+    """Before the folder exists, while it has its hidden name, and as soon as it has its own."""
+    target = {"make_locked_folder": "cs.make_locked_folder", "replace": "os.replace", "mkdir": "pathlib.Path.mkdir"}
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from discomfort import comfy_serverless as cs\n"
+        "cs.servers_root()\n"
+        "folder = cs.RuntimeFolder()\n"
+        "def die(*args, **more):\n"
+        "    if sys.argv[1] != 'mkdir' or folder.path.exists():\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(*args, **more)\n"
+        f"real, {target[moment]} = {target[moment]}, die\n"
+        "folder.open()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, moment], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    root = Path(os.environ["TMPDIR"]) / f"discomfort-servers-{os.getuid()}"
+    wait_for(lambda: not root.exists() and not nested.processes(), 5, "the end of what it left")
 
 
 def test_sigterm_to_an_orchestrator_leaves_nothing(

@@ -454,8 +454,10 @@ async def test_fifty_lives_leave_nothing_growing(start: Start) -> None:
     assert {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")} <= threads
     assert not process.children(recursive=True)
     ours = (ComfyConnector, cs.RuntimeFolder, cs.ServerProcess, cs.EventStream, cs.FrontendPage)
-    assert [type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, ours)].count("ComfyConnector") <= 1
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, ours[1:3])]
+    # By type(): isinstance() asks some modules for their __class__, and they warn of it.
+    left = [type(thing) for thing in gc.get_objects() if type(thing) in ours]
+    assert left.count(ComfyConnector) <= 1
+    assert not {cs.RuntimeFolder, cs.ServerProcess} & set(left)
 
 
 # ---- running ----

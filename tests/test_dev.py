@@ -356,6 +356,16 @@ def test_test_runs_every_check_and_hands_arguments_to_pytest(
     assert "passed" in err.rpartition("Summary")[2]
 
 
+def test_the_whole_suite_runs_its_files_side_by_side(
+    ready_clone: Clone, checks: Callable[..., tuple[int, str, list[Any]]]
+) -> None:
+    """A file in one process: its tests share a server."""
+    _, _, calls = checks()
+    option, workers, *rest = calls[4][1]
+    assert (option, rest) == ("-n", ["--dist", "loadfile"])
+    assert 1 <= int(workers) <= 4
+
+
 def test_mypy_sees_the_clone_under_the_packages_name(
     ready_clone: Clone, checks: Callable[..., tuple[int, str, list[Any]]]
 ) -> None:

@@ -573,6 +573,35 @@ def test_a_bad_configuration_is_named_with_what_is_allowed(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("use_ram", [True, False])
+@pytest.mark.parametrize("small", [True, False])
+def test_a_held_value_is_restored_whatever_was_saved_meanwhile(use_ram: bool, small: bool) -> None:
+    value = {"a": 1} if small else torch.arange(3_000_000)
+    with WorkflowContext() as context:
+        context.save("key", value, use_ram=use_ram)
+        digest, held = context.digest("key"), context.hold("key")
+        context.restore(held)
+        assert context.digest("key") == digest  # it was still there
+        for other in (torch.zeros(5_000_000), "short"):
+            context.save("key", other, use_ram=use_ram)
+        context.restore(held, use_ram=use_ram)
+        assert context.digest("key") == digest
+        loaded = context.load("key")
+        assert loaded == value if small else torch.equal(loaded, value)
+        context.delete("key")
+        context.restore(held)
+        assert context.digest("key") == digest
+        with pytest.raises(KeyError, match="nowhere"):
+            context.hold("nowhere")
+        context.save("recipe", {"nodes": {}}, pass_by="ref")
+        recipe = context.hold("recipe")
+        context.delete("recipe")
+        context.restore(recipe)
+        info = context.get_storage_info("recipe")
+        assert info is not None
+        assert info["pass_by"] == "ref"
+
+
 def test_a_configuration_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         WorkflowContext(tmp_path / "nowhere.json")

@@ -448,6 +448,43 @@ async def test_a_server_that_dies_is_restarted_and_the_step_runs_again(d: Discom
     assert d.Worker._server.pid not in (None, killed[0])
 
 
+async def test_a_step_that_is_run_again_reads_the_loop_variable_that_it_had_read(d: Discomfort) -> None:
+    """Its first execution had overwritten it already when the server died."""
+    prompt = {
+        "1": port("image"),
+        "2": node("ImageInvert", image=["1", 0]),
+        "3": port("image", ["2", 0]),
+        # Enough work behind it for the server to be killed in the middle.
+        "4": node("EmptyImage", width=1024, height=1024, batch_size=1, color=1),
+        **{str(i): node("ImageBlur", image=[str(i - 1), 0], blur_radius=31, sigma=10.0) for i in range(5, 13)},
+        "13": port("blurred", ["12", 0]),
+    }
+    begin = picture(0.25)
+    killed: list[int] = []
+    with WorkflowContext() as context:
+        context.save("image", begin)
+        first = context.digest("image")
+
+        def kill_when_overwritten() -> None:
+            deadline = time.monotonic() + 60
+            while context.digest("image") == first:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            assert d.Worker._server is not None
+            assert d.Worker._server.pid is not None
+            killed.append(d.Worker._server.pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+        killer = asyncio.create_task(asyncio.to_thread(kill_when_overwritten))
+        result = await d.run([prompt], context=context)
+        await killer
+        assert [step.attempts for step in result.record.steps] == [2]
+        assert float(result["image"].mean()) == pytest.approx(0.75)
+        assert float(context.load("image").mean()) == pytest.approx(0.75)
+    assert d.Worker._server is not None
+    assert d.Worker._server.pid != killed[0]
+
+
 async def test_cancelling_a_run_frees_the_server_and_removes_its_context(d: Discomfort) -> None:
     before = set(glob.glob("/dev/shm/discomfort-*/run-*"))
     started = asyncio.Event()

@@ -160,8 +160,16 @@ def _checks(environment: Environment, arguments: Sequence[str]) -> list[Check]:
         Check("mypy (tools)", [*mypy, *tools], ROOT / "tools"),
         # Not `python -m pytest`: that puts the current folder first in sys.path, and there `import
         # discomfort` would find the module discomfort.py instead of the package it belongs to.
-        Check("pytest", [environment.script("pytest"), *arguments], ROOT, grace=60.0),
+        Check("pytest", [environment.script("pytest"), *(arguments or _in_parallel())], ROOT, grace=60.0),
     ]
+
+
+def _in_parallel() -> list[str]:
+    """Arguments for the whole suite: files side by side (pytest-xdist), for much of their time is waiting for servers
+    and browsers. A file stays in one process, because its tests share a server. More than four would want more memory
+    than a laptop has.
+    """
+    return ["-n", str(max(1, min(4, os.cpu_count() or 1))), "--dist", "loadfile"]
 
 
 def _typing_folder() -> Path:
