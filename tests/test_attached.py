@@ -165,6 +165,58 @@ async def test_everything_that_needs_no_process_works(true_server: Any, attach: 
     assert true_server.is_alive
 
 
+@pytest_asyncio.fixture
+async def reverse_proxy(true_server: Any) -> AsyncIterator[SimpleNamespace]:
+    """What stands in front of servers in the wild: ``address`` is a path on IPv6; ``strangers`` are requests without
+    the token.
+    """
+    import aiohttp
+    from aiohttp import web
+
+    strangers: list[str] = []
+    kept = ("content-type", "etag", "last-modified")
+
+    async def pass_on(request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != "Bearer s3cret":
+            strangers.append(request.path)
+            return web.Response(status=401)
+        url = true_server.address + request.path_qs.removeprefix("/comfy")
+        async with aiohttp.ClientSession() as session:
+            if "Upgrade" in request.headers:
+                socket = web.WebSocketResponse()
+                await socket.prepare(request)
+                async with session.ws_connect(url) as inner:
+                    async for message in inner:
+                        is_text = message.type == aiohttp.WSMsgType.TEXT
+                        await (socket.send_str if is_text else socket.send_bytes)(message.data)
+                return socket
+            headers = {name: value for name, value in request.headers.items() if name.lower() in kept}
+            async with session.request(request.method, url, headers=headers, data=await request.read()) as answer:
+                headers = {name: value for name, value in answer.headers.items() if name.lower() in kept}
+                return web.Response(status=answer.status, body=await answer.read(), headers=headers)
+
+    application = web.Application(client_max_size=1 << 26)
+    application.router.add_route("*", "/comfy/{path:.*}", pass_on)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "::1", true_server.port).start()
+    except OSError as e:
+        await runner.cleanup()
+        pytest.skip(f"this machine has no IPv6: {e}")
+    yield SimpleNamespace(address=f"http://[::1]:{true_server.port}/comfy/", strangers=strangers)
+    await runner.cleanup()
+
+
+async def test_server_behind_a_path_of_a_proxy_that_wants_a_token(reverse_proxy: Any, attach: Any) -> None:
+    connector = await attach(reverse_proxy.address, API_TOKEN="s3cret")
+    assert await connector._test_server()
+    assert connector._events.is_connected
+    assert await asyncio.to_thread(connector.upload_data, HERE / "examples" / "refine.jpg") == "refine.jpg"
+    assert not reverse_proxy.strangers
+    await connector.kill_api()
+
+
 async def test_uploads_go_by_http_and_land_in_the_servers_folder(true_server: Any, attach: Any, tmp_path: Path) -> None:
     connector = await attach(true_server.address)
     photo = HERE / "examples" / "refine.jpg"
