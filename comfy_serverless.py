@@ -1958,6 +1958,7 @@ class WarmServer:
             server.json     this, while the server is ready
             leases/         a locked file <pid>-<client id>.lock for every process that uses the server; a free lock
                             means that it has ended
+            used            its time is when somebody last used the server
             stop            made by whoever wants the keeper to stop
             keeper.log      what the keeper logs
     """
