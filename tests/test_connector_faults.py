@@ -1077,7 +1077,13 @@ class TestConversions:
 
     @pytest.mark.parametrize(("kind", "attempts"), [("never", 1), ("hang", 3)])
     async def test_frontend_that_takes_too_long_is_a_timeout_after_the_attempts(
-        self, connector: ComfyConnector, tree: Any, configure: Callable[..., None], kind: str, attempts: int
+        self,
+        connector: ComfyConnector,
+        tree: Any,
+        configure: Callable[..., None],
+        kind: str,
+        attempts: int,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         await self.assert_converts(connector)
         configure(CONVERSION_TIMEOUT=1.5, CONVERSION_ATTEMPTS=attempts)
@@ -1087,7 +1093,9 @@ class TestConversions:
         before = page_loads(tree)
         with pytest.raises(cs.ConversionTimeoutError, match=r"longer than 1\.5 s \(CONVERSION_TIMEOUT\)"):
             await connector.get_prompt_from_workflow(workflow(next(self.numbers)))
-        assert page_loads(tree) - before == attempts
+        assert caplog.text.count("Conversion attempt") == attempts
+        # On a busy machine a browser may need all of its time to start, and then loads no page.
+        assert 1 <= page_loads(tree) - before <= attempts
         assert not browsers()  # what hung is not used again
 
     async def test_no_step_of_a_conversion_has_a_limit_of_its_own(self, connector: ComfyConnector) -> None:
