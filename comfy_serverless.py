@@ -1955,6 +1955,7 @@ class WarmServer:
 
         <temp>/discomfort-servers-<uid>/warm-<12 hex>/    named by what the server was started with, warm_folder()
             owner.lock      held for life by the keeper
+            keeper.pid      pid of the keeper
             server.json     this, while the server is ready
             leases/         a locked file <pid>-<client id>.lock for every process that uses the server; a free lock
                             means that it has ended

@@ -408,9 +408,12 @@ def stop_unready(folder: Path, timeout: float = 30.0) -> None:
     Raises:
         WarmServerError: it does not react within *timeout* seconds.
     """
+    keeper = None
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        keeper = psutil.Process(int((folder / "keeper.pid").read_text(encoding="ascii")))
     _wish_to_stop(folder)
     deadline = time.monotonic() + timeout
-    while _is_kept(folder):
+    while _is_kept(folder) or _is_running(keeper):
         if time.monotonic() > deadline:
             raise WarmServerError(f"The keeper of {folder}, which starts a warm server, did not end in {timeout:g} s.")
         time.sleep(0.05)
@@ -536,6 +539,7 @@ class _Keeper:
             raise WarmServerError(f"The keeper's folder {self.folder} cannot be made: {e}.") from e
         try:
             (self.folder / "leases").mkdir(mode=0o700)
+            (self.folder / "keeper.pid").write_text(str(os.getpid()), encoding="ascii")
             with self._logging():
                 if not IS_WINDOWS:  # where nothing but the wish in the folder can be heard
                     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
