@@ -3399,12 +3399,18 @@ class ComfyConnector:
         if not self.config.USE_WARM_SERVER or os.environ.get("DISCOMFORT_NESTED"):
             # Inside a nested server the warm one may be this very process, see _attach().
             return False
-        assert self._choice is not None
-        server = await _in_thread(lease_warm_server, self.config, self._choice, self._client_id)
+        choice = self._choice
+        assert choice is not None
+
+        def lease() -> AttachedServer | None:
+            # Noted in the thread: if this is cancelled meanwhile, _release_resources() gives the lease back.
+            self._server = found = lease_warm_server(self.config, choice, self._client_id)
+            return found
+
+        server = await _in_thread(lease)
         if server is None:
             return False
         assert server.warm is not None
-        self._server = server  # from here on _release_resources() gives the lease back
         stats = await self._ask_stats(timeout=_HEALTH_PATIENCE)
         if stats is None or not _is_server_on(server.warm.runtime_folder, stats):
             log.warning("The warm server at %s does not answer; a server of our own is started", server.address)

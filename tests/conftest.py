@@ -16,6 +16,8 @@ import logging
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -126,6 +128,46 @@ def nested_processes() -> list[psutil.Process]:
 def nested_folders() -> list[str]:
     """What lies in the folder that holds the nested servers' private folders."""
     return sorted(str(path) for path in Path(tempfile.gettempdir()).glob("discomfort-servers-*/*"))
+
+
+def programs_in(folder: Path) -> list[str]:
+    """Processes with this folder in their arguments, or as their TMPDIR."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        words = [*(process.info["cmdline"] or []), (process.info["environ"] or {}).get("TMPDIR", "")]
+        if any(word == str(folder) or f"{folder}/" in word for word in words):
+            found.append(" ".join(process.info["cmdline"] or ["?"])[:200])
+    return found
+
+
+@pytest.fixture(scope="session")
+def left_of_killed(private_folders: Path) -> Callable[..., str]:
+    """``left_of_killed([script, argument, ...], part, delay)`` runs a script, in a TMPDIR of its own, kills it (-9)
+    *delay* seconds after it has printed *part*, and returns what is left of it five seconds later, "" for nothing.
+    """
+
+    def end(words: list[str], part: str, delay: float) -> str:
+        folder = Path(tempfile.mkdtemp(prefix="k", dir=private_folders))  # everything it starts can be told by that
+        process = subprocess.Popen(
+            [sys.executable, "-c", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "TMPDIR": str(folder)}, start_new_session=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            while (line := process.stdout.readline()) != part + "\n":
+                assert line, process.communicate()
+            time.sleep(delay)
+        finally:
+            process.kill()
+            process.communicate()
+        killed, left = time.monotonic(), "?"
+        while left and time.monotonic() < killed + 5.0:
+            time.sleep(0.1)
+            left = ", ".join([*map(str, folder.glob("discomfort-servers-*/*")), *programs_in(folder)])
+        shutil.rmtree(folder, ignore_errors=True)
+        return f"{part} + {delay:.3f} s: {left}" if left else ""
+
+    return end
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -1351,48 +1350,17 @@ asyncio.run(main())
 
 @pytest.mark.usefixtures("no_leaks")
 def test_orchestrator_killed_at_twenty_random_moments_leaves_nothing_for_five_seconds(
-    fake_tree: Any, write_config: Callable[..., Path], private_folders: Path
+    fake_tree: Any, write_config: Callable[..., Path], left_of_killed: Callable[..., str]
 ) -> None:
     """Twenty kills, five in each part of a life, up to 0.6 s after its begin; four lives go on at once."""
     config = write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu", STORE_CONVERSIONS=False)
 
     def life(number: int) -> str:
-        """What is left of a life five seconds after its kill, "" for nothing."""
-        part, delay = ("starting", "ready", "converting", "running")[number % 4], random.uniform(0, 0.6)
-        folder = private_folders / f"k{number}"  # its TMPDIR, which everything that it starts can be told by
-        folder.mkdir()
-        process = subprocess.Popen(
-            [sys.executable, "-c", LIFE, str(config)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "TMPDIR": str(folder)}, start_new_session=True,
-        )  # fmt: skip
-        assert process.stdout is not None
-        try:
-            while (line := process.stdout.readline()) != part + "\n":
-                assert line, process.communicate()
-            time.sleep(delay)
-        finally:
-            process.kill()
-            process.communicate()
-        killed = time.monotonic()
-        left = "?"
-        while left and time.monotonic() < killed + 5.0:
-            time.sleep(0.1)
-            left = ", ".join([*map(str, folder.glob("discomfort-servers-*/*")), *programs_in(folder)])
-        shutil.rmtree(folder, ignore_errors=True)
-        return f"{part} + {delay:.3f} s: {left}" if left else ""
+        part = ("starting", "ready", "converting", "running")[number % 4]
+        return left_of_killed([LIFE, str(config)], part, random.uniform(0, 0.6))
 
     with ThreadPoolExecutor(4) as pool:
         assert not [left for left in pool.map(life, range(20)) if left]
-
-
-def programs_in(folder: Path) -> list[str]:
-    """Processes with this folder in their arguments, or as their TMPDIR."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        words = [*(process.info["cmdline"] or []), (process.info["environ"] or {}).get("TMPDIR", "")]
-        if any(word == str(folder) or f"{folder}/" in word for word in words):
-            found.append(" ".join(process.info["cmdline"] or ["?"])[:200])
-    return found
 
 
 async def test_next_start_sweeps_what_a_killed_orchestrator_and_its_killed_guard_left(

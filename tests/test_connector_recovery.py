@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -362,48 +361,16 @@ asyncio.run(main())
 """
 
 
-def programs_in(folder: Path) -> list[str]:
-    """Processes with this folder in their arguments, or as their TMPDIR."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        words = [*(process.info["cmdline"] or []), (process.info["environ"] or {}).get("TMPDIR", "")]
-        if any(word == str(folder) or f"{folder}/" in word for word in words):
-            found.append(" ".join(process.info["cmdline"] or ["?"])[:200])
-    return found
-
-
 @pytest.mark.usefixtures("no_leaks")
 def test_killed_orchestrator_leaves_nothing_for_longer_than_five_seconds(
-    kind: str, request: pytest.FixtureRequest, write_config: Callable[..., Path], private_folders: Path
+    kind: str, request: pytest.FixtureRequest, write_config: Callable[..., Path], left_of_killed: Callable[..., str]
 ) -> None:
     """One kill in each part of a life, two lives at once."""
     place = "embedded" if kind == "embedded" else str(request.getfixturevalue("real_comfyui"))
     config = write_config(COMFYUI_PATH=place, DEVICE="cpu", STORE_CONVERSIONS=False)
 
     def life(part: str) -> str:
-        """What is left of a life five seconds after its kill, "" for nothing."""
-        folder = private_folders / f"r-{part}"  # its TMPDIR, which everything that it starts can be told by
-        folder.mkdir()
-        process = subprocess.Popen(
-            [sys.executable, "-c", LIFE, str(config), str(TESTS.parent / "test_server.json")],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "TMPDIR": str(folder)}, start_new_session=True,
-        )  # fmt: skip
-        assert process.stdout is not None
-        try:
-            while (line := process.stdout.readline()) != part + "\n":
-                assert line, process.communicate()
-            time.sleep(0.5)
-        finally:
-            process.kill()
-            process.communicate()
-        killed = time.monotonic()
-        left = "?"
-        while left and time.monotonic() < killed + 5.0:
-            time.sleep(0.1)
-            left = ", ".join([*map(str, folder.glob("discomfort-servers-*/*")), *programs_in(folder)])
-        shutil.rmtree(folder, ignore_errors=True)
-        return f"{part}: {left}" if left else ""
+        return left_of_killed([LIFE, str(config), str(TESTS.parent / "test_server.json")], part, 0.5)
 
     with ThreadPoolExecutor(2) as pool:
         assert not [left for left in pool.map(life, ("starting", "ready", "converting", "running")) if left]

@@ -566,6 +566,23 @@ async def test_prompts_of_a_killed_script_are_taken_back_and_no_others(
             await asyncio.sleep(0.05)
 
 
+async def test_create_that_is_cancelled_gives_its_lease_back(cli: Cli, config: Path, create: Any) -> None:
+    """At any moment, also while the lease is being taken in a thread."""
+    server = await asyncio.to_thread(started, cli, config)
+    leased = 0
+    for step in range(40):
+        creating = asyncio.create_task(create())
+        await asyncio.sleep(step * 0.001)
+        creating.cancel()
+        done = await asyncio.gather(creating, return_exceptions=True)
+        if not isinstance(done[0], BaseException):
+            await done[0].kill_api()
+            leased += 1
+        assert not list((Path(server["folder"]) / "leases").iterdir()), f"cancelled after {step} ms"
+    assert leased < 40
+    assert (await create()).is_attached
+
+
 # ---- faults ----
 
 
