@@ -2,7 +2,7 @@
 
 A context is a set of values under names (unique_ids). The orchestrator makes one and owns it; the nodes in the nested
 server, another process, attach to it by its run_id and read and write the same values. The values are sealed objects
-in shared memory and on disk (object_store.py has the format and the mechanics); nothing passes through JSON or HTTP.
+in shared memory and on disk (object_store/ has the format and the mechanics); nothing passes through JSON or HTTP.
 
 Threat model
 ------------
@@ -41,7 +41,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from . import object_store
-from .object_store import RunStore, StoreClosed, StoreError, UnknownKeyError
+from .object_store import RunStore, StoreClosed, StoreError, UnknownKeyError, memory
 
 logger = logging.getLogger("discomfort.workflow_context")
 
@@ -137,7 +137,7 @@ def _ram_limit(config: ContextConfig, max_ram_gb: float | None) -> int:
     """Return how many bytes of shared memory a run may take: what was asked for, at most what is free now."""
     if max_ram_gb is not None:
         _check_number("WorkflowContext", "max_ram_gb", max_ram_gb, float("inf"))
-    free = object_store.free_ram_bytes()
+    free = memory.free_ram_bytes()
     if max_ram_gb is not None:
         limit = max_ram_gb * GB
     elif config.max_ram_percent is not None:
@@ -264,7 +264,7 @@ class WorkflowContext:
     def digest(self, unique_id: str) -> str:
         """Return what identifies the content, as "algorithm:hex"; reads only the header.
 
-        Equal values have equal digests in every run and process (exceptions: object_store.py), and different values
+        Equal values have equal digests in every run and process (exceptions: object_store/), and different values
         different ones. KeyError where there is none.
         """
         info = self._store.info(unique_id)

@@ -39,6 +39,10 @@ from discomfort.object_store import (
     StoreUnloadable,
     StoreUnserializable,
     UnknownKeyError,
+    file_format,
+    files,
+    serializer,
+    shared_names,
 )
 from PIL import Image
 
@@ -94,7 +98,7 @@ def any_store(
     if request.param in ("disk only", "like Windows"):
         roots = roots._replace(ram=None)
     if request.param == "like Windows":
-        monkeypatch.setattr(object_store, "_IS_WINDOWS", True)
+        monkeypatch.setattr(files, "IS_WINDOWS", True)
     with (_OnDisk if request.param == "twin" else RunStore).create(roots) as made:
         yield made
 
@@ -362,7 +366,7 @@ def test_tensors_inside_anything_go_out_of_band(store: RunStore) -> None:
         "module": module,
         "storage": image.untyped_storage(),
     }
-    parts = object_store.serialize(value)
+    parts = serializer.serialize(value)
     assert parts.stream_length < 16_000
     assert sum(buffer.nbytes for buffer in parts.buffers) >= image.numel() * 4 + 256 * 256 * 4 + 100 * 100 * 4
     store.put("key", value)
@@ -395,7 +399,7 @@ def test_arrays_and_pictures(any_store: RunStore) -> None:
 
 def test_strided_arrays_do_not_pass_through_the_stream() -> None:
     array = np.random.default_rng(0).random((500, 500))[::2, ::2]
-    assert object_store.serialize(array).stream_length < 1000
+    assert serializer.serialize(array).stream_length < 1000
 
 
 def test_lambdas_closures_and_local_classes(any_store: RunStore) -> None:
@@ -432,17 +436,17 @@ def test_ten_thousand_small_tensors_cost_no_descriptors_and_little_time(store: R
 
 def test_bytes_of_other_devices_are_fetched_in_pieces(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU tensor goes through, with a CPU tensor in its place."""
-    monkeypatch.setattr(object_store, "_reduce_storage_ref", None)
+    monkeypatch.setattr(serializer, "_reduce_storage_ref", None)
 
     def reduce_as_if_elsewhere(pickler: Any, ref: Any) -> Any:
         import pickle
 
-        flat = object_store._bytes_of(ref.storage, ref.start, ref.length)
+        flat = serializer.bytes_of(ref.storage, ref.start, ref.length)
         placeholder = pickle.PickleBuffer(bytearray())
-        pickler.taken.on_device[id(placeholder)] = (placeholder, object_store._DeviceBytes(flat))
-        return object_store.rebuild_storage, (placeholder,)
+        pickler.taken.on_device[id(placeholder)] = (placeholder, serializer.DeviceBytes(flat))
+        return shared_names.rebuild_storage, (placeholder,)
 
-    monkeypatch.setattr(object_store, "_reduce_storage_ref", reduce_as_if_elsewhere)
+    monkeypatch.setattr(serializer, "_reduce_storage_ref", reduce_as_if_elsewhere)
     for count in (100, 5_000_000):
         value = {"a": torch.rand(count), "b": np.arange(10_000)}
         store.put("key", value)
@@ -717,7 +721,7 @@ def test_a_mapping_cannot_be_closed_under_a_tensor(store: RunStore) -> None:
     info = store.info("key")
     assert info is not None
     fd = os.open(info.path, os.O_RDONLY)
-    view = object_store._view_file(fd, info.size, 2**20)
+    view = files.view_file(fd, info.size, 2**20)
     os.close(fd)
     array = np.frombuffer(view, np.uint8)
     with pytest.raises(BufferError):
@@ -1362,10 +1366,10 @@ def test_damage_to_any_byte_of_the_header_is_noticed(store: RunStore, size: int)
 
 def _forge(whole: bytes, **fields: int) -> bytes:
     """Change header fields and make the checksums right again: an attacker, not an accident."""
-    header = object_store.Header._make(object_store._HEADER.unpack_from(whole))._replace(**fields)  # type: ignore[arg-type]
+    header = file_format.Header._make(file_format.HEADER.unpack_from(whole))._replace(**fields)  # type: ignore[arg-type]
     end = 128 + header.key_length + 16 * min(header.buffer_count, 100)
     header = header._replace(meta_crc=zlib.crc32(whole[128:end]), header_crc=0)
-    raw = bytearray(object_store._HEADER.pack(*header))
+    raw = bytearray(file_format.HEADER.pack(*header))
     struct.pack_into("<I", raw, 12, zlib.crc32(raw))
     return bytes(raw) + whole[128:]
 
@@ -1630,4 +1634,4 @@ def test_importing_the_module_loads_nothing_heavy() -> None:
 
 
 def test_the_limit_of_open_files_is_known() -> None:
-    assert object_store._fd_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert files.fd_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -22,6 +22,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
+from discomfort.object_store import memory
 from discomfort.workflow_context import (
     UnknownRunError,
     WorkflowContext,
@@ -32,7 +33,7 @@ from discomfort.workflow_context import (
 )
 
 import discomfort
-from discomfort import object_store, workflow_context
+from discomfort import workflow_context
 
 PACKAGE = os.path.dirname(os.path.abspath(discomfort.__file__ or ""))
 SHM = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -532,7 +533,7 @@ def test_the_shipped_configuration_is_the_default() -> None:
 def test_percent_wins_over_gb_and_the_argument_over_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], argument: float | None, expected: int
 ) -> None:
-    monkeypatch.setattr(object_store, "free_ram_bytes", lambda: 10_000)
+    monkeypatch.setattr(memory, "free_ram_bytes", lambda: 10_000)
     path = _write(tmp_path / "config.json", **config)
     with WorkflowContext(path, max_ram_gb=argument) as context:
         assert context.get_usage()["ram_capacity_bytes"] == expected

@@ -1,0 +1,303 @@
+"""Files of the store: what is in them (the package's docstring has the table), how they are checked and written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .errors import StoreCorrupt
+from .files import INLINE_LIMIT, write_all
+from .serializer import CHUNK, DeviceBytes, Serialized
+
+FORMAT_VERSION = 1
+MAGIC = b"DCOB"
+KIND_OBJECT = 1
+KIND_STUB = 2
+FLAG_RECIPE = 1
+HEADER = struct.Struct("<4sHHIIIIQQQQII16sQIHH32x")
+HEADER_SIZE = 128
+HEADER_CRC_AT = 12
+TABLE_ROW = struct.Struct("<QQ")
+STUB = struct.Struct("<c32sQ")
+LENGTH = struct.Struct("<Q")
+
+ALGORITHMS = {1: "xxh3", 2: "blake2b", 3: "unique"}
+# Without xxhash: hashing more than this (at about 1 GB/s) would cost more than a missed cache entry is worth.
+SLOW_HASH_LIMIT = 16 * 2**20
+PYTHON = sys.version_info[:2]
+
+
+class Header(NamedTuple):
+    """The first 128 bytes of a file, see the module's docstring."""
+
+    magic: bytes
+    version: int
+    kind: int
+    flags: int
+    header_crc: int
+    meta_crc: int
+    buffer_count: int
+    total: int
+    stream_offset: int
+    stream_length: int
+    data_length: int
+    key_length: int
+    algorithm: int
+    digest: bytes
+    created_ns: int
+    pid: int
+    python_major: int
+    python_minor: int
+
+    @property
+    def digest_text(self) -> str:
+        return f"{ALGORITHMS.get(self.algorithm, 'unknown')}:{self.digest.hex()}"
+
+
+class HeldObject(NamedTuple):
+    """An object that stays readable although its key may have been given another one."""
+
+    key: str
+    header: Header
+    view: memoryview
+
+
+def pack_header(
+    kind: int,
+    flags: int,
+    meta: bytes,
+    key_length: int,
+    buffer_count: int,
+    total: int,
+    stream_length: int,
+    data_length: int,
+    digest: tuple[int, bytes],
+) -> bytes:
+    header = bytearray(
+        HEADER.pack(
+            MAGIC,
+            FORMAT_VERSION,
+            kind,
+            flags,
+            0,
+            zlib.crc32(meta),
+            buffer_count,
+            total,
+            HEADER_SIZE + len(meta),
+            stream_length,
+            data_length,
+            key_length,
+            digest[0],
+            digest[1],
+            time.time_ns(),
+            os.getpid(),
+            *PYTHON,
+        )
+    )
+    struct.pack_into("<I", header, HEADER_CRC_AT, zlib.crc32(header))
+    return bytes(header)
+
+
+def parse_header(data: bytes | bytearray | memoryview, file_size: int) -> Header:
+    """Read and check the first 128 bytes of a file.
+
+    Raises:
+        StoreCorrupt: if anything in them contradicts itself or the size of the file.
+    """
+    if len(data) < HEADER_SIZE:
+        raise StoreCorrupt(f"the file has {file_size} bytes, less than a header's {HEADER_SIZE}")
+    header = Header._make(HEADER.unpack_from(data))
+    if header.magic != MAGIC:
+        raise StoreCorrupt(f"it begins with {header.magic!r}, not {MAGIC!r}")
+    if header.version != FORMAT_VERSION:
+        raise StoreCorrupt(f"its format version is {header.version}; this version reads {FORMAT_VERSION}")
+    raw = bytearray(data[:HEADER_SIZE])
+    raw[HEADER_CRC_AT : HEADER_CRC_AT + 4] = b"\0\0\0\0"
+    if zlib.crc32(raw) != header.header_crc:
+        raise StoreCorrupt("the checksum of its header does not match")
+    meta_end = HEADER_SIZE + header.key_length + TABLE_ROW.size * header.buffer_count
+    if header.total != file_size:
+        raise StoreCorrupt(f"it should have {header.total} bytes and has {file_size}")
+    if header.stream_offset != meta_end or meta_end + header.stream_length > file_size:
+        raise StoreCorrupt("its parts lie outside the file")
+    if header.kind not in (KIND_OBJECT, KIND_STUB):
+        raise StoreCorrupt(f"its kind is {header.kind}")
+    return header
+
+
+def check_key(header: Header, view: memoryview, key_bytes: bytes) -> None:
+    if zlib.crc32(view[HEADER_SIZE : header.stream_offset]) != header.meta_crc:
+        raise StoreCorrupt("the checksum of its key and buffer table does not match")
+    if view[HEADER_SIZE : HEADER_SIZE + header.key_length] != key_bytes:
+        raise StoreCorrupt("it belongs to another key")
+
+
+def buffers_of(header: Header, view: memoryview) -> list[memoryview]:
+    """Return the out-of-band buffers as slices of the file, after checking that they lie in it."""
+    buffers = []
+    data_start = header.stream_offset + header.stream_length
+    at = HEADER_SIZE + header.key_length
+    for offset, length in TABLE_ROW.iter_unpack(view[at : header.stream_offset]):
+        if length and (offset < data_start or offset + length > header.total):
+            raise StoreCorrupt("one of its buffers lies outside the file")
+        buffers.append(view[offset : offset + length])
+    return buffers
+
+
+class _Hasher:
+    """The digest of one object: xxh3-128, blake2b-128 for what is small enough, else a value of its own."""
+
+    __slots__ = ("_hash", "algorithm")
+
+    def __init__(self, data_length: int) -> None:
+        make = _xxh3()
+        self._hash: Any = None
+        if make is not None:
+            self.algorithm, self._hash = 1, make()
+        elif data_length <= SLOW_HASH_LIMIT:
+            self.algorithm, self._hash = 2, hashlib.blake2b(digest_size=16)
+        else:
+            self.algorithm = 3
+
+    def update(self, data: Any) -> None:
+        if self._hash is not None:
+            self._hash.update(data)
+
+    def result(self) -> tuple[int, bytes]:
+        return self.algorithm, os.urandom(16) if self._hash is None else self._hash.digest()
+
+
+_xxh3_factory: Any = False
+
+
+def _xxh3() -> Any:
+    """Return xxhash's xxh3_128, or None where it is not installed. Looked up once."""
+    global _xxh3_factory
+    if _xxh3_factory is False:
+        try:
+            from xxhash import xxh3_128
+        except ImportError:
+            _xxh3_factory = None
+        else:
+            _xxh3_factory = xxh3_128
+    return _xxh3_factory
+
+
+def _start_hash(parts: Serialized, data_length: int) -> _Hasher:
+    """Hash the stream, preceded by its length; the buffers follow in the same way."""
+    hasher = _Hasher(data_length)
+    if parts.canonical is not None:
+        hasher.update(LENGTH.pack(len(parts.canonical)) + parts.canonical)
+        return hasher
+    hasher.update(LENGTH.pack(parts.stream_length))
+    for chunk in parts.stream:
+        hasher.update(chunk)
+    return hasher
+
+
+class Sealed:
+    """One object, laid out: knows the length of its file and how to write it."""
+
+    __slots__ = ("_flags", "_key", "_offsets", "_parts", "data_length", "digest", "total")
+
+    def __init__(self, parts: Serialized, key_bytes: bytes, flags: int) -> None:
+        self._parts = parts
+        self._key = key_bytes
+        self._flags = flags
+        # Set by write_to and by as_bytes.
+        self.digest: tuple[int, bytes] = (3, bytes(16))
+        end = HEADER_SIZE + len(key_bytes) + TABLE_ROW.size * len(parts.buffers) + parts.stream_length
+        self.data_length = parts.stream_length
+        self._offsets: list[int] = []
+        for buffer in parts.buffers:
+            length = buffer.nbytes
+            align = 64 if length < INLINE_LIMIT else 4096
+            start = -(-end // align) * align
+            self._offsets.append(start)
+            end = start + length
+            self.data_length += length
+        self.total = end
+
+    def _meta(self) -> bytes:
+        rows = zip(self._offsets, self._parts.buffers)  # noqa: B905 (Python 3.10, hot)
+        return self._key + b"".join([TABLE_ROW.pack(start, buffer.nbytes) for start, buffer in rows])
+
+    def _head(self, meta: bytes) -> bytes:
+        count, length = len(self._offsets), self._parts.stream_length
+        return pack_header(
+            KIND_OBJECT,
+            self._flags,
+            meta,
+            len(self._key),
+            count,
+            self.total,
+            length,
+            self.data_length,
+            self.digest,
+        )
+
+    def stub(self, place: bytes, segment: str) -> bytes:
+        """Return the file that stands for this object in ``objects/`` when its data is in a segment."""
+        body = STUB.pack(place, segment.encode(), self.total)
+        total = HEADER_SIZE + len(self._key) + len(body)
+        head = pack_header(
+            KIND_STUB,
+            self._flags,
+            self._key,
+            len(self._key),
+            0,
+            total,
+            len(body),
+            self.data_length,
+            self.digest,
+        )
+        return head + self._key + body
+
+    def write_to(self, fd: int) -> None:
+        """Write the whole file. Peak memory beyond the value itself: one chunk.
+
+        Raises:
+            OSError: ENOSPC and the like; what was written until then is the caller's to remove.
+        """
+        parts, meta = self._parts, self._meta()
+        hasher = _start_hash(parts, self.data_length)
+        if self.total <= INLINE_LIMIT:
+            pieces = [*parts.stream]
+            at = HEADER_SIZE + len(meta) + parts.stream_length
+            for start, buffer in zip(self._offsets, parts.buffers):  # noqa: B905 (Python 3.10, hot)
+                pieces.append(bytes(start - at))
+                pieces.extend(self._hashed(buffer, hasher))
+                at = start + buffer.nbytes
+            self.digest = hasher.result()
+            write_all(fd, b"".join([self._head(meta), meta, *pieces]), 0)
+            return
+        write_all(fd, meta, HEADER_SIZE)
+        at = HEADER_SIZE + len(meta)
+        for chunk in parts.stream:
+            write_all(fd, chunk, at)
+            at += len(chunk)
+        for start, buffer in zip(self._offsets, parts.buffers):  # noqa: B905 (Python 3.10, hot)
+            at = start
+            for chunk in self._hashed(buffer, hasher):
+                write_all(fd, chunk, at)
+                at += len(chunk)
+        self.digest = hasher.result()
+        # Last, so that even a file that somebody renamed by hand is not taken for a whole one.
+        write_all(fd, self._head(meta), 0)
+
+    @staticmethod
+    def _hashed(buffer: Any, hasher: _Hasher) -> Iterator[Any]:
+        hasher.update(LENGTH.pack(buffer.nbytes))
+        if isinstance(buffer, DeviceBytes):
+            chunks = buffer.chunks()
+        else:
+            chunks = (buffer[at : at + CHUNK] for at in range(0, buffer.nbytes, CHUNK))
+        for chunk in chunks:
+            hasher.update(chunk)
+            yield chunk
