@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -38,6 +39,7 @@ from .file_format import (
     buffers_of,
     check_key,
     parse_header,
+    stub_for,
 )
 from .files import (
     BINARY,
@@ -69,6 +71,7 @@ from .runs import (
     read_run_file,
     sweep,
 )
+from .segments import Claim, SegmentLostError, SegmentPool, drop_dead_pools, pool_of, renew_pools
 from .serializer import needs_cloudpickle, serialize
 
 logger = logging.getLogger("discomfort.object_store")
@@ -76,6 +79,10 @@ logger = logging.getLogger("discomfort.object_store")
 # RAM that has to stay free for everybody else when a large object is put into shared memory.
 _RAM_RESERVE = 128 * 2**20
 _LARGE = 16 * 2**20
+# Of the memory that a run may use, this much may lie idle, waiting to be written again.
+_IDLE_SHARE = 0.25
+# What nobody has saved or loaded for so many seconds may move to disk when room is needed.
+COLD_SECONDS = 10.0
 
 
 class ObjectInfo(NamedTuple):
@@ -94,9 +101,16 @@ class ObjectInfo(NamedTuple):
     pid: int
 
 
+class _Shortage(NamedTuple):
+    # Bytes that are missing.
+    need: int
+    reason: str
+
+
 class Usage(NamedTuple):
     """What a run occupies, in bytes, counted over all processes that write to it."""
 
+    # Of its values, and of held_bytes.
     ram_bytes: int
     ram_capacity: int
     disk_bytes: int
@@ -105,6 +119,10 @@ class Usage(NamedTuple):
     disk_keys: int
     # Objects that this process wrote to disk because memory had no room.
     disk_fallbacks: int
+    # Bytes of values that were replaced or deleted, while somebody still has them mapped.
+    held_bytes: int
+    # Bytes that wait to be written again; given back to the system when memory is needed.
+    idle_bytes: int
 
 
 _stores: weakref.WeakSet[RunStore] = weakref.WeakSet()
@@ -113,6 +131,7 @@ _stores: weakref.WeakSet[RunStore] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for store in list(_stores):
         store._become_child()
+    renew_pools()
 
 
 if hasattr(os, "register_at_fork"):
@@ -127,7 +146,14 @@ class RunStore:
     """
 
     def __init__(
-        self, run_id: str, main: Folder, twin: Folder | None, in_ram: bool, ram_capacity: int, roots: Roots
+        self,
+        run_id: str,
+        main: Folder,
+        twin: Folder | None,
+        in_ram: bool,
+        ram_capacity: int,
+        roots: Roots,
+        lender: str | None = None,
     ) -> None:
         # 32 hex digits.
         self.run_id = run_id
@@ -141,6 +167,10 @@ class RunStore:
         if twin is not None:
             self._segments[b"d"] = Folder.open_private("seg", twin)
         self._twin = twin
+        # Where large objects in shared memory are; None where there is no such memory, or no hard links.
+        self._pool: SegmentPool | None = self._find_pool(lender) if in_ram else None
+        # Whether who reads a large entry has to lock it. Stays true when the store is closed under a reader.
+        self._has_leases = self._pool is not None
         # The locks that make this process the owner: of main and twin. Empty in an attached process.
         self._owner_locks: list[Lock] = []
         self._pid = os.getpid()
@@ -154,15 +184,20 @@ class RunStore:
         self._ram_used = 0
         self._measured_at = float("-inf")
         self._measure_pause = 1.0
+        self._held_bytes = 0
+        self._idle_bytes = 0
         self._reaped_at = float("-inf")
         self._disk_fallbacks = 0
+        self._objects_moved = 0
         self._ballast_is_used = False
         _stores.add(self)
 
     # -- opening and closing --
 
     @classmethod
-    def create(cls, roots: Roots, run_id: str | None = None, ram_limit: int | None = None) -> RunStore:
+    def create(
+        cls, roots: Roots, run_id: str | None = None, ram_limit: int | None = None, lender: RunStore | None = None
+    ) -> RunStore:
         """Make a new run and own it, after removing what dead owners left.
 
         Args:
@@ -170,6 +205,8 @@ class RunStore:
             run_id: 32 hex digits; None for a random one.
             ram_limit: bytes its objects may take in shared memory; None for no other limit than the size of the
                 shared-memory filesystem.
+            lender: a run in the same roots whose memory this one uses, and leaves there when it ends: idle memory then
+                serves one run after the other. It should outlive them; what is stored does not depend on it.
 
         Raises:
             FileExistsError: if a run of that run_id lives.
@@ -184,7 +221,7 @@ class RunStore:
         if ram is not None:
             twin, locks = cls._make_twin(roots, run_id)
             try:
-                main, main_lock = make_run(ram, roots.home_name, run_id, ["objects", "seg"], True)
+                main, main_lock = make_run(ram, roots.home_name, run_id, ["objects", "seg", "pool"], True)
             except FileExistsError:
                 drop_run(twin, locks)
                 raise
@@ -202,12 +239,14 @@ class RunStore:
         if ram is not None:
             free = max(0, main.free_bytes() - BALLAST)
             capacity = free if ram_limit is None else max(0, min(ram_limit, free))
+        lender_id = lender.run_id if lender is not None and lender._pool is not None else None
         content = {
             "format": FORMAT_VERSION,
             "run_id": run_id,
             "main": "disk" if ram is None else "ram",
             "disk_path": None if twin is None else twin.path,
             "ram_capacity": capacity,
+            "lender": lender_id,
             "pid": os.getpid(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
@@ -217,7 +256,7 @@ class RunStore:
         finally:
             os.close(fd)
         main.replace("run.json.tmp", main, "run.json")
-        store = cls(run_id, main, twin, ram is not None, capacity, roots)
+        store = cls(run_id, main, twin, ram is not None, capacity, roots, lender_id)
         store._owner_locks = locks
         return store
 
@@ -260,7 +299,7 @@ class RunStore:
             in_ram = content.get("main") == "ram"
             twin = open_twin(content.get("disk_path"), run_id)
             try:
-                store = cls(run_id, main, twin, in_ram, content["ram_capacity"], roots)
+                store = cls(run_id, main, twin, in_ram, content["ram_capacity"], roots, content.get("lender"))
                 # A process that attaches often replaces one that was killed.
                 store._reap()
             except (FileNotFoundError, StoreClosed):
@@ -273,6 +312,21 @@ class RunStore:
             f"{roots.disk}); its owner has shut it down or died, or uses other folders: DISCOMFORT_RAM_ROOT and "
             f"DISCOMFORT_DISK_ROOT must be the same in both processes",
         )
+
+    def _find_pool(self, lender: str | None) -> SegmentPool | None:
+        """Open the pool of the run that lends its memory; this run's own where there is none, or it is gone."""
+        main = self._open_main()
+        if lender is not None:
+            try:
+                run = Folder.open_private(f"run-{check_run_id(lender)}", self._open_home(main))
+                return pool_of(Folder.open_private("pool", run))
+            except FileNotFoundError:
+                logger.debug("the run %s, whose memory run %s uses, is gone", lender, self.run_id)
+        return pool_of(Folder.open_private("pool", main))
+
+    @staticmethod
+    def _open_home(main: Folder) -> Folder:
+        return Folder.open_private(os.path.dirname(main.path))
 
     @property
     def is_owner(self) -> bool:
@@ -297,7 +351,10 @@ class RunStore:
             main, self._main = self._main, None
         if main is None:
             return
+        pool, self._pool = self._pool, None
         if self.is_owner:
+            if pool is not None:
+                self._return_memory(pool, main)
             drop_run(main, [])
             if self._twin is not None:
                 drop_run(self._twin, [])
@@ -308,6 +365,20 @@ class RunStore:
         self._owner_locks = []
         self._publish_lock = None
         _stores.discard(self)
+        drop_dead_pools()
+
+    def _return_memory(self, pool: SegmentPool, main: Folder) -> None:
+        """Let the segments of this run become idle; what is not a lender's goes back to the system at once.
+
+        Removing the folder alone would not free them as long as another process keeps a mapping for writing.
+        """
+        try:
+            for name in self._objects.names():
+                self._objects.discard(name)
+            is_own = pool.folder.path == os.path.join(main.path, "pool")
+            pool.trim(0 if is_own else int(self.ram_capacity * _IDLE_SHARE))
+        except (OSError, StoreError) as exc:
+            logger.debug("the segments of run %s were not given back one by one: %s", self.run_id, exc)
 
     def __enter__(self) -> RunStore:
         return self
@@ -373,16 +444,9 @@ class RunStore:
         sealed = Sealed(serialize(data, key), key_bytes, FLAG_RECIPE if is_recipe else 0)
         no_ram = ""
         if use_ram and self._in_ram:
-            no_ram = self._ram_refusal(sealed.total)
+            no_ram = self._put_in_ram(sealed, name, key_bytes)
             if not no_ram:
-                try:
-                    self._write(sealed, name, b"m", key_bytes)
-                except OSError as exc:
-                    if exc.errno not in FULL_ERRNOS:
-                        raise
-                    no_ram = f"the shared-memory filesystem is full ({megabytes(self._ram_free())} free)"
-                else:
-                    return
+                return
             self._tell_fallback(key, sealed.total, no_ram)
         place = b"d" if self._in_ram else b"m"
         if place not in self._segments:
@@ -395,6 +459,76 @@ class RunStore:
             free = self._segments[place].free_bytes()
             disk = f"{self._segments[place].path} has {megabytes(free)} free ({exc.strerror})"
             raise self._full(key, sealed.total, no_ram or "not asked", disk) from exc
+
+    def _put_in_ram(self, sealed: Sealed, name: str, key_bytes: bytes) -> str:
+        """Write an object into shared memory and publish it; returns why that was not possible, or ""."""
+        try:
+            if self._pool is not None and sealed.total > INLINE_LIMIT:
+                return self._put_in_pool(self._pool, sealed, name, key_bytes)
+            refusal = self._ram_refusal(sealed.total)
+            if not refusal:
+                self._write(sealed, name, b"m", key_bytes)
+        except OSError as exc:
+            if exc.errno not in FULL_ERRNOS:
+                raise
+            return f"the shared-memory filesystem is full ({megabytes(self._ram_free())} free)"
+        else:
+            return refusal
+
+    def _put_in_pool(self, pool: SegmentPool, sealed: Sealed, name: str, key_bytes: bytes) -> str:
+        """Write an object into a segment: an idle one, which needs no more memory, else a fresh one."""
+        while True:
+            try:
+                claim = pool.claim(sealed.total)
+                if claim is None:
+                    refusal = self._ram_refusal(sealed.total)
+                    if refusal:
+                        return refusal
+                    claim = pool.create()
+            except FileNotFoundError as exc:
+                pool = self._pool_after(pool, exc)
+                continue
+            try:
+                if claim.view is None:
+                    sealed.write_to(claim.fd)
+                else:
+                    sealed.write_into(claim.view)
+                claim.seal()
+                self._publish_claim(claim, name, key_bytes, sealed.total)
+            except SegmentLostError as exc:
+                logger.debug("segment %s was taken by another process", exc)
+            except FileNotFoundError as exc:
+                pool = self._pool_after(pool, exc)
+            else:
+                return ""
+            finally:
+                claim.close()
+
+    def _pool_after(self, gone: SegmentPool, exc: FileNotFoundError) -> SegmentPool:
+        """Return the pool to use where one has vanished: a lender may end before the runs that use its memory."""
+        if not self.is_alive():
+            raise self._gone() from exc
+        if not gone.folder.is_removed():
+            raise exc
+        own = pool_of(Folder.open_private("pool", self._open_main()))
+        if own is None or own is gone:
+            raise self._gone() from exc
+        self._pool = own
+        return own
+
+    def _publish_claim(self, claim: Claim, name: str, key_bytes: bytes, size: int) -> None:
+        """Make a sealed segment the key's entry."""
+        with self._thread_lock:
+            lock = self._lock_publishing()
+            try:
+                old_size, old_segment = self._peek(name, key_bytes)
+                claim.publish(self._objects, name)
+                self._ram_used += _pages(size) if claim.is_fresh else 0
+                self._ram_used -= _own_pages(old_size)
+            finally:
+                lock.release()
+        if old_segment is not None:
+            old_segment[0].discard(old_segment[1])
 
     def _full(self, key: str, total: int, ram: str, disk: str) -> StoreFull:
         return StoreFull(
@@ -423,9 +557,7 @@ class RunStore:
     def _write(self, sealed: Sealed, name: str, place: bytes, key_bytes: bytes) -> None:
         """Write an object into the main folder (``m``) or the twin (``d``), and publish it."""
         segments = self._segments[place]
-        with self._thread_lock:
-            self._counter += 1
-            segment = f"{self._prefix}{self._counter & 0xFFFFFFFF:08x}"
+        segment = self._new_segment()
         temp = segment + ".tmp"
         try:
             self._write_file(segments, temp, sealed.write_to)
@@ -441,12 +573,30 @@ class RunStore:
                 raise self._gone() from exc
             raise
 
-    def _write_stub(self, segments: Folder, segment: str, name: str, key_bytes: bytes, stub: bytes) -> None:
-        """Publish the written ``<segment>.tmp`` as a segment, and the stub as the key's entry."""
+    def _new_segment(self) -> str:
+        """Return a name for a segment that no process has used."""
+        with self._thread_lock:
+            self._counter += 1
+            return f"{self._prefix}{self._counter & 0xFFFFFFFF:08x}"
+
+    def _write_stub(
+        self,
+        segments: Folder,
+        segment: str,
+        name: str,
+        key_bytes: bytes,
+        stub: bytes,
+        only_if: os.stat_result | None = None,
+    ) -> None:
+        """Publish the written ``<segment>.tmp`` as a segment, and the stub as the key's entry.
+
+        Args:
+            only_if: the file that the entry still has to be; FileNotFoundError if it is another by now.
+        """
         folder, temp = self._segments[b"m"], segment + ".stub.tmp"
         try:
             self._write_stub_file(folder, temp, stub)
-            self._publish(folder, temp, name, key_bytes, len(stub), (segments, segment + ".tmp", segment))
+            self._publish(folder, temp, name, key_bytes, len(stub), (segments, segment + ".tmp", segment), only_if)
         except BaseException:
             # Also Ctrl-C at any point: the segment stays if its stub made it.
             folder.discard(temp)
@@ -485,6 +635,7 @@ class RunStore:
         key_bytes: bytes,
         size: int,
         segment: tuple[Folder, str, str] | None = None,
+        only_if: os.stat_result | None = None,
     ) -> None:
         """Make a written file the key's entry, and remove the segment that the old entry named.
 
@@ -494,11 +645,13 @@ class RunStore:
         with self._thread_lock:
             lock = self._lock_publishing()
             try:
+                if only_if is not None and not os.path.samestat(self._objects.stat(name), only_if):
+                    raise FileNotFoundError(errno.ENOENT, "the entry was replaced meanwhile")
                 old_size, old_segment = self._peek(name, key_bytes)
                 if segment is not None:
                     segment[0].replace(segment[1], segment[0], segment[2])
                 folder.replace(temp, self._objects, name)
-                self._ram_used += _pages(size) - _pages(old_size)
+                self._ram_used += _pages(size) - _own_pages(old_size)
             finally:
                 lock.release()
         if old_segment is not None:
@@ -554,41 +707,163 @@ class RunStore:
     # -- room in memory --
 
     def _ram_refusal(self, need: int) -> str:
-        """Return why an object of that size cannot go to shared memory, or "" if it can.
+        """Return why an object of that size cannot go to shared memory, or "" if it can; makes room where that helps.
 
         Far from the limit this costs nothing; other processes' objects are counted about once a second. Large
         objects also ask the filesystem and the system for what is really free.
         """
-        capacity = self.ram_capacity
-        if need > capacity:
-            return f"it is larger than the {megabytes(capacity)} this run may use"
+        if need > self.ram_capacity:
+            return f"it is larger than the {megabytes(self.ram_capacity)} this run may use"
         age = time.monotonic() - self._measured_at
-        is_near = 2 * (self._ram_used + need) > capacity
-        if age > self._measure_pause or (is_near and age > 0.1) or self._ram_used + need > capacity:
+        is_near = 2 * (self._ram_used + need) > self.ram_capacity
+        if age > self._measure_pause or (is_near and age > 0.1) or self._shortage(need):
             self._measure_ram()
-            if self._ram_used + need > capacity and time.monotonic() - self._reaped_at > 10:
-                self._reap()
-                self._measure_ram()
-        if self._ram_used + need > capacity:
-            return f"{megabytes(self._ram_used)} of the {megabytes(capacity)} this run may use are taken"
-        if need > INLINE_LIMIT and need + BALLAST > self._ram_free():
-            return f"the shared-memory filesystem has only {megabytes(self._ram_free())} free"
+        shortage = self._shortage(need)
+        if not shortage:
+            return ""
+        # First what nobody needs, then what killed writers left, then what nobody has needed for a while.
+        if self._pool is not None:
+            self._pool.trim(max(0, self._idle_bytes - shortage.need))
+            self._measure_ram()
+            shortage = self._shortage(need)
+        if shortage and time.monotonic() - self._reaped_at > 10:
+            self._reap()
+            self._measure_ram()
+            shortage = self._shortage(need)
+        if shortage and self._move_cold(shortage.need):
+            self._measure_ram()
+            shortage = self._shortage(need)
+        return "" if shortage is None else shortage.reason
+
+    def _shortage(self, need: int) -> _Shortage | None:
+        """Return what is missing for an object of that size, as far as is known without counting; None for nothing."""
+        over = self._ram_used + need - self.ram_capacity
+        if over > 0:
+            held = f", {megabytes(self._held_bytes)} of them by values that are still held" if self._held_bytes else ""
+            used, capacity = megabytes(self._ram_used), megabytes(self.ram_capacity)
+            return _Shortage(over, f"{used} of the {capacity} this run may use are taken{held}")
+        if need > INLINE_LIMIT:
+            free = self._ram_free()
+            if need + BALLAST > free:
+                reason = f"the shared-memory filesystem has only {megabytes(free)} free"
+                return _Shortage(need + BALLAST - free, reason)
         if need >= _LARGE:
             free = memory.free_ram_bytes()
             if free and need + _RAM_RESERVE > free:
-                return f"the system has only {megabytes(free)} of memory available"
-        return ""
+                reason = f"the system has only {megabytes(free)} of memory available"
+                return _Shortage(need + _RAM_RESERVE - free, reason)
+        return None
 
     def _ram_free(self) -> int:
         return self._objects.free_bytes()
 
     def _measure_ram(self) -> None:
+        """Count what all processes occupy, and give back what has been idle for long or is more than may be."""
         begin = time.monotonic()
-        used = self._objects.sizes(True)[1] + self._segments[b"m"].sizes(True)[1]
+        # Entries that are segments are counted there.
+        used = self._objects.survey(True)[2] + self._segments[b"m"].sizes(True)[1]
+        pool = self._pool
+        if pool is not None:
+            state = pool.trim(int(self.ram_capacity * _IDLE_SHARE))
+            self._held_bytes, self._idle_bytes = state.held, state.idle
+            used += sum(state)
         self._measured_at = time.monotonic()
         # With very many keys, count less often: never more than about 2 % of the time.
         self._measure_pause = max(1.0, 50 * (self._measured_at - begin))
         self._ram_used = used
+
+    def _move_cold(self, need: int) -> bool:
+        """Move objects that nobody has used for a while to disk, the coldest first, until ``need`` bytes are free.
+
+        Nothing is lost: an entry names its data in memory until it names the copy on disk. What somebody has mapped
+        stays: moving it would free nothing. Returns whether anything was moved.
+        """
+        disk = self._segments.get(b"d")
+        if disk is None:
+            return False
+        cold: list[tuple[float, str, int]] = []
+        limit = time.time() - COLD_SECONDS
+        for name in self._objects.names():
+            with contextlib.suppress(FileNotFoundError):
+                status = self._objects.stat(name)
+                used_at = max(status.st_atime, status.st_mtime)
+                if status.st_size > INLINE_LIMIT and used_at < limit:
+                    cold.append((used_at, name, status.st_blocks * 512))
+        # Not for a part: then the new object goes to disk, and what is in memory stays there.
+        if sum(size for _, _, size in cold) < need:
+            return False
+        moved = count = 0
+        for _, name, size in sorted(cold):
+            if moved >= need:
+                break
+            try:
+                if self._move_to_disk(disk, name):
+                    moved, count = moved + size, count + 1
+            except StoreError as exc:
+                logger.debug("%s stays in memory: %s", name, exc)
+            except OSError as exc:
+                if exc.errno not in FULL_ERRNOS:
+                    raise
+                logger.debug("the disk has no room for what could leave memory: %s", exc)
+                break
+        if count:
+            if not self._objects_moved:
+                logger.info(
+                    "%d value(s), %s, that nobody had used for %g s went to disk, %s, to make room in shared memory. "
+                    "Said once",
+                    count,
+                    megabytes(moved),
+                    COLD_SECONDS,
+                    self._roots.disk,
+                )
+            self._objects_moved += count
+            if self._pool is not None:
+                self._pool.trim(max(0, self._pool.state().idle - moved))
+        return count > 0
+
+    def _move_to_disk(self, disk: Folder, name: str) -> bool:
+        """Copy one object to disk and let its entry name the copy; False if somebody uses it."""
+        fd = self._open_leased(name)
+        try:
+            status = os.fstat(fd)
+            self._check_file(status, name)
+            # With our own lease given up for a moment, does anybody else have one?
+            if not lock_fd(fd, wait=False) or not lock_fd(fd, wait=False, shared=True):
+                return False
+            segment = self._new_segment()
+            temp = segment + ".tmp"
+            try:
+                header, key_bytes = self._copy_object(fd, disk, temp)
+                stub = stub_for(header, key_bytes, b"d", segment)
+                self._write_stub(disk, segment, name, key_bytes, stub, only_if=status)
+            except BaseException:
+                disk.discard(temp)
+                raise
+        except FileNotFoundError:
+            # Replaced or deleted meanwhile, which is as good.
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def _copy_object(self, source: int, disk: Folder, temp: str) -> tuple[Header, bytes]:
+        """Copy the file of an object, without what lies behind it in a segment; returns its header and key."""
+        size = os.fstat(source).st_size
+        header = parse_header(read_at(source, HEADER_SIZE, 0), size)
+        key_bytes = read_at(source, header.key_length, HEADER_SIZE)
+
+        def copy(target: int) -> None:
+            buffer = memoryview(bytearray(2**20))
+            done = 0
+            while done < header.total:
+                count = os.preadv(source, [buffer[: header.total - done]], done)
+                if count == 0:
+                    raise StoreCorrupt(f"it ends after {done} of {header.total} bytes")
+                write_all(target, buffer[:count], done)
+                done += count
+
+        self._write_file(disk, temp, copy)
+        return header, key_bytes
 
     def _release_ballast(self) -> bool:
         """Give up a part of the memory kept in reserve; False if none is left."""
@@ -628,9 +903,11 @@ class RunStore:
             lock = self._lock_publishing()
             try:
                 named = self._named_segments() if any(self._segment_names()) else set()
+                if self._pool is not None:
+                    self._pool.reap()
                 for folder, name in self._segment_names():
                     if name.endswith(".tmp"):
-                        if _is_abandoned(folder, name):
+                        if folder.is_abandoned(name):
                             folder.discard(name)
                     elif name not in named:
                         folder.discard(name)
@@ -738,16 +1015,45 @@ class RunStore:
                 return header, view
 
     def _open_file(self, folder: Folder, name: str, key_bytes: bytes) -> tuple[Header, memoryview]:
-        fd = self._open_checked(folder, name)
+        fd = self._open_leased(name) if folder is self._objects else self._open_checked(folder, name)
         try:
             status = os.fstat(fd)
             self._check_file(status, name)
+            if self._has_leases and status.st_size > INLINE_LIMIT:
+                # Says when it was used last, to whoever looks for what could move to disk.
+                os.utime(fd, ns=(time.time_ns(), status.st_mtime_ns))
             view = view_file(fd, status.st_size, self._fd_limit)
         finally:
             os.close(fd)
         header = parse_header(view, status.st_size)
         check_key(header, view, key_bytes)
         return header, view
+
+    def _open_leased(self, name: str) -> int:
+        """Open a key's entry. A segment is not written again as long as the descriptor, or a mapping made with it, is
+        open.
+        """
+        deadline = 0.0
+        while True:
+            fd = self._open_checked(self._objects, name)
+            try:
+                status = os.fstat(fd)
+                if not self._has_leases or status.st_size <= INLINE_LIMIT or not stat.S_ISREG(status.st_mode):
+                    return fd
+                # Between opening and locking it may have been replaced, and written again for another key.
+                if lock_fd(fd, wait=False, shared=True) and os.path.samestat(self._objects.stat(name), status):
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+            deadline = deadline or time.monotonic() + 5
+            if time.monotonic() > deadline:
+                path = os.path.join(self._objects.path, name)
+                raise StoreError(
+                    f"{path} has been locked for 5 s by another process, which no writer of this store does"
+                )
+            time.sleep(0.0002)
 
     def _open_checked(self, folder: Folder, name: str) -> int:
         try:
@@ -785,7 +1091,7 @@ class RunStore:
         self._open_main()
         key_bytes, name = self._name(key)
         try:
-            fd = self._open_checked(self._objects, name)
+            fd = self._open_leased(name)
         except FileNotFoundError:
             self._check_alive()
             return None
@@ -794,7 +1100,7 @@ class RunStore:
             self._check_file(status, name)
             view = memoryview(read_at(fd, HEADER_SIZE + len(key_bytes) + STUB.size, 0))
             header = parse_header(view, status.st_size)
-            folder, file_name, size = self._objects, name, status.st_size
+            folder, file_name, size = self._objects, name, header.total
             if header.kind == KIND_STUB:
                 folder, file_name, size = self._segment_of(header, view)
         except StoreCorrupt as exc:
@@ -836,7 +1142,7 @@ class RunStore:
         return sorted(keys)
 
     def _key_of(self, name: str) -> str:
-        fd = self._open_checked(self._objects, name)
+        fd = self._open_leased(name)
         try:
             status = os.fstat(fd)
             self._check_file(status, name)
@@ -858,15 +1164,20 @@ class RunStore:
         segment_bytes = self._segments[b"m"].sizes(self._in_ram)[1]
         disk_keys, disk_bytes = self._segments[b"d"].sizes(False) if b"d" in self._segments else (0, 0)
         if not self._in_ram:
-            return Usage(0, 0, entry_bytes + segment_bytes, keys, 0, keys, self._disk_fallbacks)
+            return Usage(0, 0, entry_bytes + segment_bytes, keys, 0, keys, self._disk_fallbacks, 0, 0)
+        pool = self._pool
+        state = pool.state() if pool is not None else None
+        held, idle = (state.held, state.idle) if state is not None else (0, 0)
         return Usage(
-            entry_bytes + segment_bytes,
+            entry_bytes + segment_bytes + held,
             self.ram_capacity,
             disk_bytes,
             keys,
             keys - disk_keys,
             disk_keys,
             self._disk_fallbacks,
+            held,
+            idle,
         )
 
     # -- deleting --
@@ -889,7 +1200,7 @@ class RunStore:
                     return False
                 size, segment = self._peek(name, key_bytes)
                 self._objects.unlink(name)
-                self._ram_used -= _pages(size)
+                self._ram_used -= _own_pages(size)
             except FileNotFoundError:
                 self._check_alive()
                 return False
@@ -914,12 +1225,6 @@ def _pages(size: int) -> int:
     return -(-size // 4096) * 4096
 
 
-def _is_abandoned(folder: Folder, name: str) -> bool:
-    """Tell whether nobody is writing the unfinished file any more."""
-    try:
-        if time.time() - folder.stat(name).st_mtime < 10:
-            return False
-        lock = Lock(folder.open(name, os.O_RDWR | NOFOLLOW | BINARY))
-    except OSError:
-        return False
-    return files.IS_WINDOWS or lock.acquire(wait=False)
+def _own_pages(size: int) -> int:
+    """Return the bytes that replacing an entry frees at once: a segment stays, and may be written again."""
+    return _pages(size) if size <= INLINE_LIMIT else 0

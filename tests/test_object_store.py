@@ -1358,6 +1358,10 @@ def test_damage_to_any_byte_of_the_header_is_noticed(store: RunStore, size: int)
         with pytest.raises(StoreCorrupt, match="'key'"):
             store.get("key")
     path.write_bytes(whole + b"x")
+    if size > 65536:
+        # A segment may be longer than what was written into it last.
+        assert same(store.get("key"), np.ones(size, np.uint8))
+        return
     with pytest.raises(StoreCorrupt, match="'key'"):
         store.get("key")
     path.write_bytes(whole)
@@ -1390,7 +1394,7 @@ def test_impossible_headers_are_refused_without_giant_allocations(store: RunStor
         {"stream_offset": 0},
         {"kind": 7},
         {"kind": 2},
-        {"version": 2},
+        {"version": 3},
     ):
         path.write_bytes(_forge(whole, **fields))
         with pytest.raises(StoreCorrupt, match="'key'"):
