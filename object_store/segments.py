@@ -166,7 +166,8 @@ class SegmentPool:
 
     def renew(self) -> None:
         """Start anew: also in a forked child, where the thread that held the lock does not exist."""
-        self._lock = threading.Lock()
+        # Reentrant: a claim that an interrupt orphaned is closed by the garbage collector, wherever that comes by.
+        self._lock = threading.RLock()
         self._prefix = os.urandom(12).hex()
         self._counter = 0
         # Segments that this process knows of and has not claimed, by size: what could be free next comes first.
@@ -343,20 +344,21 @@ class SegmentPool:
         finally:
             os.close(fd)
 
-    def trim(self, keep: int, max_age: float = IDLE_SECONDS) -> PoolState:
+    def trim(self, keep: int, max_age: float | None = None) -> PoolState:
         """Give idle segments back to the system, the oldest first, until at most ``keep`` bytes are idle.
 
         Args:
             keep: bytes.
-            max_age: seconds; what has been idle for longer goes in any case.
+            max_age: seconds; what has been idle for longer goes in any case. None: IDLE_SECONDS.
 
         Returns:
             What is left.
         """
         state, idle = self._survey()
-        left, now = state.idle, time.time()
+        left = state.idle
+        oldest = time.time() - (IDLE_SECONDS if max_age is None else max_age)
         for one in idle:
-            if left > keep or now - one.since > max_age:
+            if left > keep or one.since < oldest:
                 left -= self._give_back(one.name)
         return state._replace(idle=left)
 

@@ -446,6 +446,7 @@ class RunStore:
         if use_ram and self._in_ram:
             no_ram = self._put_in_ram(sealed, name, key_bytes)
             if not no_ram:
+                self._look_after_memory()
                 return
             self._tell_fallback(key, sealed.total, no_ram)
         place = b"d" if self._in_ram else b"m"
@@ -503,6 +504,13 @@ class RunStore:
                 return ""
             finally:
                 claim.close()
+
+    def _look_after_memory(self) -> None:
+        """Now and then, after saving or deleting: idle segments may have become too many, or too old."""
+        if self._pool is not None and time.monotonic() - self._measured_at > self._measure_pause:
+            # What was asked for is done: that the run is being closed is no error here.
+            with contextlib.suppress(FileNotFoundError, StoreClosed):
+                self._measure_ram()
 
     def _pool_after(self, gone: SegmentPool, exc: FileNotFoundError) -> SegmentPool:
         """Return the pool to use where one has vanished: a lender may end before the runs that use its memory."""
@@ -1209,6 +1217,7 @@ class RunStore:
         if segment is not None:
             segment[0].discard(segment[1])
         self._refill_ballast()
+        self._look_after_memory()
         return True
 
     def _token_of(self, name: str) -> object:
