@@ -696,11 +696,14 @@ class RunStore:
         try:
             status = os.fstat(fd)
             self._check_file(status, name)
-            raw = memoryview(read_at(fd, status.st_size, 0))
+            header = parse_header(read_at(fd, HEADER_SIZE, 0), status.st_size)
+            if header.kind != KIND_STUB:
+                # Not read any further: it may be large.
+                return None
+            raw = memoryview(read_at(fd, header.total, 0))
         finally:
             os.close(fd)
-        header = parse_header(raw, status.st_size)
-        return self._segment_of(header, raw)[:2] if header.kind == KIND_STUB else None
+        return self._segment_of(header, raw)[:2]
 
     def _segment_of(self, header: Header, view: memoryview) -> tuple[Folder, str, int]:
         """Return what a stub names: folder, segment, length. Only a bare name in a folder known beforehand."""
@@ -1046,7 +1049,8 @@ class RunStore:
             fd = self._open_checked(self._objects, name)
             try:
                 status = os.fstat(fd)
-                if not self._has_leases or status.st_size <= INLINE_LIMIT or not stat.S_ISREG(status.st_mode):
+                # (A segment that was just given back has length 0, and no entry has.)
+                if not self._has_leases or 0 < status.st_size <= INLINE_LIMIT or not stat.S_ISREG(status.st_mode):
                     return fd
                 # Between opening and locking it may have been replaced, and written again for another key.
                 if lock_fd(fd, wait=False, shared=True) and os.path.samestat(self._objects.stat(name), status):

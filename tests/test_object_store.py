@@ -1245,6 +1245,18 @@ def test_a_twin_on_another_disk_is_swept_with_its_run(roots: object_store.Roots,
     assert list(other.iterdir()) == []
 
 
+def test_attaching_reads_no_data(roots: object_store.Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunStore.create(roots) as store:
+        store.put("in memory", np.zeros(8 * MB, np.uint8))
+        store.put("on disk", np.zeros(8 * MB, np.uint8), use_ram=False)
+        sizes: list[int] = []
+        real = os.pread
+        monkeypatch.setattr(os, "pread", lambda fd, count, at: sizes.append(count) or real(fd, count, at))
+        RunStore.attach(roots, store.run_id).close()
+        assert sizes
+        assert max(sizes) < 4096
+
+
 def test_an_attached_process_only_detaches(store: RunStore) -> None:
     store.put("key", 5)
     out = child(ATTACH + "    print(store.get('key'), store.is_owner); store.close(); store.close()", store.run_id)
