@@ -187,8 +187,8 @@ class WorkflowContext:
         config = load_config(config_path)
         roots = _find_roots(config)
         if create:
-            other = None if lender is None else lender._store
-            self._store = RunStore.create(roots, run_id, _ram_limit(config, max_ram_gb), other)
+            other: RunStore | None = None if lender is None else lender._store
+            self._store: RunStore = RunStore.create(roots, run_id, _ram_limit(config, max_ram_gb), other)
         elif run_id is None:
             raise ValueError("attaching (create=False) needs the run_id of the context")
         else:

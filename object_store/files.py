@@ -27,7 +27,8 @@ IS_WINDOWS = sys.platform == "win32"
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 BINARY = getattr(os, "O_BINARY", 0)
 # O_NONBLOCK: opening a FIFO that somebody put in an entry's place must not hang; it means nothing for a file.
-READ = os.O_RDONLY | NOFOLLOW | BINARY | getattr(os, "O_NONBLOCK", 0)
+# O_NOATIME: a file's access time says when its value was loaded last, not when somebody looked at its header.
+READ = os.O_RDONLY | NOFOLLOW | BINARY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOATIME", 0)
 # Up to here a file is read, above it is mapped: a mapping costs a file descriptor and several page faults.
 INLINE_LIMIT = 64 * 1024
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG})

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from discomfort.object_store import RunStore, StoreFull, UnknownKeyError, files, memory, segments, store
+from discomfort.object_store import RunStore, StoreFull, UnknownKeyError, files, memory, room, segments
 
 from discomfort import object_store
 
@@ -95,7 +95,7 @@ class Reader:
                 elif word == "write":
                     value[:] = int(arguments[0])
                 elif word == "trim":
-                    run._pool.trim(0)
+                    run._room.pool.trim(0)
                 elif word == "look":
                     print(sorted(set(value.tolist())), end=" ")
                 print("done", flush=True)
@@ -606,7 +606,7 @@ def test_a_killed_lender_harms_nobody(roots: object_store.Roots) -> None:
 
 @pytest.fixture
 def cold_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "COLD_SECONDS", 0.05)
+    monkeypatch.setattr(room, "COLD_SECONDS", 0.05)
 
 
 def where(run: RunStore, key: str) -> str:
@@ -651,6 +651,22 @@ def test_what_nobody_used_for_a_while_makes_room_the_coldest_first(
         for key in run.list_keys():
             run.delete(key)
         assert run.usage().disk_bytes == 0
+
+
+@pytest.mark.usefixtures("cold_at_once")
+def test_looking_at_a_value_is_not_using_it(roots: object_store.Roots) -> None:
+    with RunStore.create(roots, ram_limit=10 * MB) as run:
+        run.put("looked at", filled(1, 4 * MB))
+        run.put("loaded", filled(2, 4 * MB))
+        time.sleep(0.1)
+        run.get("loaded")
+        for _ in range(20):
+            run.info("looked at")
+            run.list_keys()
+            time.sleep(0.01)
+        run.get("loaded")
+        run.put("new", filled(3, 4 * MB))
+        assert [where(run, key) for key in ("looked at", "loaded", "new")] == ["disk", "ram", "ram"]
 
 
 def test_what_was_just_used_stays_in_memory(roots: object_store.Roots) -> None:
@@ -790,8 +806,7 @@ def test_memory_that_the_whole_system_lacks_is_made_room_for_too(
     with RunStore.create(roots) as run:
         run.put("cold", filled(1, 20 * MB))
         time.sleep(0.1)
-        free = iter([140 * MB, 140 * MB, 140 * MB, 140 * MB, *[2000 * MB] * 100])
-        monkeypatch.setattr(memory, "free_ram_bytes", lambda: next(free))
+        monkeypatch.setattr(memory, "free_ram_bytes", lambda: (140 if where(run, "cold") == "ram" else 160) * MB)
         run.put("new", filled(2, 20 * MB))
         assert (where(run, "cold"), where(run, "new")) == ("disk", "ram")
 
@@ -828,7 +843,7 @@ def test_writers_readers_and_those_who_give_back_do_not_meet(roots: object_store
                 if len(held) > 8:
                     held.pop(chance.randrange(8))[2][:] += 1
             else:
-                run._pool.trim(chance.choice([0, 5_000_000]))
+                run._room.pool.trim(chance.choice([0, 5_000_000]))
             count += 1
         print(count)
     """
@@ -852,5 +867,5 @@ def test_writers_readers_and_those_who_give_back_do_not_meet(roots: object_store
             out, err = process.communicate(timeout=60)
             assert process.returncode == 0, err
             assert int(out) > 3
-        run._measure_ram()
+        run._room.measure()
         assert run.usage().held_bytes == 0
