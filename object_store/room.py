@@ -65,6 +65,7 @@ class Room:
         self._measured_at = float("-inf")
         self._measure_pause = 1.0
         self._reaped_at = float("-inf")
+        self._try_again_at = float("-inf")
         self._has_moved = False
 
     def free_bytes(self) -> int:
@@ -79,6 +80,8 @@ class Room:
             replaced: length of the file that was the entry. Only a small one is free at once: a segment stays.
         """
         self._used += _pages(added) - (_pages(replaced) if replaced <= INLINE_LIMIT else 0)
+        if replaced:
+            self._try_again_at = float("-inf")
 
     def refusal(self, need: int) -> str:
         """Return why an object of that size cannot go to shared memory, or "" if it can; makes room where that helps.
@@ -93,6 +96,19 @@ class Room:
         if age > self._measure_pause or (is_near and age > 0.1) or self._shortage(need):
             self.measure()
         shortage = self._shortage(need)
+        if shortage is None:
+            return ""
+        begin = time.monotonic()
+        if begin >= self._try_again_at:
+            shortage = self._make_room(need, shortage)
+            if shortage is None:
+                return ""
+            # Where everything is full, looking for room takes a twentieth of the time, not all of it.
+            self._try_again_at = time.monotonic() + min(1.0, 20 * (time.monotonic() - begin))
+        return shortage.reason
+
+    def _make_room(self, need: int, shortage: _Shortage | None) -> _Shortage | None:
+        """Let go of what can be done without in memory; returns what is missing all the same."""
         if shortage and self.pool is not None and self._state.idle:
             self.pool.trim(max(0, self._state.idle - shortage.need))
             self.measure()
@@ -104,7 +120,7 @@ class Room:
         if shortage and self._move_cold(shortage.need):
             self.measure()
             shortage = self._shortage(need)
-        return "" if shortage is None else shortage.reason
+        return shortage
 
     def _shortage(self, need: int) -> _Shortage | None:
         """Return what is missing for an object of that size, as far as is known without counting; None for nothing."""
