@@ -100,8 +100,9 @@ from .errors import (
     UnknownKeyError,
 )
 from .file_format import HeldObject
+from .looking import look_into
 from .memory import filesystem_type, free_ram_bytes
-from .runs import Roots, check_run_id, find_roots, sweep
+from .runs import Roots, RunSummary, check_run_id, find_roots, list_runs, sweep
 from .shared_names import shared_module
 from .store import ObjectInfo, RunStore, Usage
 
@@ -110,6 +111,7 @@ __all__ = [
     "ObjectInfo",
     "Roots",
     "RunStore",
+    "RunSummary",
     "StoreClosed",
     "StoreCorrupt",
     "StoreError",
@@ -123,6 +125,8 @@ __all__ = [
     "filesystem_type",
     "find_roots",
     "free_ram_bytes",
+    "list_runs",
+    "look_into",
     "shared_module",
     "sweep",
 ]
