@@ -232,7 +232,7 @@ def _open(run: RunSummary, config_path: Path | None) -> Iterator[RunStore]:
     try:
         store = look_into(run, workflow_context.context_roots(config_path))
     except FileNotFoundError:
-        reason = run.problem or "it was removed at this moment"
+        reason = run.problem or "it was removed at this moment, or a part of it is missing"
         raise _NoSuchThing(f"run {run.run_id} has nothing to show: {reason}") from None
     with store:
         yield store

@@ -477,19 +477,20 @@ def _look_at_folder(home: Folder, name: str, is_in_ram: bool) -> _Part:
     except OSError as exc:
         is_alive, problem = None, f"whether its owner lives cannot be told: {_reason(exc)}"
     pid, since = _read_owner(run)
-    is_main = run.exists("objects")
+    has_objects = run.exists("objects")
+    is_main = has_objects or run.exists("run.json")
     content: dict[str, Any] | None = None
     try:
         content = read_run_file(run, run_id)
     except FileNotFoundError:
-        if is_main:
+        if has_objects:
             problem = problem or ("it is being made, or ends" if is_alive else "it was never finished")
     except (OSError, StoreError) as exc:
         problem = problem or f"it cannot be read: {_reason(exc)}"
     if content is not None:
         is_in_ram = content.get("main") == "ram"
     size = _bytes_in(run, is_in_ram, set())
-    keys = len(Folder.open_private("objects", run).names()) if is_main else 0
+    keys = len(Folder.open_private("objects", run).names()) if has_objects else 0
     summary = RunSummary(
         run_id,
         run.path,
