@@ -16,6 +16,7 @@ from typing import Any
 # Elements of a tensor that are looked at in one step: a copy of so many as float64 takes 32 MB.
 _CHUNK = 2**22
 _TEXT = 200
+_HEX = 32
 _INLINE = 8
 
 
@@ -36,7 +37,8 @@ def summarize(value: Any, depth: int = 4, items: int = 20) -> dict[str, Any]:
         - containers: ``length``, ``items`` (``{"key": text, "value": summary}``);
         - other objects: ``length`` (how many attributes), ``attributes`` (like ``items``), or for functions and
           classes ``value`` (their name); pictures: ``shape`` (width, height), ``dtype`` (mode);
-        - text and bytes: ``length``, ``value`` (the beginning; bytes in hex); numbers, None: ``value``.
+        - text: ``length``, ``value`` (the beginning); bytes: ``length``, ``hex`` (the beginning);
+        - numbers, None: ``value``.
     """
     try:
         return _summarize(value, depth, items)
@@ -55,7 +57,7 @@ def _summarize(value: Any, depth: int, items: int) -> dict[str, Any]:
     if isinstance(value, str):
         return {**kind, "length": len(value), "value": value[:_TEXT]}
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return {**kind, "length": len(value), "value": bytes(value[:32]).hex()}
+        return {**kind, "length": len(value), "hex": bytes(value[:_HEX]).hex()}
     if isinstance(value, (dict, list, tuple, set, frozenset)):
         found = {**kind, "length": len(value)}
         return found if depth <= 0 else {**found, "items": _items(_entries(value), depth, items)}
@@ -143,7 +145,14 @@ def _tensor(tensor: Any) -> dict[str, Any]:
         return {**found, "not_computed": f"its layout is {str(tensor.layout).removeprefix('torch.')}"}
     if tensor.device.type == "meta":
         return {**found, "not_computed": "it has a shape and no values"}
-    return {**found, **_figures(_tensor_pieces(tensor.detach()))}
+    # What `expand` repeats is looked at once: written out it could be larger than the memory.
+    once, repeats = tensor.detach(), 1
+    for dim in [dim for dim, stride in enumerate(tensor.stride()) if stride == 0 and tensor.shape[dim] > 1]:
+        once, repeats = once.narrow(dim, 0, 1), repeats * tensor.shape[dim]
+    figures = _figures(_tensor_pieces(once))
+    if "nan" in figures:
+        figures["nan"] *= repeats
+    return {**found, **figures}
 
 
 def _tensor_pieces(tensor: Any) -> Iterator[Any]:
@@ -240,8 +249,10 @@ def _headline(summary: dict[str, Any]) -> str:
     if summary.get("device", "cpu") != "cpu":
         words.append(f"on {summary['device']}")
     text = " ".join(words)
-    if "value" in summary:
-        text = "None" if summary["value"] is None else f"{text} {_value_text(summary)}"
+    if summary["type"] == "NoneType":
+        text = "None"
+    elif "value" in summary or "hex" in summary:
+        text += f" {_value_text(summary)}"
     elif "length" in summary:
         noun = "attribute" if "attributes" in summary else "item"
         text += f" of {summary['length']:,} {noun}{'' if summary['length'] == 1 else 's'}"
@@ -249,13 +260,15 @@ def _headline(summary: dict[str, Any]) -> str:
 
 
 def _value_text(summary: dict[str, Any]) -> str:
-    value = summary["value"]
-    if "length" not in summary:
-        return str(value)
-    unit = "characters" if isinstance(value, str) and summary["type"] == "str" else "bytes"
-    shown = repr(value) if unit == "characters" else value
-    is_whole = summary["length"] <= (_TEXT if unit == "characters" else 32)
-    return shown if is_whole else f"{shown}... ({summary['length']:,} {unit})"
+    if "hex" in summary:
+        return _beginning(summary["hex"], summary["length"], _HEX, "bytes")
+    if "length" in summary:
+        return _beginning(repr(summary["value"]), summary["length"], _TEXT, "characters")
+    return str(summary["value"])
+
+
+def _beginning(shown: str, length: int, limit: int, unit: str) -> str:
+    return shown if length <= limit else f"{shown}... ({length:,} {unit})"
 
 
 def _figures_text(summary: dict[str, Any]) -> str:
