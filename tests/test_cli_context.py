@@ -324,6 +324,26 @@ def test_the_lock_of_a_run_that_is_being_made_is_left_to_its_owner(
         assert sweep() == [str(folder)]
 
 
+def test_a_run_that_is_made_between_two_looks_is_there_whole_or_not_at_all(
+    context: WorkflowContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: list[Any] = []
+
+    def names(folder: files.Folder, real: Any = files.Folder.names) -> list[str]:
+        found: list[str] = real(folder)
+        if not others and os.path.basename(folder.path).startswith("discomfort-"):
+            others.append("is being made")
+            others[:] = [WorkflowContext()]
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Folder, "names", names)
+        runs = list_contexts()
+    with others[0] as other:
+        assert {run.run_id for run in runs} <= {context.run_id, other.run_id}
+        assert {(run.is_alive, run.problem, run.path == run.disk_path) for run in runs} == {(True, "", False)}
+
+
 def test_runs_that_come_and_go_meanwhile_are_no_errors_and_are_not_harmed() -> None:
     """Threads make, fill and end runs as fast as they can, while others list them and look into them."""
     errors: list[BaseException] = []
@@ -666,7 +686,7 @@ def test_an_unknown_key_is_status_3_and_the_others_are_named(context: WorkflowCo
 
 
 def test_keys_cannot_write_to_the_terminal(context: WorkflowContext) -> None:
-    context.save(EVIL, {EVIL: EVIL, "type": type("\x1b[31mred", (), {})})
+    context.save(EVIL, {EVIL: EVIL, "type": type("\x1b]0;type\x07", (), {})})
     context.save(" spaces ", 1)
     context.save("'quoted'", 2)
     context.save("", 3)
@@ -688,6 +708,7 @@ def test_keys_cannot_write_to_the_terminal(context: WorkflowContext) -> None:
     text = cli("show", context.run_id, repr(EVIL))
     assert text.startswith(f"{EVIL!r} in run ")
     assert f"\n  {EVIL!r}: str {EVIL!r}\n" in text
+    assert r"\x1b]0;type\x07" in text
     assert "\x1b" not in text
     assert inside("show", context.run_id, "''").endswith("\nint 3\n")
     assert inside("show", context.run_id, "'quoted'").endswith("\nint 2\n")
