@@ -143,6 +143,8 @@ def _say_runs(runs: list[RunSummary], config_path: Path | None) -> None:
     ram, disk = sum(run.ram_bytes for run in runs), sum(run.disk_bytes for run in runs)
     count = sum(bool(run.run_id) for run in runs)
     _say(f"{_count(count, 'run')}, {len(dead)} dead: {_bytes(ram)} of memory, {_bytes(disk)} on disk.")
+    if len(dead) < count:
+        _say(f"What a run holds: {_command('show', config_path)} RUN")
     if dead:
         _say(
             f"The owner of a dead run ended without cleaning up. The next run removes what it left, or do it now: "
@@ -153,7 +155,10 @@ def _say_runs(runs: list[RunSummary], config_path: Path | None) -> None:
 def _run_row(run: RunSummary, name: str) -> Sequence[str]:
     if not run.run_id:
         return ("-", "refused", "", "", "", "", "", run.path)
-    owner = f"pid {run.owner_pid}" if run.owner_pid is not None else "?"
+    owner = "?" if run.owner_pid is None else str(run.owner_pid)
+    if run.is_alive and run.owner_pid is not None:
+        command = _command_of(run.owner_pid, run.created)
+        owner = _shortened(f"{run.owner_pid} {' '.join(map(os.path.basename, command[:3]))}".strip(), 28)
     age = "?" if run.created is None else _duration(time.time() - run.created)
     sizes = (f"{run.keys:,}", _bytes(run.ram_bytes), _bytes(run.disk_bytes))
     return (name, run.state, owner, age, *sizes, run.path)
@@ -429,6 +434,10 @@ def _name(key: str, limit: int = 48) -> str:
     return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
 
 
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 def _say_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns; a header that begins with > is that of numbers, which stand on the right."""
     cells = [[_printable(cell) for cell in row] for row in [[name.lstrip(">") for name in header], *rows]]
@@ -483,16 +492,22 @@ def _owner_text(run: RunSummary) -> str:
 
 
 def _process_text(pid: int, by: float | None = None) -> str:
-    """``process 12 (python refine.py)``; without the command where the process began after the moment ``by``."""
+    """``process 12 (python refine.py)``."""
+    command = _command_of(pid, by)
+    if not command:
+        return f"process {pid}"
+    return f"process {pid} ({' '.join([os.path.basename(command[0]), *command[1:]])[:100]})"
+
+
+def _command_of(pid: int, by: float | None) -> list[str]:
+    """The command of a process, one line; nothing where that began after the moment ``by``, so is another by now."""
     import psutil
 
-    command = ""
     with contextlib.suppress(psutil.Error, ValueError):
         process = psutil.Process(pid)
         if by is None or process.create_time() < by + 2:
-            program, *words = process.cmdline()
-            command = " ".join(" ".join([os.path.basename(program), *words]).split())[:100]
-    return f"process {pid}" + (f" ({command})" if command else "")
+            return [" ".join(word.split()) for word in process.cmdline()]
+    return []
 
 
 def _command(name: str, config_path: Path | None) -> str:

@@ -159,12 +159,13 @@ def test_live_and_dead_runs_are_told_apart_with_what_they_occupy(
 
     lines = cli("list").splitlines()
     assert lines[0].split() == ["RUN", "STATE", "OWNER", "AGE", "KEYS", "MEMORY", "DISK", "FOLDER"]
-    assert lines[1].split()[:4] == [context.run_id[:8], "live", "pid", str(os.getpid())]
+    assert lines[1].split()[:3] == [context.run_id[:8], "live", str(os.getpid())]
     assert lines[1].endswith(f"2  5.0 MB    4.0 MB  {live.path}")
-    assert lines[2].split()[:4] == [dead_id[:8], "dead", "pid", str(dead.owner_pid)]
+    assert lines[2].split()[:3] == [dead_id[:8], "dead", str(dead.owner_pid)]
     assert lines[4].startswith("2 runs, 1 dead: 6.")
-    assert lines[5].endswith("python -m discomfort context sweep")
-    assert lines[6].startswith(f"Shared memory {roots[0]}: ")
+    assert lines[5] == "What a run holds: python -m discomfort context show RUN"
+    assert lines[6].endswith("python -m discomfort context sweep")
+    assert lines[7].startswith(f"Shared memory {roots[0]}: ")
     for run, told in zip(list_contexts(), cli_json("list")["runs"], strict=True):
         assert told == {**run._asdict(), "state": run.state}
     sweep()
