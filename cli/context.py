@@ -297,7 +297,13 @@ def _sorted_rows(rows: list[_Row], sort: str) -> list[_Row]:
         return sorted(rows, key=lambda row: -row[1].size if row[1] else 0)
     if sort == "age":
         return sorted(rows, key=lambda row: -row[1].created_ns if row[1] else 0)
-    return rows
+    return sorted(rows, key=lambda row: _natural(row[0]))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """What sorts "iteration 10" behind "iteration 9"."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(len(part.lstrip("0")), part) if index % 2 else (0, part) for index, part in enumerate(parts)]
 
 
 def _key_row(key: str, info: ObjectInfo | None, problem: str) -> Sequence[str]:
@@ -330,10 +336,8 @@ def _info_json(info: ObjectInfo) -> dict[str, Any]:
 
 def _show_key(run: RunSummary, store: RunStore, wanted: str, is_loaded: bool, as_json: bool) -> None:
     key = _key_of(store, wanted)
-    info = store.info(key)
-    if info is None:
-        raise store.unknown(key)
-    summary = value_summary.summarize(store.get(key)) if is_loaded else None
+    info, value = _load(store, key, is_loaded)
+    summary = value_summary.summarize(value) if is_loaded else None
     if as_json:
         content = {"run_id": run.run_id, "key": key, **_info_json(info), "value": summary}
         click.echo(json.dumps(content, indent=2))
@@ -348,6 +352,20 @@ def _show_key(run: RunSummary, store: RunStore, wanted: str, is_loaded: bool, as
         _say("")
         for line in value_summary.as_lines(summary):
             _say(line)
+
+
+def _load(store: RunStore, key: str, is_loaded: bool) -> tuple[ObjectInfo, Any]:
+    """What is known of a key, and the value that is known of: a run at work may replace it between the two."""
+    tries = 0
+    while True:
+        info = store.info(key)
+        if info is None:
+            raise store.unknown(key)
+        value = store.get(key) if is_loaded else None
+        after = store.info(key)
+        tries += 1
+        if after is None or (after.created_ns, after.digest) == (info.created_ns, info.digest) or tries == 10:
+            return info, value
 
 
 def _key_of(store: RunStore, wanted: str) -> str:

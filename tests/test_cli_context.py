@@ -24,7 +24,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from discomfort.cli import commands
-from discomfort.object_store import StoreError, files, look_into
+from discomfort.object_store import RunStore, StoreError, files, look_into
 from discomfort.workflow_context import WorkflowContext, context_roots, list_contexts, sweep
 
 from discomfort import workflow_context
@@ -586,6 +586,33 @@ def test_show_lists_what_is_stored(context: WorkflowContext) -> None:
     assert lines[8].split()[3:5] == ["memory", "recipe"]
     by_age = json.loads(inside("show", context.run_id, "--sort", "age", "--json"))["keys"]
     assert [one["key"] for one in by_age] == ["model", "archive", "latent"]
+
+
+def test_keys_with_numbers_are_sorted_as_people_do(context: WorkflowContext) -> None:
+    keys = ["2", "10", "image", "image 1", "image 2", "image 2b", "image 9", "image 10", "image 010b"]
+    for key in reversed(keys):
+        context.save(key, 1)
+    content = json.loads(inside("show", context.run_id, "--json"))
+    assert [one["key"] for one in content["keys"]] == [*keys[:7], "image 010b", "image 10"]
+
+
+def test_a_value_that_is_replaced_meanwhile_is_told_with_what_is_its_own(
+    context: WorkflowContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context.save("key", "old")
+    replaced: list[str] = []
+
+    def get(store: RunStore, key: str, real: Any = RunStore.get) -> Any:
+        value = real(store, key)
+        if not replaced:
+            replaced.append(key)
+            context.save(key, "new")
+        return value
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "get", get)
+        content = json.loads(inside("show", context.run_id, "key", "--json"))
+    assert (content["value"]["value"], content["digest"]) == ("new", context.digest("key"))
 
 
 def test_a_run_id_may_be_its_beginning_or_its_folder() -> None:
