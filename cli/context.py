@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from .. import value_summary, workflow_context
-from ..object_store import ObjectInfo, RunStore, RunSummary, look_into
+from ..object_store import ObjectInfo, RunStore, RunSummary, Usage, look_into
 from ..workflow_context import StoreClosed, StoreError, UnknownKeyError
 
 _CONFIG = click.option(
@@ -253,11 +253,8 @@ def _show_run(run: RunSummary, store: RunStore, sort: str, as_json: bool) -> Non
         return
     _say(f"Run {run.run_id}, {run.state}")
     _say(f"  owner   {_owner_text(run)}")
-    capacity = f" of the {_bytes(usage.ram_capacity)} it may use" if usage.ram_capacity and run.is_alive else ""
     if run.path != run.disk_path:
-        reserve = run.ram_bytes - usage.ram_bytes
-        more = f", and {_bytes(reserve)} in reserve" if reserve > 0 else ""
-        _say(f"  memory  {_bytes(usage.ram_bytes)}{capacity}{more}, {run.path}")
+        _say(f"  memory  {_memory_use(run, usage)}, {run.path}")
     if run.disk_path is not None:
         _say(f"  disk    {_bytes(usage.disk_bytes)}, {run.disk_path}")
     if run.problem:
@@ -271,6 +268,16 @@ def _show_run(run: RunSummary, store: RunStore, sort: str, as_json: bool) -> Non
     damaged = usage.keys - len(rows)
     if damaged > 0:
         _say(f"{_count(damaged, 'more entry', 'more entries')} could not be read.")
+
+
+def _memory_use(run: RunSummary, usage: Usage) -> str:
+    """What the run has in shared memory, in words."""
+    text = _bytes(usage.ram_bytes)
+    if run.is_alive and usage.ram_capacity:
+        text += f" of the {_bytes(usage.ram_capacity)} it may use"
+    if usage.held_bytes:
+        text += f" ({_bytes(usage.held_bytes)} of it replaced values that are still in use)"
+    return text + (f", {_bytes(usage.idle_bytes)} idle" if usage.idle_bytes else "")
 
 
 _Row = tuple[str, "ObjectInfo | None", str]

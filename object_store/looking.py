@@ -27,4 +27,5 @@ def look_into(run: RunSummary, roots: Roots) -> RunStore:
     main = Folder.open_private(os.path.basename(run.path), home)
     content = read_run_file(main, run.run_id)
     twin = open_twin(content.get("disk_path"), run.run_id)
-    return RunStore(run.run_id, main, twin, content.get("main") == "ram", content["ram_capacity"], roots)
+    is_in_ram = content.get("main") == "ram"
+    return RunStore(run.run_id, main, twin, is_in_ram, content["ram_capacity"], roots, content.get("lender"))

@@ -384,7 +384,8 @@ class RunSummary(NamedTuple):
     created: float | None
     # Whether this version of the package can read it.
     format_is_known: bool
-    # Bytes that its files take in shared memory (pages, with the reserve of a MiB that every run has) and on disk.
+    # Bytes that its files take in shared memory (pages; with the reserve of a MiB that every run has, and with memory
+    # that is idle or only held by readers) and on disk.
     ram_bytes: int
     disk_bytes: int
     # How many objects it has.
@@ -582,6 +583,7 @@ _BOOKKEEPING = frozenset({"owner.lock", "publish.lock", "run.json"})
 
 def _bytes_in(folder: Folder, is_in_ram: bool, seen: set[tuple[int, int]]) -> int:
     """Return what the files in a folder and below take: pages in memory, lengths on disk, which allocates late."""
+    is_pool = os.path.basename(folder.path) == "pool"
     total = 0
     for name in folder.names():
         if name in _BOOKKEEPING:
@@ -594,8 +596,8 @@ def _bytes_in(folder: Folder, is_in_ram: bool, seen: set[tuple[int, int]]) -> in
         except (OSError, StoreError):
             # Gone by now, or a folder that is nobody's business; it is not counted.
             continue
-        # A file may have two names.
-        if (status.st_dev, status.st_ino) not in seen:
+        # A segment with two names is the value of a key, perhaps of another run: it is counted there, and once.
+        if (status.st_dev, status.st_ino) not in seen and not (is_pool and status.st_nlink > 1):
             seen.add((status.st_dev, status.st_ino))
             total += status.st_blocks * 512 if is_in_ram and hasattr(status, "st_blocks") else status.st_size
     return total
