@@ -10,7 +10,8 @@ a process, are the truth: nothing has to run, and a killed process leaves nothin
 ``entries.py``       one file for each key: read safely, replaced in one step
 ``room.py``          how much shared memory a run may take, and what makes way when it is not enough
 ``segments.py``      memory that is written again
-``runs.py``          where runs are; making, finding, sweeping and removing them
+``runs.py``          where runs are; making, finding, listing, sweeping and removing them
+``looking.py``       looking into a run from outside
 ``serializer.py``    values, taken apart: a pickle stream and buffers
 ``file_format.py``   what is in a file
 ``files.py``         what the operating system gives: private folders, mappings, locks

@@ -491,6 +491,10 @@ def make_link(name: str) -> Callable[[Path], Any]:
     ("harm", "is_alive", "problem", "status"),
     [
         (lambda run: run.chmod(0o777), None, "open to other users (mode 0777)", 1),
+        pytest.param(
+            *(lambda run: os.chown(run, 65534, -1), None, "belongs to user 65534", 1),
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away"),
+        ),
         (make_link(""), None, "not a real folder", 1),
         (make_link("objects"), None, "not a real folder", 1),
         (make_link("owner.lock"), None, "whether its owner lives cannot be told", 0),
@@ -503,20 +507,10 @@ def make_link(name: str) -> Callable[[Path], Any]:
         (lambda run: shutil.rmtree(run / "objects"), False, "", 3),
         (lambda run: (run / "owner.lock").unlink(), False, "", 0),
     ],
-    ids=[
-        *(
-            "0777",
-            "link",
-            "linked objects",
-            "linked lock",
-            "linked run.json",
-            "no JSON",
-            "zeros",
-            "another's",
-            "format",
-        ),
-        *("no run.json", "no objects", "no lock"),
-    ],
+    ids=str.split(
+        "0777 stranger's link linked-objects linked-lock linked-run.json no-JSON zeros another's format no-run.json "
+        "no-objects no-lock"
+    ),
 )
 def test_a_folder_that_is_not_what_it_should_be_is_named_and_hurts_nothing(
     roots: tuple[str, str], harm: Callable[[Path], Any], is_alive: bool | None, problem: str, status: int
