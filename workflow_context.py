@@ -41,7 +41,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from . import object_store
-from .object_store import RunStore, StoreClosed, StoreError, UnknownKeyError, memory
+from .object_store import Roots, RunStore, RunSummary, StoreClosed, StoreError, UnknownKeyError, memory
 
 logger = logging.getLogger("discomfort.workflow_context")
 
@@ -511,17 +511,38 @@ def sweep(config_path: str | os.PathLike[str] | None = None) -> list[str]:
     Returns:
         The paths of the folders that were removed.
     """
-    return object_store.sweep(_find_roots(load_config(config_path)))
+    return object_store.sweep(context_roots(config_path))
+
+
+def list_contexts(config_path: str | os.PathLike[str] | None = None) -> list[RunSummary]:
+    """Tell which runs of this user there are, live and dead, oldest first, in any process. Changes nothing.
+
+    Args:
+        config_path: as for WorkflowContext; runs of another CONTEXTS_DIR_NAME are not found.
+
+    Returns:
+        What the folders tell of each: object_store.RunSummary. Folders that are refused are among them, with the
+        reason in ``problem``. A run whose ``is_alive`` is False is what ``sweep`` would remove.
+    """
+    return object_store.list_runs(context_roots(config_path))
+
+
+def context_roots(config_path: str | os.PathLike[str] | None = None) -> Roots:
+    """Return where runs live with this configuration: object_store.Roots (shared memory, disk, folder name)."""
+    return _find_roots(load_config(config_path))
 
 
 __all__ = [
     "ContextConfig",
+    "RunSummary",
     "StoreClosed",
     "StoreError",
     "UnknownKeyError",
     "UnknownRunError",
     "WorkflowContext",
+    "context_roots",
     "get_context",
+    "list_contexts",
     "load_config",
     "register_context",
     "sweep",

@@ -10,7 +10,8 @@ a process, are the truth: nothing has to run, and a killed process leaves nothin
 ``entries.py``       one file for each key: read safely, replaced in one step
 ``room.py``          how much shared memory a run may take, and what makes way when it is not enough
 ``segments.py``      memory that is written again
-``runs.py``          where runs are; making, finding, sweeping and removing them
+``runs.py``          where runs are; making, finding, listing, sweeping and removing them
+``looking.py``       looking into a run from outside
 ``serializer.py``    values, taken apart: a pickle stream and buffers
 ``file_format.py``   what is in a file
 ``files.py``         what the operating system gives: private folders, mappings, locks
@@ -100,8 +101,9 @@ from .errors import (
     UnknownKeyError,
 )
 from .file_format import HeldObject
+from .looking import look_into
 from .memory import filesystem_type, free_ram_bytes
-from .runs import Roots, check_run_id, find_roots, sweep
+from .runs import Roots, RunSummary, check_run_id, find_roots, list_runs, sweep
 from .shared_names import shared_module
 from .store import ObjectInfo, RunStore, Usage
 
@@ -110,6 +112,7 @@ __all__ = [
     "ObjectInfo",
     "Roots",
     "RunStore",
+    "RunSummary",
     "StoreClosed",
     "StoreCorrupt",
     "StoreError",
@@ -123,6 +126,8 @@ __all__ = [
     "filesystem_type",
     "find_roots",
     "free_ram_bytes",
+    "list_runs",
+    "look_into",
     "shared_module",
     "sweep",
 ]
