@@ -11,7 +11,7 @@ a process, are the truth: nothing has to run, and a killed process leaves nothin
 ``room.py``          how much shared memory a run may take, and what makes way when it is not enough
 ``segments.py``      memory that is written again
 ``runs.py``          where runs are; making, finding, listing, sweeping and removing them
-``looking.py``       looking into a run from outside
+``looking.py``       runs, seen from outside: which there are, what is in one
 ``serializer.py``    values, taken apart: a pickle stream and buffers
 ``file_format.py``   what is in a file
 ``files.py``         what the operating system gives: private folders, mappings, locks
@@ -101,9 +101,9 @@ from .errors import (
     UnknownKeyError,
 )
 from .file_format import HeldObject
-from .looking import look_into
+from .looking import RunSummary, list_runs, look_into
 from .memory import filesystem_type, free_ram_bytes
-from .runs import Roots, RunSummary, check_run_id, find_roots, list_runs, sweep
+from .runs import Roots, check_run_id, find_roots, sweep
 from .shared_names import shared_module
 from .store import ObjectInfo, RunStore, Usage
 
