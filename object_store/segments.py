@@ -81,11 +81,13 @@ class _Idle(NamedTuple):
 class Claim:
     """A segment that this process may write, and nobody else. Close it in any case."""
 
-    __slots__ = ("_is_closed", "_pool", "capacity", "fd", "is_fresh", "is_pooled", "name", "temp", "view")
+    __slots__ = ("_has_temp", "_is_closed", "_pool", "capacity", "fd", "is_fresh", "is_pooled", "name", "temp", "view")
 
     def __init__(self, pool: SegmentPool, fd: int, name: str, temp: str, capacity: int, view: memoryview | None):
         self._pool = pool
         self._is_closed = False
+        # Whether there may be a file of the name ``temp``.
+        self._has_temp = True
         # Open for reading and writing; the lock is on it.
         self.fd = fd
         # Its name in the pool; a fresh one has it only after publishing.
@@ -138,6 +140,7 @@ class Claim:
         else:
             pool.link(self.name, self.temp)
         pool.replace(self.temp, folder, name)
+        self._has_temp = False
 
     def close(self) -> None:
         """Let go of it. What was not published is idle again, or, fresh, removed. Idempotent."""
@@ -145,8 +148,8 @@ class Claim:
             return
         self._is_closed = True
         try:
-            # After publishing there is no such name any more.
-            self._pool.folder.discard(self.temp)
+            if self._has_temp:
+                self._pool.folder.discard(self.temp)
         finally:
             self.view = None
             if self.is_pooled:
@@ -226,6 +229,7 @@ class SegmentPool:
     def _lock_idle(self, name: str, size: int) -> int | None:
         """Lock a segment for writing. None: it is in use; -1: it is gone."""
         try:
+            # Asked first, because even a moment's lock on a published file makes its readers wait.
             if self.folder.stat(name).st_nlink != 1:
                 return None
             fd = self.folder.open(name, os.O_RDWR | NOFOLLOW | BINARY)
@@ -234,17 +238,16 @@ class SegmentPool:
         except OSError:
             # No descriptor left, or something that is no segment.
             return None
-        status = os.fstat(fd)
-        is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-        if not is_ours or not lock_fd(fd, wait=False):
-            os.close(fd)
-            return None
-        # Only now nobody else can change it.
-        status = os.fstat(fd)
-        if status.st_nlink == 1 and status.st_size == size:
-            return fd
+        if lock_fd(fd, wait=False):
+            # Only now nobody else can change it.
+            status = os.fstat(fd)
+            if status.st_nlink == 1 and status.st_size == size and _is_ours(status):
+                return fd
+            is_gone = status.st_nlink == 0 or status.st_size != size
+        else:
+            is_gone = False
         os.close(fd)
-        return None if status.st_nlink > 1 else -1
+        return -1 if is_gone else None
 
     def _claim_locked(self, fd: int, name: str, size: int) -> Claim | None:
         """Make a claim of a segment that was just locked, and taken out of the list."""
@@ -372,7 +375,7 @@ class SegmentPool:
             if not lock_fd(fd, wait=False):
                 return 0
             status = os.fstat(fd)
-            if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
+            if status.st_nlink != 1 or not _is_ours(status):
                 return 0
             # Frees the pages even where a process keeps a mapping; that process checks the size before it writes.
             os.ftruncate(fd, 0)
@@ -386,6 +389,11 @@ class SegmentPool:
         for name in self.folder.names():
             if name.endswith(".tmp") and self.folder.is_abandoned(name):
                 self.folder.discard(name)
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Tell whether it is a file that this user made, not something that was put in a segment's place."""
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
 # --- the pools of this process ------------------------------------------------------------------------------------
