@@ -53,7 +53,7 @@ class Costs(NamedTuple):
     """Seconds of one run, or of one iteration, and where they went."""
 
     total: float
-    #: this process: saving the input into the context
+    #: this process: saving the input into the context (iterations: all that comes before the prompt)
     saving_input: float = 0.0
     #: the server's clock (whole milliseconds), without what its OUTPUT port spent on saving
     server: float = 0.0
@@ -159,8 +159,7 @@ class Passthrough:
         self.change(0)
         costs, cached = await self._run(self.iterations, self.batch)
         expect(all(LOADER in nodes for nodes in cached[1:]), "the server's cache to have the same batch")
-        # The first one's beginning, with the saving of the input, is the run's.
-        return [one._replace(saving_input=0.0) for one in costs[1:]]
+        return costs[1:]  # the first one begins with the run
 
     async def iteration_changed(self) -> list[Costs]:
         costs, cached = await self._run(self.iterations, PerIteration(lambda iteration, values: self.change()))
@@ -169,31 +168,27 @@ class Passthrough:
 
     async def _run(self, iterations: int, value: Any) -> tuple[list[Costs], list[list[str]]]:
         """Run the prompt. Returns costs and cached nodes of each iteration."""
-        marks: list[float] = []
+        marks: dict[str, list[float]] = {}
 
         def on_progress(event: Any) -> None:
-            if type(event).__name__ in ("IterationFinished", "RunFinished"):
-                marks.append(time.perf_counter())
-                self.shared_at_most = max(self.shared_at_most, self.shared_memory())
+            marks.setdefault(type(event).__name__, []).append(time.perf_counter())
+            self.shared_at_most = max(self.shared_at_most, self.shared_memory())
 
         started = time.perf_counter()
         result = await self.d.run([PROMPT], inputs={"image": value}, iterations=iterations, progress=on_progress)
         total = time.perf_counter() - started
         reading = self._check(result["result"])
-        *finished, end = marks
-        loading = end - finished[-1]
-        saves = iterations if isinstance(value, PerIteration) else 1
-        saving_input = (result.record.loading_seconds - loading) / saves
-        steps = result.record.steps
+        finished, steps = marks["IterationFinished"], result.record.steps
         if iterations == 1:
-            costs = [
-                Costs(total, saving_input, steps[0].server_seconds, steps[0].saving_seconds, loading, reading),
-            ]
+            loading = marks["RunFinished"][0] - finished[0]
+            saving = result.record.loading_seconds - loading
+            costs = [Costs(total, saving, steps[0].server_seconds, steps[0].saving_seconds, loading, reading)]
         else:
-            lengths = [b - a for a, b in itertools.pairwise([started, *finished])]
+            begins = [started, *finished[:-1]]
+            columns = zip(begins, marks["StepStarted"], finished, steps, strict=True)
             costs = [
-                Costs(seconds, saving_input, step.server_seconds, step.saving_seconds)
-                for seconds, step in zip(lengths, steps, strict=True)
+                Costs(end - begin, step_begin - begin, step.server_seconds, step.saving_seconds)
+                for begin, step_begin, end, step in columns
             ]
         return costs, [step.cached_nodes for step in steps]
 
