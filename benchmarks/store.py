@@ -58,6 +58,9 @@ SMALL_MB = 16
 DIGEST_LIMIT_MB = 256
 # Round trips before "context, steady" is steady: both keys of both processes have had a few values by then.
 SETTLING = 4
+# Bytes that a call of pwrite gets: as fast as larger ones in memory, and on ext4 up to three times as fast as one call
+# for everything.
+PIECE = 512 * 1024
 # Shared memory that a context of this benchmark may use, in GB: as much as is free.
 NO_LIMIT_GB = 2.0**20
 
@@ -78,8 +81,8 @@ def save_raw(tensor: torch.Tensor, path: str) -> None:
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     try:
         done = 0
-        while done < len(raw):  # one call writes 2 GB at most
-            done += os.pwrite(fd, raw[done:], done)
+        while done < len(raw):
+            done += os.pwrite(fd, raw[done : done + PIECE], done)
     finally:
         os.close(fd)
 
