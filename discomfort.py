@@ -88,6 +88,7 @@ class Discomfort:
         self = object.__new__(cls)
         self.Worker = worker
         self.Tools = DiscomfortWorkflowTools(worker)
+        self.Tools.keeps_memory = True
         self._is_shut_down = False
         self._shutdown_lock = asyncio.Lock()
         worker.users += 1
@@ -119,6 +120,7 @@ class Discomfort:
             if self._is_shut_down:
                 return
             self._is_shut_down = True
+            self.Tools.release_memory()
             self.Worker.users -= 1
             if self.Worker.users <= 0:
                 await self.Worker.kill_api()

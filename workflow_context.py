@@ -41,7 +41,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from . import object_store
-from .object_store import RunStore, StoreClosed, StoreError, UnknownKeyError, memory
+from .object_store import Roots, RunStore, RunSummary, StoreClosed, StoreError, UnknownKeyError, memory
 
 logger = logging.getLogger("discomfort.workflow_context")
 
@@ -162,6 +162,7 @@ class WorkflowContext:
         max_ram_gb: float | None = None,
         run_id: str | None = None,
         create: bool = True,
+        lender: WorkflowContext | None = None,
     ) -> None:
         """Make a new context and own it, or attach to one.
 
@@ -172,6 +173,10 @@ class WorkflowContext:
             run_id: 32 hex digits; None for a random one, which is what a new context should have.
             create: False to attach to the live context of ``run_id``, made in any process of this user. Limits come
                 from its owner then.
+            lender: a live context whose shared memory this one uses, and leaves there at its end. Memory that was used
+                once is written several times faster than new memory; with a lender that outlives them, contexts that
+                come one after the other have it too. It changes nothing else: no value is shared, and neither does
+                any harm to the other by ending first.
 
         Raises:
             FileNotFoundError: create=False, and no live context has this run_id.
@@ -182,7 +187,8 @@ class WorkflowContext:
         config = load_config(config_path)
         roots = _find_roots(config)
         if create:
-            self._store = RunStore.create(roots, run_id, _ram_limit(config, max_ram_gb))
+            other: RunStore | None = None if lender is None else lender._store
+            self._store: RunStore = RunStore.create(roots, run_id, _ram_limit(config, max_ram_gb), other)
         elif run_id is None:
             raise ValueError("attaching (create=False) needs the run_id of the context")
         else:
@@ -311,7 +317,10 @@ class WorkflowContext:
         Returns:
             ram_usage_bytes, ram_capacity_bytes, ram_usage_gb, ram_capacity_gb (1024**3 bytes),
             temp_disk_usage_bytes, temp_disk_usage_mb (1024**2 bytes), stored_keys_count, ram_keys_count,
-            disk_keys_count, and disk_fallbacks (values that this process put on disk because memory had no room).
+            disk_keys_count, disk_fallbacks (values that this process put on disk because memory had no room),
+            ram_held_bytes (part of ram_usage_bytes: values that were replaced or deleted while some process still uses
+            them), and ram_idle_bytes (not part of it: memory that waits to be written again, at most a quarter of the
+            capacity; it goes back to the system when it is needed, and after a minute).
         """
         usage = self._store.usage()
         return {
@@ -325,6 +334,8 @@ class WorkflowContext:
             "ram_keys_count": usage.ram_keys,
             "disk_keys_count": usage.disk_keys,
             "disk_fallbacks": usage.disk_fallbacks,
+            "ram_held_bytes": usage.held_bytes,
+            "ram_idle_bytes": usage.idle_bytes,
         }
 
     def export_data(self, unique_id: str, destination_path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -500,17 +511,38 @@ def sweep(config_path: str | os.PathLike[str] | None = None) -> list[str]:
     Returns:
         The paths of the folders that were removed.
     """
-    return object_store.sweep(_find_roots(load_config(config_path)))
+    return object_store.sweep(context_roots(config_path))
+
+
+def list_contexts(config_path: str | os.PathLike[str] | None = None) -> list[RunSummary]:
+    """Tell which runs of this user there are, live and dead, oldest first, in any process. Changes nothing.
+
+    Args:
+        config_path: as for WorkflowContext; runs of another CONTEXTS_DIR_NAME are not found.
+
+    Returns:
+        What the folders tell of each: object_store.RunSummary. Folders that are refused are among them, with the
+        reason in ``problem``. A run whose ``is_alive`` is False is what ``sweep`` would remove.
+    """
+    return object_store.list_runs(context_roots(config_path))
+
+
+def context_roots(config_path: str | os.PathLike[str] | None = None) -> Roots:
+    """Return where runs live with this configuration: object_store.Roots (shared memory, disk, folder name)."""
+    return _find_roots(load_config(config_path))
 
 
 __all__ = [
     "ContextConfig",
+    "RunSummary",
     "StoreClosed",
     "StoreError",
     "UnknownKeyError",
     "UnknownRunError",
     "WorkflowContext",
+    "context_roots",
     "get_context",
+    "list_contexts",
     "load_config",
     "register_context",
     "sweep",

@@ -186,8 +186,12 @@ class DiscomfortWorkflowTools:
     #: seconds before the second attempt; doubles
     RETRY_DELAY: ClassVar[float] = 0.5
 
+    #: whether the memory of a run's own context is kept for the next run, until :meth:`release_memory`
+    keeps_memory: bool = False
+
     def __init__(self, connector: ComfyConnector | None = None):
         self._connector = connector
+        self._lender: WorkflowContext | None = None
         self._pass_by_rules: dict[str, str] | None = None
 
     # ---- graphs: see workflow_graph for the details of each ----
@@ -376,7 +380,7 @@ class DiscomfortWorkflowTools:
         """The context that holds the run's data, registered for this process; one of our own is removed at the end."""
         from .workflow_context import WorkflowContext, register_context, unregister_context
 
-        own = WorkflowContext() if context is None else None
+        own = WorkflowContext(lender=self._memory_lender()) if context is None else None
         store = own or context
         assert store is not None
         register_context(store)
@@ -384,6 +388,20 @@ class DiscomfortWorkflowTools:
             yield store
         finally:
             await self._cleanup(own, unregister_context)
+
+    def _memory_lender(self) -> WorkflowContext | None:
+        """The context that holds idle memory between runs: an empty one."""
+        from .workflow_context import WorkflowContext
+
+        if self.keeps_memory and (self._lender is None or not self._lender.is_alive()):
+            self._lender = WorkflowContext()
+        return self._lender
+
+    def release_memory(self) -> None:
+        """Give the memory that was kept for the next run back to the system. Idempotent; a later run keeps anew."""
+        lender, self._lender = self._lender, None
+        if lender is not None:
+            lender.shutdown()
 
     async def _cleanup(self, own: WorkflowContext | None, unregister: Callable[[str], Any]) -> None:
         """Remove the run's own context; values that were handed out stay readable."""

@@ -4,7 +4,8 @@ A table of contents: each group of commands has a file of its own. Nothing here 
 the package offers to programs too.
 
 Exit status: 0 when what was asked for is so, 1 after an error (one paragraph on standard error), 2 for a command line
-that is not understood, 3 where ``server status`` finds no server. ``--json`` prints data for programs.
+that is not understood, 3 where what was asked about does not exist: ``server status`` finds no server, ``context show``
+no such run or key. ``--json`` prints data for programs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import click
 
 from .. import __version__
 from ..comfy_serverless import ConnectorError
+from .context import context
 from .server import server
 
 
@@ -26,6 +28,7 @@ def commands() -> None:
 
 
 commands.add_command(server)
+commands.add_command(context)
 
 
 def program() -> str:

@@ -5,36 +5,53 @@ renaming it into place is "create, seal"; mapping it privately is "get"; droppin
 mapping is "release". Shared memory comes first, a disk folder of the same format stands behind it. The files, not
 a process, are the truth: nothing has to run, and a killed process leaves nothing that is half written.
 
+===================  ===============================================================================================
+``store.py``         the objects of one run, by key: what the rest of the project uses
+``entries.py``       one file for each key: read safely, replaced in one step
+``room.py``          how much shared memory a run may take, and what makes way when it is not enough
+``segments.py``      memory that is written again
+``runs.py``          where runs are; making, finding, listing, sweeping and removing them
+``looking.py``       runs, seen from outside: which there are, what is in one
+``serializer.py``    values, taken apart: a pickle stream and buffers
+``file_format.py``   what is in a file
+``files.py``         what the operating system gives: private folders, mappings, locks
+``memory.py``        how much memory there is
+``shared_names.py``  what pickle streams name
+``errors.py``        what goes wrong on purpose
+===================  ===============================================================================================
+
 Folders
 -------
 ::
 
     <main root>/<name>-<uid>/run-<32 hex>/     0700, owner checked, never through a symbolic link
         owner.lock      the owner holds an exclusive flock on it for life; pid and start time inside are for humans
-        run.json        {"format", "run_id", "disk_path", "ram_capacity", ...}: what another process needs to attach
+        run.json        {"format", "run_id", "disk_path", "ram_capacity", "lender", ...}: what is needed to attach
         publish.lock    flock held for the microseconds in which an entry is replaced or deleted
         ballast         memory kept in reserve, given up page by page so that entries can be written when it is full
-        objects/<name>  the key's entry: an object file, or a stub that names a segment
-        seg/            files being written (``<32 hex>.tmp``, flock held by the writer), and segments
+        objects/<name>  the key's entry: an object file, a second link to one in pool/, or a stub that names a segment
+        pool/           objects above 64 KiB in shared memory, and the memory of former ones (segments.py)
+        seg/            files being written (``<32 hex>.tmp``, flock held by the writer), and segments that stubs name
     <disk root>/<name>-<uid>/run-<same id>/    the twin on disk: owner.lock and seg/
 
 The main root is the shared-memory filesystem (``/dev/shm``); where there is none, the disk root takes its place and
 there is no twin. An entry's name is the blake2b-128 of the key in hex, so that no key can be a path; the key itself
-is in the file. One directory entry is the whole truth about a key, also when its data is on disk.
+is in the file. One directory entry is the whole truth about a key, also when its data is on disk. A run that has a
+lender keeps its large objects in that run's pool; they are its own all the same, through the links in objects/.
 
-File format (version 1, little endian)
+File format (version 2, little endian)
 --------------------------------------
 ::
 
     offset size
        0     4   magic b"DCOB"
-       4     2   format version, 1
+       4     2   format version, 2
        6     2   kind: 1 object, 2 stub
        8     4   flags: bit 0 set = the value is a recipe (pass_by "ref")
       12     4   CRC-32 of these 128 bytes with this field 0
       16     4   CRC-32 of key and buffer table
       20     4   number of out-of-band buffers, n
-      24     8   length of the whole file
+      24     8   length of the object; a file in pool/ may be longer, what follows is left of a former one
       32     8   offset of the pickle stream = 128 + key length + 16 n
       40     8   length of the pickle stream
       48     8   bytes of data: pickle stream and buffers, without padding
@@ -55,7 +72,7 @@ hex digits, and its file length as u64. A reader checks everything above before 
 
 Files up to 64 KiB are read, larger ones are mapped ``MAP_PRIVATE``: the receiver may write into what it got, pays
 only for the pages it writes, and never changes what is stored. An overwritten or deleted object lives on for those
-who have it mapped, because a published file is never written again, only replaced.
+who have it mapped: a file is replaced, not written, as long as it is a key's entry or anybody has it mapped.
 
 What may be saved
 -----------------
@@ -84,6 +101,7 @@ from .errors import (
     UnknownKeyError,
 )
 from .file_format import HeldObject
+from .looking import RunSummary, list_runs, look_into
 from .memory import filesystem_type, free_ram_bytes
 from .runs import Roots, check_run_id, find_roots, sweep
 from .shared_names import shared_module
@@ -94,6 +112,7 @@ __all__ = [
     "ObjectInfo",
     "Roots",
     "RunStore",
+    "RunSummary",
     "StoreClosed",
     "StoreCorrupt",
     "StoreError",
@@ -107,6 +126,8 @@ __all__ = [
     "filesystem_type",
     "find_roots",
     "free_ram_bytes",
+    "list_runs",
+    "look_into",
     "shared_module",
     "sweep",
 ]

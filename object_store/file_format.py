@@ -8,14 +8,14 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .errors import StoreCorrupt
 from .files import INLINE_LIMIT, write_all
 from .serializer import CHUNK, DeviceBytes, Serialized
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAGIC = b"DCOB"
 KIND_OBJECT = 1
 KIND_STUB = 2
@@ -68,6 +68,19 @@ class HeldObject(NamedTuple):
     view: memoryview
 
 
+class _Origin(NamedTuple):
+    """What a header says of the moment of saving."""
+
+    created_ns: int
+    pid: int
+    python_major: int
+    python_minor: int
+
+
+def _here_and_now() -> _Origin:
+    return _Origin(time.time_ns(), os.getpid(), *PYTHON)
+
+
 def pack_header(
     kind: int,
     flags: int,
@@ -78,7 +91,9 @@ def pack_header(
     stream_length: int,
     data_length: int,
     digest: tuple[int, bytes],
+    origin: _Origin | None = None,
 ) -> bytes:
+    """Return the first 128 bytes of a file. ``meta`` is key and buffer table; origin None: this process, now."""
     header = bytearray(
         HEADER.pack(
             MAGIC,
@@ -95,13 +110,41 @@ def pack_header(
             key_length,
             digest[0],
             digest[1],
-            time.time_ns(),
-            os.getpid(),
-            *PYTHON,
+            *(origin or _here_and_now()),
         )
     )
     struct.pack_into("<I", header, HEADER_CRC_AT, zlib.crc32(header))
     return bytes(header)
+
+
+def pack_stub(
+    key: bytes,
+    place: bytes,
+    segment: str,
+    total: int,
+    flags: int,
+    data_length: int,
+    digest: tuple[int, bytes],
+    origin: _Origin | None = None,
+) -> bytes:
+    """Return the file that stands for an object in ``objects/`` when its data is in a segment.
+
+    Args:
+        place: ``d``: the segment is in the twin; ``m``: in the main folder's ``seg``.
+        segment: its name, 32 hex digits.
+        total: length of the object in it, in bytes.
+    """
+    body = STUB.pack(place, segment.encode(), total)
+    length = HEADER_SIZE + len(key) + len(body)
+    head = pack_header(KIND_STUB, flags, key, len(key), 0, length, len(body), data_length, digest, origin)
+    return head + key + body
+
+
+def stub_for(header: Header, key: bytes, place: bytes, segment: str) -> bytes:
+    """Return the stub of an object that exists already, and whose data was copied into a segment."""
+    origin = _Origin(header.created_ns, header.pid, header.python_major, header.python_minor)
+    digest = header.algorithm, header.digest
+    return pack_stub(key, place, segment, header.total, header.flags, header.data_length, digest, origin)
 
 
 def parse_header(data: bytes | bytearray | memoryview, file_size: int) -> Header:
@@ -122,9 +165,10 @@ def parse_header(data: bytes | bytearray | memoryview, file_size: int) -> Header
     if zlib.crc32(raw) != header.header_crc:
         raise StoreCorrupt("the checksum of its header does not match")
     meta_end = HEADER_SIZE + header.key_length + TABLE_ROW.size * header.buffer_count
-    if header.total != file_size:
+    # Only a segment, which is never small, may be longer than what was written into it last.
+    if header.total != file_size if file_size <= INLINE_LIMIT else header.total > file_size:
         raise StoreCorrupt(f"it should have {header.total} bytes and has {file_size}")
-    if header.stream_offset != meta_end or meta_end + header.stream_length > file_size:
+    if header.stream_offset != meta_end or meta_end + header.stream_length > header.total:
         raise StoreCorrupt("its parts lie outside the file")
     if header.kind not in (KIND_OBJECT, KIND_STUB):
         raise StoreCorrupt(f"its kind is {header.kind}")
@@ -244,20 +288,7 @@ class Sealed:
 
     def stub(self, place: bytes, segment: str) -> bytes:
         """Return the file that stands for this object in ``objects/`` when its data is in a segment."""
-        body = STUB.pack(place, segment.encode(), self.total)
-        total = HEADER_SIZE + len(self._key) + len(body)
-        head = pack_header(
-            KIND_STUB,
-            self._flags,
-            self._key,
-            len(self._key),
-            0,
-            total,
-            len(body),
-            self.data_length,
-            self.digest,
-        )
-        return head + self._key + body
+        return pack_stub(self._key, place, segment, self.total, self._flags, self.data_length, self.digest)
 
     def write_to(self, fd: int) -> None:
         """Write the whole file. Peak memory beyond the value itself: one chunk.
@@ -265,31 +296,51 @@ class Sealed:
         Raises:
             OSError: ENOSPC and the like; what was written until then is the caller's to remove.
         """
+        if self.total > INLINE_LIMIT:
+            self._write(lambda data, at: write_all(fd, data, at), None)
+            return
         parts, meta = self._parts, self._meta()
         hasher = _start_hash(parts, self.data_length)
-        if self.total <= INLINE_LIMIT:
-            pieces = [*parts.stream]
-            at = HEADER_SIZE + len(meta) + parts.stream_length
-            for start, buffer in zip(self._offsets, parts.buffers):  # noqa: B905 (Python 3.10, hot)
-                pieces.append(bytes(start - at))
-                pieces.extend(self._hashed(buffer, hasher))
-                at = start + buffer.nbytes
-            self.digest = hasher.result()
-            write_all(fd, b"".join([self._head(meta), meta, *pieces]), 0)
-            return
-        write_all(fd, meta, HEADER_SIZE)
+        pieces = [*parts.stream]
+        at = HEADER_SIZE + len(meta) + parts.stream_length
+        for start, buffer in zip(self._offsets, parts.buffers):  # noqa: B905 (Python 3.10, hot)
+            pieces.append(bytes(start - at))
+            pieces.extend(self._hashed(buffer, hasher))
+            at = start + buffer.nbytes
+        self.digest = hasher.result()
+        write_all(fd, b"".join([self._head(meta), meta, *pieces]), 0)
+
+    def write_into(self, view: memoryview) -> None:
+        """Write the whole file into memory that is at least as long, what is behind it stays."""
+
+        def store(data: Any, at: int) -> None:
+            view[at : at + len(data)] = data
+
+        self._write(store, view)
+
+    def _write(self, put: Callable[[Any, int], None], view: memoryview | None) -> None:
+        """Hand all parts and their places to ``put``; ``view`` is the memory that it writes to, if it is memory."""
+        parts, meta = self._parts, self._meta()
+        hasher = _start_hash(parts, self.data_length)
+        put(meta, HEADER_SIZE)
         at = HEADER_SIZE + len(meta)
         for chunk in parts.stream:
-            write_all(fd, chunk, at)
+            put(chunk, at)
             at += len(chunk)
         for start, buffer in zip(self._offsets, parts.buffers):  # noqa: B905 (Python 3.10, hot)
+            if view is not None and isinstance(buffer, DeviceBytes):
+                # One copy instead of two.
+                hasher.update(LENGTH.pack(buffer.nbytes))
+                for piece in buffer.copy_to(view[start : start + buffer.nbytes]):
+                    hasher.update(piece)
+                continue
             at = start
             for chunk in self._hashed(buffer, hasher):
-                write_all(fd, chunk, at)
+                put(chunk, at)
                 at += len(chunk)
         self.digest = hasher.result()
         # Last, so that even a file that somebody renamed by hand is not taken for a whole one.
-        write_all(fd, self._head(meta), 0)
+        put(self._head(meta), 0)
 
     @staticmethod
     def _hashed(buffer: Any, hasher: _Hasher) -> Iterator[Any]:

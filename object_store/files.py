@@ -9,9 +9,12 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import StoreClosed, StoreCorrupt, StoreInsecure
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 if sys.platform == "win32":
     import msvcrt
@@ -24,7 +27,8 @@ IS_WINDOWS = sys.platform == "win32"
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 BINARY = getattr(os, "O_BINARY", 0)
 # O_NONBLOCK: opening a FIFO that somebody put in an entry's place must not hang; it means nothing for a file.
-READ = os.O_RDONLY | NOFOLLOW | BINARY | getattr(os, "O_NONBLOCK", 0)
+# O_NOATIME: a file's access time says when its value was loaded last, not when somebody looked at its header.
+READ = os.O_RDONLY | NOFOLLOW | BINARY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOATIME", 0)
 # Up to here a file is read, above it is mapped: a mapping costs a file descriptor and several page faults.
 INLINE_LIMIT = 64 * 1024
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG})
@@ -78,22 +82,46 @@ def read_copy(fd: int, size: int) -> memoryview:
 # Before Python 3.13 every mapping keeps a file descriptor.
 _MAPS_USE_FDS = sys.version_info < (3, 13)
 # The mappings that live, by identity: adding and discarding are single steps, also when the garbage collector runs.
-live_maps: set[int] = set()
+_live_maps: set[int] = set()
+# Called when a mapping is collected, in whatever thread that happens: must be quick and take no lock.
+on_unmapping: list[Callable[[], None]] = []
 
 
-class PrivateMap(mmap.mmap):
-    """A copy-on-write mapping of a file that counts itself."""
+class _CountedMap(mmap.mmap):
+    """A mapping that counts itself."""
 
-    def __new__(cls, fd: int, size: int) -> PrivateMap:
+    def __new__(cls, fd: int, size: int, **options: int) -> Self:
         if sys.version_info >= (3, 13):
-            made = super().__new__(cls, fd, size, access=mmap.ACCESS_COPY, trackfd=False)
+            made = super().__new__(cls, fd, size, trackfd=False, **options)
         else:
-            made = super().__new__(cls, fd, size, access=mmap.ACCESS_COPY)
-        live_maps.add(id(made))
+            made = super().__new__(cls, fd, size, **options)
+        _live_maps.add(id(made))
         return made
 
-    def __del__(self, discard: Callable[[int], None] = live_maps.discard) -> None:
+    def __del__(
+        self,
+        discard: Callable[[int], None] = _live_maps.discard,
+        hooks: list[Callable[[], None]] = on_unmapping,
+    ) -> None:
         discard(id(self))
+        for hook in hooks:
+            hook()
+
+
+class PrivateMap(_CountedMap):
+    """A copy-on-write mapping of a file. It keeps the open file, and with it the locks that its descriptor holds."""
+
+    def __new__(cls, fd: int, size: int) -> Self:
+        return super().__new__(cls, fd, size, access=mmap.ACCESS_COPY)
+
+
+class KeptMap(_CountedMap):
+    """A mapping for writing into a file of shared memory all of whose pages exist: storing into it cannot fail."""
+
+    def __new__(cls, fd: int, size: int) -> Self:
+        # Populated at once: page by page it would take several times as long.
+        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+        return super().__new__(cls, fd, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def fd_limit() -> int:
@@ -110,7 +138,7 @@ def view_file(fd: int, size: int, fd_limit: int) -> memoryview:
 
     Where mappings use file descriptors, first small and then all objects are read as the limit comes near.
     """
-    count = len(live_maps) if _MAPS_USE_FDS else 0
+    count = len(_live_maps) if _MAPS_USE_FDS else 0
     if size <= INLINE_LIMIT or (2 * count > fd_limit and size < 2**20) or 10 * count > 8 * fd_limit:
         return read_copy(fd, size)
     try:
@@ -195,6 +223,10 @@ class Folder:
             return False
         return True
 
+    def is_removed(self) -> bool:
+        """Tell whether the folder itself was removed, although it is held open."""
+        return os.fstat(self.fd).st_nlink == 0 if self.fd is not None else not os.path.isdir(self.path)
+
     def unlink(self, name: str) -> None:
         os.unlink(self._at(name), dir_fd=self.fd)
 
@@ -214,6 +246,23 @@ class Folder:
 
     def rmdir(self, name: str) -> None:
         os.rmdir(self._at(name), dir_fd=self.fd)
+
+    def link(self, name: str, new_name: str) -> None:
+        """Give a file of this folder a second name in it."""
+        os.link(self._at(name), self._at(new_name), src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+
+    def is_abandoned(self, name: str) -> bool:
+        """Tell whether nobody is writing an unfinished file any more: its writer holds a lock on it.
+
+        Ten seconds cover the moment between making and locking it.
+        """
+        try:
+            if time.time() - self.stat(name).st_mtime < 10:
+                return False
+            lock = Lock(self.open(name, os.O_RDWR | NOFOLLOW | BINARY))
+        except OSError:
+            return False
+        return IS_WINDOWS or lock.acquire(wait=False)
 
     def replace(self, name: str, target: Folder, new_name: str) -> None:
         """Move a file over ``new_name`` in ``target``: the one step that makes a value visible."""
@@ -244,15 +293,22 @@ class Folder:
 
     def sizes(self, allocated: bool) -> tuple[int, int]:
         """Return (number of files, their bytes): as allocated in memory, or by length (a disk allocates late)."""
-        count = total = 0
+        count, total, _ = self.survey(allocated)
+        return count, total
+
+    def survey(self, allocated: bool) -> tuple[int, int, int]:
+        """Return (number of files, their bytes, bytes of those among them that have no other name)."""
+        count = total = single = 0
         for name in self.names():
             try:
                 status = self.stat(name)
             except FileNotFoundError:
                 continue
+            size = status.st_blocks * 512 if allocated and not IS_WINDOWS else status.st_size
             count += 1
-            total += status.st_blocks * 512 if allocated and not IS_WINDOWS else status.st_size
-        return count, total
+            total += size
+            single += size if status.st_nlink == 1 else 0
+        return count, total, single
 
     def free_bytes(self) -> int:
         """Return what the filesystem can still take, in bytes."""

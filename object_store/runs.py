@@ -24,7 +24,7 @@ logger = logging.getLogger("discomfort.object_store")
 # Memory of each run that is kept in reserve, so that entries can be written when it is full.
 BALLAST = 2**20
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-_RUN_FOLDER = re.compile(r"(run|\.new)-[0-9a-f]{32}")
+RUN_FOLDER = re.compile(r"(run|\.new)-[0-9a-f]{32}")
 
 
 class Roots(NamedTuple):
@@ -244,7 +244,7 @@ def sweep(roots: Roots) -> list[str]:
         twins: list[str] = []
         with home:
             for name in home.folder.names():
-                if _RUN_FOLDER.fullmatch(name):
+                if RUN_FOLDER.fullmatch(name):
                     _sweep_run(home.folder, name, removed, twins)
             home.remove_if_empty()
         for twin in twins:

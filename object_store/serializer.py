@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 IN_BAND_LIMIT = 4096
 # A chunk is hashed and then written while it is still in the processor's cache.
 CHUNK = 512 * 1024
+# Bytes that are fetched from another device at a time: few round trips, little memory.
+_DEVICE_PIECE = 8 * 2**20
 # Plain data is given a canonical form up to this many bytes.
 _CANONICAL_LIMIT = 64 * 1024
 
@@ -55,10 +57,20 @@ class DeviceBytes:
         self.nbytes = tensor.numel()
 
     def chunks(self) -> Iterator[memoryview]:
-        for start in range(0, self.nbytes, 8 * 2**20):
-            piece = self.tensor[start : start + 8 * 2**20].cpu().numpy().data
+        """Fetch the bytes, through memory of a piece's size."""
+        for start in range(0, self.nbytes, _DEVICE_PIECE):
+            piece = self.tensor[start : start + _DEVICE_PIECE].cpu().numpy().data
             for at in range(0, len(piece), CHUNK):
                 yield piece[at : at + CHUNK]
+
+    def copy_to(self, target: memoryview) -> Iterator[memoryview]:
+        """Fetch the bytes straight into ``target``, which is as long; yields each piece of it that is complete."""
+        import torch
+
+        for start in range(0, self.nbytes, _DEVICE_PIECE):
+            piece = target[start : start + _DEVICE_PIECE]
+            torch.frombuffer(piece, dtype=torch.uint8).copy_(self.tensor[start : start + _DEVICE_PIECE])
+            yield piece
 
 
 class _TakenBuffers:

@@ -3,62 +3,23 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
 import pickle
-import stat
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from . import files, memory
-from .errors import (
-    StoreClosed,
-    StoreCorrupt,
-    StoreError,
-    StoreFull,
-    StoreInsecure,
-    StoreUnloadable,
-    UnknownKeyError,
-)
-from .file_format import (
-    FLAG_RECIPE,
-    FORMAT_VERSION,
-    HEADER_SIZE,
-    KIND_OBJECT,
-    KIND_STUB,
-    STUB,
-    Header,
-    HeldObject,
-    Sealed,
-    buffers_of,
-    check_key,
-    parse_header,
-)
-from .files import (
-    BINARY,
-    CREATE,
-    FULL_ERRNOS,
-    INLINE_LIMIT,
-    NOFOLLOW,
-    READ,
-    ClosedFolder,
-    Folder,
-    Lock,
-    fd_limit,
-    lock_fd,
-    read_at,
-    view_file,
-    write_all,
-)
+from . import files
+from .entries import Entries, Entry, Segment
+from .errors import StoreClosed, StoreCorrupt, StoreError, StoreFull, StoreInsecure, StoreUnloadable
+from .file_format import FLAG_RECIPE, FORMAT_VERSION, Header, HeldObject, Sealed, buffers_of
+from .files import CREATE, FULL_ERRNOS, INLINE_LIMIT, Folder, Lock, write_all
 from .memory import filesystem_type, megabytes
+from .room import IDLE_SHARE, Room
 from .runs import (
     BALLAST,
-    RUN_ID,
     Roots,
     check_run_id,
     drop_run,
@@ -69,13 +30,10 @@ from .runs import (
     read_run_file,
     sweep,
 )
+from .segments import SegmentLostError, SegmentPool, drop_dead_pools, pool_of, renew_pools
 from .serializer import needs_cloudpickle, serialize
 
 logger = logging.getLogger("discomfort.object_store")
-
-# RAM that has to stay free for everybody else when a large object is put into shared memory.
-_RAM_RESERVE = 128 * 2**20
-_LARGE = 16 * 2**20
 
 
 class ObjectInfo(NamedTuple):
@@ -97,6 +55,7 @@ class ObjectInfo(NamedTuple):
 class Usage(NamedTuple):
     """What a run occupies, in bytes, counted over all processes that write to it."""
 
+    # Of its values, and of held_bytes.
     ram_bytes: int
     ram_capacity: int
     disk_bytes: int
@@ -105,6 +64,10 @@ class Usage(NamedTuple):
     disk_keys: int
     # Objects that this process wrote to disk because memory had no room.
     disk_fallbacks: int
+    # Bytes of values that were replaced or deleted, while somebody still has them mapped.
+    held_bytes: int
+    # Bytes that wait to be written again; given back to the system when memory is needed.
+    idle_bytes: int
 
 
 _stores: weakref.WeakSet[RunStore] = weakref.WeakSet()
@@ -113,6 +76,7 @@ _stores: weakref.WeakSet[RunStore] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for store in list(_stores):
         store._become_child()
+    renew_pools()
 
 
 if hasattr(os, "register_at_fork"):
@@ -127,7 +91,14 @@ class RunStore:
     """
 
     def __init__(
-        self, run_id: str, main: Folder, twin: Folder | None, in_ram: bool, ram_capacity: int, roots: Roots
+        self,
+        run_id: str,
+        main: Folder,
+        twin: Folder | None,
+        in_ram: bool,
+        ram_capacity: int,
+        roots: Roots,
+        lender: str | None = None,
     ) -> None:
         # 32 hex digits.
         self.run_id = run_id
@@ -135,34 +106,22 @@ class RunStore:
         self.ram_capacity = ram_capacity if in_ram else 0
         self._roots = roots
         self._in_ram = in_ram
-        self._main: Folder | None = main
-        self._objects = Folder.open_private("objects", main)
-        self._segments: dict[bytes, Folder] = {b"m": Folder.open_private("seg", main)}
-        if twin is not None:
-            self._segments[b"d"] = Folder.open_private("seg", twin)
         self._twin = twin
+        pool = self._find_pool(main, lender) if in_ram else None
+        self._entries = Entries(run_id, main, twin, has_leases=pool is not None)
+        self._room = Room(self._entries, pool, self.ram_capacity, roots.disk)
         # The locks that make this process the owner: of main and twin. Empty in an attached process.
         self._owner_locks: list[Lock] = []
         self._pid = os.getpid()
-        self._thread_lock = threading.Lock()
-        self._publish_lock: Lock | None = None
-        self._prefix = os.urandom(12).hex()
-        self._counter = 0
-        self._key_names: dict[str, tuple[bytes, str]] = {}
-        self._fd_limit = fd_limit()
-        # Estimate of the bytes in shared memory: what was measured last, and what this process did since.
-        self._ram_used = 0
-        self._measured_at = float("-inf")
-        self._measure_pause = 1.0
-        self._reaped_at = float("-inf")
         self._disk_fallbacks = 0
-        self._ballast_is_used = False
         _stores.add(self)
 
     # -- opening and closing --
 
     @classmethod
-    def create(cls, roots: Roots, run_id: str | None = None, ram_limit: int | None = None) -> RunStore:
+    def create(
+        cls, roots: Roots, run_id: str | None = None, ram_limit: int | None = None, lender: RunStore | None = None
+    ) -> RunStore:
         """Make a new run and own it, after removing what dead owners left.
 
         Args:
@@ -170,6 +129,8 @@ class RunStore:
             run_id: 32 hex digits; None for a random one.
             ram_limit: bytes its objects may take in shared memory; None for no other limit than the size of the
                 shared-memory filesystem.
+            lender: a run in the same roots whose memory this one uses, and leaves there when it ends: idle memory then
+                serves one run after the other. It should outlive them; what is stored does not depend on it.
 
         Raises:
             FileExistsError: if a run of that run_id lives.
@@ -184,11 +145,8 @@ class RunStore:
         if ram is not None:
             twin, locks = cls._make_twin(roots, run_id)
             try:
-                main, main_lock = make_run(ram, roots.home_name, run_id, ["objects", "seg"], True)
-            except FileExistsError:
-                drop_run(twin, locks)
-                raise
-            except StoreInsecure:
+                main, main_lock = make_run(ram, roots.home_name, run_id, ["objects", "seg", "pool"], True)
+            except (FileExistsError, StoreInsecure):
                 drop_run(twin, locks)
                 raise
             except OSError as exc:
@@ -202,12 +160,14 @@ class RunStore:
         if ram is not None:
             free = max(0, main.free_bytes() - BALLAST)
             capacity = free if ram_limit is None else max(0, min(ram_limit, free))
+        lender_id = lender.run_id if lender is not None and lender._room.pool is not None else None
         content = {
             "format": FORMAT_VERSION,
             "run_id": run_id,
             "main": "disk" if ram is None else "ram",
             "disk_path": None if twin is None else twin.path,
             "ram_capacity": capacity,
+            "lender": lender_id,
             "pid": os.getpid(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
@@ -217,7 +177,7 @@ class RunStore:
         finally:
             os.close(fd)
         main.replace("run.json.tmp", main, "run.json")
-        store = cls(run_id, main, twin, ram is not None, capacity, roots)
+        store = cls(run_id, main, twin, ram is not None, capacity, roots, lender_id)
         store._owner_locks = locks
         return store
 
@@ -260,9 +220,9 @@ class RunStore:
             in_ram = content.get("main") == "ram"
             twin = open_twin(content.get("disk_path"), run_id)
             try:
-                store = cls(run_id, main, twin, in_ram, content["ram_capacity"], roots)
+                store = cls(run_id, main, twin, in_ram, content["ram_capacity"], roots, content.get("lender"))
                 # A process that attaches often replaces one that was killed.
-                store._reap()
+                store._room.reap()
             except (FileNotFoundError, StoreClosed):
                 # Shut down at this moment.
                 continue
@@ -280,12 +240,23 @@ class RunStore:
 
     @property
     def is_closed(self) -> bool:
-        return self._main is None
+        return self._entries.is_closed
 
     def is_alive(self) -> bool:
         """Tell whether the run still exists: it is neither closed here nor removed by its owner."""
-        main = self._main
-        return main is not None and main.exists("run.json")
+        return self._entries.is_alive()
+
+    @staticmethod
+    def _find_pool(main: Folder, lender: str | None) -> SegmentPool | None:
+        """Open the pool of the run that lends its memory; this run's own where there is none, or it is gone."""
+        if lender is not None:
+            try:
+                home = Folder.open_private(os.path.dirname(main.path))
+                run = Folder.open_private(f"run-{check_run_id(lender)}", home)
+                return pool_of(Folder.open_private("pool", run))
+            except FileNotFoundError:
+                logger.debug("the run %s, whose memory %s uses, is gone", lender, main.path)
+        return pool_of(Folder.open_private("pool", main))
 
     def close(self) -> None:
         """Let go of the run; the owner also removes it. Idempotent, from any thread.
@@ -293,63 +264,48 @@ class RunStore:
         Values that were loaded stay valid. Operations that other threads are in the middle of end normally or
         with StoreClosed.
         """
-        with self._thread_lock:
-            main, self._main = self._main, None
+        main = self._entries.close()
         if main is None:
             return
+        pool, self._room.pool = self._room.pool, None
         if self.is_owner:
+            if pool is not None:
+                self._return_memory(pool, main)
             drop_run(main, [])
             if self._twin is not None:
                 drop_run(self._twin, [])
-        # Descriptors close when the operations that use them at this moment end; later ones meet StoreClosed.
-        closed: Any = ClosedFolder(self.run_id)
-        self._objects, self._twin = closed, None
-        self._segments = dict.fromkeys(self._segments, closed)
+        self._twin = None
+        self._entries.drop_folders()
         self._owner_locks = []
-        self._publish_lock = None
         _stores.discard(self)
+        drop_dead_pools()
 
-    def __enter__(self) -> RunStore:
-        return self
+    def _return_memory(self, pool: SegmentPool, main: Folder) -> None:
+        """Let the segments of this run become idle; what is not a lender's goes back to the system at once.
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        Removing the folder alone would not free them as long as another process keeps a mapping for writing.
+        """
+        objects = self._entries.objects
+        try:
+            for name in objects.names():
+                objects.discard(name)
+            is_own = pool.folder.path == os.path.join(main.path, "pool")
+            pool.trim(0 if is_own else int(self.ram_capacity * IDLE_SHARE))
+        except (OSError, StoreError) as exc:
+            logger.debug("the segments of run %s were not given back one by one: %s", self.run_id, exc)
 
     def _become_child(self) -> None:
         """Called in a forked child: it shares the data, but neither the ownership nor the locks."""
         self._pid = os.getpid()
         # Only closes the child's descriptors; the parent still holds the locks.
         self._owner_locks = []
-        self._publish_lock = None
-        self._thread_lock = threading.Lock()
-        self._prefix = os.urandom(12).hex()
+        self._entries.become_child()
 
-    def _open_main(self) -> Folder:
-        main = self._main
-        if main is None:
-            raise StoreClosed(f"the context {self.run_id} has been shut down")
-        return main
+    def __enter__(self) -> RunStore:
+        return self
 
-    def _check_alive(self) -> None:
-        """Called where nothing was found: is there nothing, or no run any more?"""
-        if not self.is_alive():
-            raise self._gone()
-
-    def _gone(self) -> StoreClosed:
-        return StoreClosed(f"the context {self.run_id} no longer exists: its owner has shut it down")
-
-    def _name(self, key: str) -> tuple[bytes, str]:
-        """Return the key's bytes and the name of its entry."""
-        found = self._key_names.get(key)
-        if found is None:
-            if not isinstance(key, str):
-                raise TypeError(f"a unique_id is a string, not {type(key).__name__}: {key!r}")
-            raw = key.encode("utf-8", "surrogatepass")
-            found = raw, hashlib.blake2b(raw, digest_size=16).hexdigest()
-            if len(self._key_names) >= 4096:
-                self._key_names.clear()
-            self._key_names[key] = found
-        return found
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # -- saving --
 
@@ -368,33 +324,106 @@ class RunStore:
             StoreClosed: after close, and after the owner's.
             In each case the key keeps its previous value.
         """
-        self._open_main()
-        key_bytes, name = self._name(key)
-        sealed = Sealed(serialize(data, key), key_bytes, FLAG_RECIPE if is_recipe else 0)
+        self._entries.open_main()
+        entry = self._entries.of(key)
+        sealed = Sealed(serialize(data, key), entry.key, FLAG_RECIPE if is_recipe else 0)
         no_ram = ""
         if use_ram and self._in_ram:
-            no_ram = self._ram_refusal(sealed.total)
+            no_ram = self._put_in_ram(entry, sealed)
             if not no_ram:
-                try:
-                    self._write(sealed, name, b"m", key_bytes)
-                except OSError as exc:
-                    if exc.errno not in FULL_ERRNOS:
-                        raise
-                    no_ram = f"the shared-memory filesystem is full ({megabytes(self._ram_free())} free)"
-                else:
-                    return
+                self._room.look_after()
+                return
             self._tell_fallback(key, sealed.total, no_ram)
         place = b"d" if self._in_ram else b"m"
-        if place not in self._segments:
+        disk = self._entries.segments.get(place)
+        if disk is None:
             raise self._full(key, sealed.total, no_ram or "not asked", "there is no disk folder")
         try:
-            self._write(sealed, name, place, key_bytes)
+            self._write(entry, sealed, place)
         except OSError as exc:
             if exc.errno not in FULL_ERRNOS:
                 raise
-            free = self._segments[place].free_bytes()
-            disk = f"{self._segments[place].path} has {megabytes(free)} free ({exc.strerror})"
-            raise self._full(key, sealed.total, no_ram or "not asked", disk) from exc
+            why = f"{disk.path} has {megabytes(disk.free_bytes())} free ({exc.strerror})"
+            raise self._full(key, sealed.total, no_ram or "not asked", why) from exc
+
+    def _put_in_ram(self, entry: Entry, sealed: Sealed) -> str:
+        """Write an object into shared memory and publish it; returns why that was not possible, or ""."""
+        try:
+            pool = self._room.pool
+            if pool is not None and sealed.total > INLINE_LIMIT:
+                return self._put_in_pool(pool, entry, sealed)
+            refusal = self._room.refusal(sealed.total)
+            if not refusal:
+                self._write(entry, sealed, b"m")
+        except OSError as exc:
+            if exc.errno not in FULL_ERRNOS:
+                raise
+            return f"the shared-memory filesystem is full ({megabytes(self._room.free_bytes())} free)"
+        else:
+            return refusal
+
+    def _put_in_pool(self, pool: SegmentPool, entry: Entry, sealed: Sealed) -> str:
+        """Write an object into a segment: an idle one, which needs no more memory, else a fresh one."""
+        while True:
+            try:
+                claim = pool.claim(sealed.total)
+                if claim is None:
+                    refusal = self._room.refusal(sealed.total)
+                    if refusal:
+                        return refusal
+                    claim = pool.create()
+            except FileNotFoundError as exc:
+                pool = self._pool_after(pool, exc)
+                continue
+            try:
+                if claim.view is None:
+                    sealed.write_to(claim.fd)
+                else:
+                    sealed.write_into(claim.view)
+                claim.seal()
+                replaced = self._entries.publish_claim(entry, claim)
+                self._room.count(sealed.total if claim.is_fresh else 0, replaced)
+            except SegmentLostError as exc:
+                logger.debug("segment %s was taken by another process", exc)
+            except FileNotFoundError as exc:
+                pool = self._pool_after(pool, exc)
+            else:
+                return ""
+            finally:
+                claim.close()
+
+    def _pool_after(self, gone: SegmentPool, exc: FileNotFoundError) -> SegmentPool:
+        """Return the pool to use where one has vanished: a lender may end before the runs that use its memory."""
+        if not self.is_alive():
+            raise self._entries.gone() from exc
+        if not gone.folder.is_removed():
+            raise exc
+        own = pool_of(Folder.open_private("pool", self._entries.open_main()))
+        if own is None or own is gone:
+            raise self._entries.gone() from exc
+        self._room.pool = own
+        return own
+
+    def _write(self, entry: Entry, sealed: Sealed, place: bytes) -> None:
+        """Write an object into the main folder (``m``) or the twin (``d``), and publish it."""
+        entries = self._entries
+        segment = Segment(entries.segments[place], entries.new_segment())
+        temp = segment.name + ".tmp"
+        try:
+            entries.write_file(segment.folder, temp, sealed.write_to)
+            if place == b"m" and not files.IS_WINDOWS:
+                size, replaced = sealed.total, entries.publish_file(entry, segment.folder, temp)
+            else:
+                # The data is not in the folder of the entries, or (Windows) an entry that is mapped could not be
+                # replaced: a segment of its own, and a stub that names it.
+                stub = sealed.stub(place, segment.name)
+                size, replaced = len(stub), entries.publish_stub(entry, segment, stub)
+        except BaseException as exc:
+            segment.folder.discard(temp)
+            if isinstance(exc, FileNotFoundError) and not self.is_alive():
+                raise entries.gone() from exc
+            raise
+        self._room.count(size, replaced)
 
     def _full(self, key: str, total: int, ram: str, disk: str) -> StoreFull:
         return StoreFull(
@@ -420,239 +449,6 @@ class RunStore:
             reason,
         )
 
-    def _write(self, sealed: Sealed, name: str, place: bytes, key_bytes: bytes) -> None:
-        """Write an object into the main folder (``m``) or the twin (``d``), and publish it."""
-        segments = self._segments[place]
-        with self._thread_lock:
-            self._counter += 1
-            segment = f"{self._prefix}{self._counter & 0xFFFFFFFF:08x}"
-        temp = segment + ".tmp"
-        try:
-            self._write_file(segments, temp, sealed.write_to)
-            if place == b"m" and not files.IS_WINDOWS:
-                self._publish(segments, temp, name, key_bytes, sealed.total)
-            else:
-                # The data is not in the folder of the entries, or (Windows) an entry that is mapped could not be
-                # replaced: a segment of its own, and a stub that names it.
-                self._write_stub(segments, segment, name, key_bytes, sealed.stub(place, segment))
-        except BaseException as exc:
-            segments.discard(temp)
-            if isinstance(exc, FileNotFoundError) and not self.is_alive():
-                raise self._gone() from exc
-            raise
-
-    def _write_stub(self, segments: Folder, segment: str, name: str, key_bytes: bytes, stub: bytes) -> None:
-        """Publish the written ``<segment>.tmp`` as a segment, and the stub as the key's entry."""
-        folder, temp = self._segments[b"m"], segment + ".stub.tmp"
-        try:
-            self._write_stub_file(folder, temp, stub)
-            self._publish(folder, temp, name, key_bytes, len(stub), (segments, segment + ".tmp", segment))
-        except BaseException:
-            # Also Ctrl-C at any point: the segment stays if its stub made it.
-            folder.discard(temp)
-            target = self._peek(name, key_bytes)[1]
-            if target is None or target[1] != segment:
-                segments.discard(segment)
-            raise
-
-    def _write_file(self, folder: Folder, temp: str, write: Callable[[int], None]) -> None:
-        fd = folder.open(temp, CREATE)
-        try:
-            if not files.IS_WINDOWS:
-                # Tells _reap that somebody is at work here.
-                lock_fd(fd, wait=False)
-            write(fd)
-        finally:
-            os.close(fd)
-
-    def _write_stub_file(self, folder: Folder, temp: str, stub: bytes) -> None:
-        """Write a stub; when not even that fits into memory, give up ballast for it, page by page."""
-        while True:
-            try:
-                self._write_file(folder, temp, lambda fd: write_all(fd, stub, 0))
-            except OSError as exc:
-                folder.discard(temp)
-                if exc.errno not in FULL_ERRNOS or not self._release_ballast():
-                    raise
-            else:
-                return
-
-    def _publish(
-        self,
-        folder: Folder,
-        temp: str,
-        name: str,
-        key_bytes: bytes,
-        size: int,
-        segment: tuple[Folder, str, str] | None = None,
-    ) -> None:
-        """Make a written file the key's entry, and remove the segment that the old entry named.
-
-        Under a lock across processes: two writers that both saw the same old stub would leave the loser's segment
-        behind, and _reap must not meet a segment whose stub is about to appear.
-        """
-        with self._thread_lock:
-            lock = self._lock_publishing()
-            try:
-                old_size, old_segment = self._peek(name, key_bytes)
-                if segment is not None:
-                    segment[0].replace(segment[1], segment[0], segment[2])
-                folder.replace(temp, self._objects, name)
-                self._ram_used += _pages(size) - _pages(old_size)
-            finally:
-                lock.release()
-        if old_segment is not None:
-            old_segment[0].discard(old_segment[1])
-
-    def _lock_publishing(self) -> Lock:
-        """Take the publish lock; the caller holds the thread lock, because threads share the descriptor."""
-        main = self._open_main()
-        if self._publish_lock is None:
-            try:
-                self._publish_lock = Lock(main.open("publish.lock", os.O_RDWR | NOFOLLOW | BINARY))
-            except FileNotFoundError as exc:
-                raise self._gone() from exc
-        self._publish_lock.acquire(wait=True)
-        return self._publish_lock
-
-    def _peek(self, name: str, key_bytes: bytes) -> tuple[int, tuple[Folder, str] | None]:
-        """Return the size of a key's present entry (0: none) and the segment that it names, if it is a stub."""
-        try:
-            size = self._objects.stat(name).st_size
-        except FileNotFoundError:
-            return 0, None
-        if size != HEADER_SIZE + len(key_bytes) + STUB.size:
-            # All stubs of a key are this long, so this is none.
-            return size, None
-        try:
-            return size, self._stub_target(name)
-        except (OSError, StoreError):
-            # Damaged, or something else was put there: it is only being replaced.
-            return size, None
-
-    def _stub_target(self, name: str) -> tuple[Folder, str] | None:
-        fd = self._objects.open(name, READ)
-        try:
-            status = os.fstat(fd)
-            self._check_file(status, name)
-            raw = memoryview(read_at(fd, status.st_size, 0))
-        finally:
-            os.close(fd)
-        header = parse_header(raw, status.st_size)
-        return self._segment_of(header, raw)[:2] if header.kind == KIND_STUB else None
-
-    def _segment_of(self, header: Header, view: memoryview) -> tuple[Folder, str, int]:
-        """Return what a stub names: folder, segment, length. Only a bare name in a folder known beforehand."""
-        if header.stream_length != STUB.size:
-            raise StoreCorrupt("it is a stub of a wrong length")
-        place, raw, total = STUB.unpack_from(view, header.stream_offset)
-        segment = raw.decode("ascii", "replace")
-        if place not in self._segments or not RUN_ID.fullmatch(segment):
-            raise StoreCorrupt("it is a stub that names no segment of this run")
-        return self._segments[place], segment, total
-
-    # -- room in memory --
-
-    def _ram_refusal(self, need: int) -> str:
-        """Return why an object of that size cannot go to shared memory, or "" if it can.
-
-        Far from the limit this costs nothing; other processes' objects are counted about once a second. Large
-        objects also ask the filesystem and the system for what is really free.
-        """
-        capacity = self.ram_capacity
-        if need > capacity:
-            return f"it is larger than the {megabytes(capacity)} this run may use"
-        age = time.monotonic() - self._measured_at
-        is_near = 2 * (self._ram_used + need) > capacity
-        if age > self._measure_pause or (is_near and age > 0.1) or self._ram_used + need > capacity:
-            self._measure_ram()
-            if self._ram_used + need > capacity and time.monotonic() - self._reaped_at > 10:
-                self._reap()
-                self._measure_ram()
-        if self._ram_used + need > capacity:
-            return f"{megabytes(self._ram_used)} of the {megabytes(capacity)} this run may use are taken"
-        if need > INLINE_LIMIT and need + BALLAST > self._ram_free():
-            return f"the shared-memory filesystem has only {megabytes(self._ram_free())} free"
-        if need >= _LARGE:
-            free = memory.free_ram_bytes()
-            if free and need + _RAM_RESERVE > free:
-                return f"the system has only {megabytes(free)} of memory available"
-        return ""
-
-    def _ram_free(self) -> int:
-        return self._objects.free_bytes()
-
-    def _measure_ram(self) -> None:
-        begin = time.monotonic()
-        used = self._objects.sizes(True)[1] + self._segments[b"m"].sizes(True)[1]
-        self._measured_at = time.monotonic()
-        # With very many keys, count less often: never more than about 2 % of the time.
-        self._measure_pause = max(1.0, 50 * (self._measured_at - begin))
-        self._ram_used = used
-
-    def _release_ballast(self) -> bool:
-        """Give up a part of the memory kept in reserve; False if none is left."""
-        try:
-            fd = self._open_main().open("ballast", os.O_RDWR | NOFOLLOW | BINARY)
-        except FileNotFoundError:
-            return False
-        try:
-            size = os.fstat(fd).st_size
-            if size == 0:
-                return False
-            os.ftruncate(fd, max(0, size - INLINE_LIMIT))
-        finally:
-            os.close(fd)
-        self._ballast_is_used = True
-        return True
-
-    def _refill_ballast(self) -> None:
-        if not self._ballast_is_used or self._ram_free() < 2 * BALLAST:
-            return
-        fd = self._open_main().open("ballast", os.O_RDWR | NOFOLLOW | BINARY)
-        try:
-            write_all(fd, bytes(BALLAST), 0)
-            self._ballast_is_used = False
-        except OSError as exc:
-            logger.debug("the ballast cannot be refilled yet: %s", exc)
-        finally:
-            os.close(fd)
-
-    def _reap(self) -> None:
-        """Remove what writers that were killed left: unfinished files, and segments no stub names.
-
-        A writer holds a lock on the file it writes; ten seconds cover the moment between making and locking it.
-        """
-        self._reaped_at = time.monotonic()
-        with self._thread_lock:
-            lock = self._lock_publishing()
-            try:
-                named = self._named_segments() if any(self._segment_names()) else set()
-                for folder, name in self._segment_names():
-                    if name.endswith(".tmp"):
-                        if _is_abandoned(folder, name):
-                            folder.discard(name)
-                    elif name not in named:
-                        folder.discard(name)
-            finally:
-                lock.release()
-
-    def _segment_names(self) -> Iterator[tuple[Folder, str]]:
-        for folder in self._segments.values():
-            for name in folder.names():
-                yield folder, name
-
-    def _named_segments(self) -> set[str]:
-        targets = set()
-        for name in self._objects.names():
-            try:
-                target = self._stub_target(name)
-            except (OSError, StoreError):
-                continue
-            if target is not None:
-                targets.add(target[1])
-        return targets
-
     # -- loading --
 
     def get(self, key: str) -> Any:
@@ -669,8 +465,14 @@ class RunStore:
 
     def fetch(self, key: str) -> tuple[Any, object]:
         """Return (value, token); the token tells ``delete`` which value was meant."""
-        header, view = self._open_object(key)
-        return self._rebuild(key, header, view), (header.created_ns, header.pid, header.digest)
+        header, view = self._entries.open_object(key)
+        return self._rebuild(key, header, view), self._entries.token_of(header)
+
+    def hold(self, key: str) -> HeldObject:
+        """Keep what is stored now readable, whatever is stored under the key later. Constant time: it is mapped, and
+        nothing is rebuilt. UnknownKeyError where there is none.
+        """
+        return HeldObject(key, *self._entries.open_object(key))
 
     def _rebuild(self, key: str, header: Header, view: memoryview) -> Any:
         try:
@@ -683,12 +485,6 @@ class RunStore:
             raise
         except Exception as exc:
             raise self._unloadable(key, header, exc) from exc
-
-    def hold(self, key: str) -> HeldObject:
-        """Keep what is stored now readable, whatever is stored under the key later. Constant time: it is mapped, and
-        nothing is rebuilt. UnknownKeyError where there is none.
-        """
-        return HeldObject(key, *self._open_object(key))
 
     def restore(self, held: HeldObject, *, use_ram: bool = True) -> None:
         """Store a held object under its key again, unless it is still there. Raises what get and put raise."""
@@ -709,164 +505,57 @@ class RunStore:
             )
         return StoreUnloadable(text)
 
-    def _open_object(self, key: str) -> tuple[Header, memoryview]:
-        """Return a key's object, checked: header and the bytes of the whole file."""
-        self._open_main()
-        key_bytes, name = self._name(key)
-        deadline = 0.0
-        while True:
-            try:
-                header, view = self._open_file(self._objects, name, key_bytes)
-                if header.kind == KIND_OBJECT:
-                    return header, view
-                folder, segment, _ = self._segment_of(header, view)
-            except FileNotFoundError:
-                raise self.unknown(key) from None
-            except StoreCorrupt as exc:
-                raise StoreCorrupt(f"the object stored as {key!r} is damaged: {exc}") from exc
-            try:
-                header, view = self._open_file(folder, segment, key_bytes)
-            except FileNotFoundError:
-                # Replaced between reading the stub and opening the segment: the entry says something new by now.
-                deadline = deadline or time.monotonic() + 5
-                if time.monotonic() > deadline:
-                    raise StoreCorrupt(f"the object stored as {key!r} names a segment that is gone") from None
-                time.sleep(0.0005)
-            except StoreCorrupt as exc:
-                raise StoreCorrupt(f"the object stored as {key!r} is damaged: {exc}") from exc
-            else:
-                return header, view
-
-    def _open_file(self, folder: Folder, name: str, key_bytes: bytes) -> tuple[Header, memoryview]:
-        fd = self._open_checked(folder, name)
-        try:
-            status = os.fstat(fd)
-            self._check_file(status, name)
-            view = view_file(fd, status.st_size, self._fd_limit)
-        finally:
-            os.close(fd)
-        header = parse_header(view, status.st_size)
-        check_key(header, view, key_bytes)
-        return header, view
-
-    def _open_checked(self, folder: Folder, name: str) -> int:
-        try:
-            return folder.open(name, READ)
-        except OSError as exc:
-            if exc.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
-                path = os.path.join(folder.path, name)
-                raise StoreInsecure(errno.EPERM, f"{path} is a link or a device, not an object; not read") from exc
-            if exc.errno in (errno.EMFILE, errno.ENFILE):
-                raise OSError(
-                    exc.errno,
-                    f"no file descriptor is left to open {name}: every large value that is held uses one. Drop values, "
-                    f"or raise the limit (ulimit -n)",
-                ) from exc
-            raise
-
-    def _check_file(self, status: os.stat_result, name: str) -> None:
-        if not stat.S_ISREG(status.st_mode):
-            raise StoreInsecure(errno.EPERM, f"{name} of run {self.run_id} is not a regular file; not read")
-        if not files.IS_WINDOWS and status.st_uid != os.geteuid():
-            raise StoreInsecure(errno.EPERM, f"{name} of run {self.run_id} belongs to user {status.st_uid}; not read")
-
-    def unknown(self, key: str) -> StoreError:
-        """Return the error for a key that has no object: UnknownKeyError, or StoreClosed if the run is gone."""
-        if not self.is_alive():
-            return self._gone()
-        keys = self.list_keys()
-        shown = ", ".join(repr(other) for other in keys[:50]) + (", ..." if len(keys) > 50 else "")
-        return UnknownKeyError(f"nothing is stored as {key!r} in context {self.run_id}; stored are: {shown or 'none'}")
-
     # -- looking --
 
     def info(self, key: str) -> ObjectInfo | None:
         """Return what is known of a key's object without loading it, or None if there is none."""
-        self._open_main()
-        key_bytes, name = self._name(key)
-        try:
-            fd = self._open_checked(self._objects, name)
-        except FileNotFoundError:
-            self._check_alive()
+        found = self._entries.read_header(key)
+        if found is None:
             return None
-        try:
-            status = os.fstat(fd)
-            self._check_file(status, name)
-            view = memoryview(read_at(fd, HEADER_SIZE + len(key_bytes) + STUB.size, 0))
-            header = parse_header(view, status.st_size)
-            folder, file_name, size = self._objects, name, status.st_size
-            if header.kind == KIND_STUB:
-                folder, file_name, size = self._segment_of(header, view)
-        except StoreCorrupt as exc:
-            raise StoreCorrupt(f"the object stored as {key!r} is damaged: {exc}") from exc
-        finally:
-            os.close(fd)
-        in_ram = self._in_ram and (folder is self._objects or folder is self._segments[b"m"])
+        header, (folder, name), size = found
+        entries = self._entries
+        in_ram = self._in_ram and (folder is entries.objects or folder is entries.segments[b"m"])
         return ObjectInfo(
             "ram" if in_ram else "disk",
             size,
             header.data_length,
             bool(header.flags & FLAG_RECIPE),
             header.digest_text,
-            os.path.join(folder.path, file_name),
+            os.path.join(folder.path, name),
             header.created_ns,
             header.pid,
         )
 
     def has(self, key: str) -> bool:
-        self._open_main()
-        if self._objects.exists(self._name(key)[1]):
-            return True
-        self._check_alive()
-        return False
+        """Tell whether anything is stored under a key."""
+        return self._entries.has(key)
 
     def list_keys(self) -> list[str]:
         """Return all keys, sorted. An object that is damaged is left out, with a warning in the log."""
-        self._open_main()
-        keys = []
-        for name in self._objects.names():
-            try:
-                keys.append(self._key_of(name))
-            except FileNotFoundError:
-                continue
-            except (OSError, StoreError) as exc:
-                logger.warning("%s in %s is no object: %s", name, self._objects.path, exc)
-        if not keys:
-            self._check_alive()
-        return sorted(keys)
+        return self._entries.list_keys()
 
-    def _key_of(self, name: str) -> str:
-        fd = self._open_checked(self._objects, name)
-        try:
-            status = os.fstat(fd)
-            self._check_file(status, name)
-            raw = read_at(fd, 1024, 0)
-            header = parse_header(raw, status.st_size)
-            end = HEADER_SIZE + header.key_length
-            if end > len(raw):
-                raw = read_at(fd, end, 0)
-        finally:
-            os.close(fd)
-        return raw[HEADER_SIZE:end].decode("utf-8", "surrogatepass")
+    def unknown(self, key: str) -> StoreError:
+        """Return the error for a key that has no object: UnknownKeyError, or StoreClosed if the run is gone."""
+        return self._entries.unknown(key)
 
     def usage(self) -> Usage:
         """Count what the run occupies now, in all processes."""
-        self._open_main()
-        keys, entry_bytes = self._objects.sizes(self._in_ram)
+        entries = self._entries
+        entries.open_main()
+        keys, entry_bytes = entries.objects.sizes(self._in_ram)
         if not keys:
-            self._check_alive()
-        segment_bytes = self._segments[b"m"].sizes(self._in_ram)[1]
-        disk_keys, disk_bytes = self._segments[b"d"].sizes(False) if b"d" in self._segments else (0, 0)
+            entries.check_alive()
+        segment_bytes = entries.segments[b"m"].sizes(self._in_ram)[1]
+        twin = entries.segments.get(b"d")
+        disk_keys, disk_bytes = (0, 0) if twin is None else twin.sizes(False)
         if not self._in_ram:
-            return Usage(0, 0, entry_bytes + segment_bytes, keys, 0, keys, self._disk_fallbacks)
+            return Usage(0, 0, entry_bytes + segment_bytes, keys, 0, keys, self._disk_fallbacks, 0, 0)
+        pool = self._room.pool
+        _, held, idle = (0, 0, 0) if pool is None else pool.state()
+        ram_bytes = entry_bytes + segment_bytes + held
+        in_ram = keys - disk_keys
         return Usage(
-            entry_bytes + segment_bytes,
-            self.ram_capacity,
-            disk_bytes,
-            keys,
-            keys - disk_keys,
-            disk_keys,
-            self._disk_fallbacks,
+            ram_bytes, self.ram_capacity, disk_bytes, keys, in_ram, disk_keys, self._disk_fallbacks, held, idle
         )
 
     # -- deleting --
@@ -881,45 +570,10 @@ class RunStore:
         Returns:
             Whether there was something to remove.
         """
-        key_bytes, name = self._name(key)
-        with self._thread_lock:
-            lock = self._lock_publishing()
-            try:
-                if token is not None and self._token_of(name) != token:
-                    return False
-                size, segment = self._peek(name, key_bytes)
-                self._objects.unlink(name)
-                self._ram_used -= _pages(size)
-            except FileNotFoundError:
-                self._check_alive()
-                return False
-            finally:
-                lock.release()
-        if segment is not None:
-            segment[0].discard(segment[1])
-        self._refill_ballast()
-        return True
-
-    def _token_of(self, name: str) -> object:
-        folder, file_name = self._stub_target(name) or (self._objects, name)
-        fd = self._open_checked(folder, file_name)
-        try:
-            header = parse_header(read_at(fd, HEADER_SIZE, 0), os.fstat(fd).st_size)
-        finally:
-            os.close(fd)
-        return (header.created_ns, header.pid, header.digest)
-
-
-def _pages(size: int) -> int:
-    return -(-size // 4096) * 4096
-
-
-def _is_abandoned(folder: Folder, name: str) -> bool:
-    """Tell whether nobody is writing the unfinished file any more."""
-    try:
-        if time.time() - folder.stat(name).st_mtime < 10:
+        replaced = self._entries.delete(self._entries.of(key), token)
+        if replaced is None:
             return False
-        lock = Lock(folder.open(name, os.O_RDWR | NOFOLLOW | BINARY))
-    except OSError:
-        return False
-    return files.IS_WINDOWS or lock.acquire(wait=False)
+        self._room.count(0, replaced)
+        self._entries.refill_ballast()
+        self._room.look_after()
+        return True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,29 @@ async def test_a_fresh_one_after_a_shutdown_works(embedded_config: Path) -> None
     for _ in range(2):
         async with await Discomfort.create(embedded_config) as d:
             assert torch.allclose((await d.run([INVERT], inputs={"image": picture()}))["image"], 1 - picture())
+
+
+def segment_inodes(root: str) -> set[int]:
+    return {path.stat().st_ino for path in Path(root).glob("*/run-*/pool/*")}
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs shared memory")
+async def test_runs_one_after_the_other_use_the_same_memory_until_the_shutdown(
+    embedded_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="discomfort-test-", dir="/dev/shm") as root:
+        monkeypatch.setenv("DISCOMFORT_RAM_ROOT", root)
+        images = torch.full((4, 256, 256, 3), 0.25)
+        segments: set[int] = set()
+        async with await Discomfort.create(embedded_config) as d:
+            for _ in range(6):
+                result = await d.run([INVERT], inputs={"image": images})
+                assert torch.allclose(result["image"], 1 - images)
+                del result
+                segments |= segment_inodes(root)
+        # Each run stores an input and an output of 3 MB.
+        assert 2 <= len(segments) <= 4
+        assert os.listdir(root) == []
 
 
 def test_scripts_may_call_asyncio_run_more_than_once(embedded_config: Path) -> None:
