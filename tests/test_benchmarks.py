@@ -1,0 +1,127 @@
+"""The benchmarks of the data path still run, compare bytes and say what they are meant to say. Times are not tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="benchmarks/store.py writes plain files with pwrite")
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+SHM = "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+WAYS = [
+    "memcpy",
+    "pwrite",
+    "context, fresh",
+    "context, steady",
+    "cloudpickle",
+    "safetensors",
+    "Arrow IPC",
+    "pwrite, disk",
+    "context, disk",
+    "base64",
+]
+
+
+@pytest.fixture(autouse=True)
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Folders in shared memory and on disk for this test alone; fails it if a benchmark leaves anything in them."""
+    with tempfile.TemporaryDirectory(dir=SHM, prefix="discomfort-test-") as ram:
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        monkeypatch.setenv("DISCOMFORT_RAM_ROOT", ram)
+        monkeypatch.setenv("DISCOMFORT_DISK_ROOT", str(disk))
+        yield
+        assert not [file for root in (Path(ram), disk) for file in root.rglob("*")]
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COMFYUI_PATH": "embedded"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def tables(printed: str) -> list[list[list[str]]]:
+    """The cells of all Markdown tables, without their heads."""
+    found: list[list[list[str]]] = []
+    previous = ""
+    for line in printed.splitlines():
+        if line.startswith("| ---"):
+            found.append([])
+        elif line.startswith("|") and previous.startswith("|"):
+            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        previous = line
+    return found
+
+
+def test_the_store_is_compared_with_all_other_ways_byte_by_byte(tmp_path: Path) -> None:
+    words = [str(BENCHMARKS / "store.py"), "--sizes", "1", "--rounds", "1", "--json", "found.json"]
+    done = run(*words, cwd=tmp_path)
+    assert not done.stderr
+    found: dict[str, Any] = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    of_size, goals = tables(done.stdout)
+    assert [cells[0] for cells in of_size] == WAYS == list(found["sizes"]["1"]["rows"])
+    assert all(float(cells[-1]) > 0 for cells in of_size)
+    # Four round trips of the steady context, then every way, in a round that warms up and three that count.
+    loads = 2 * (4 + 4 * len(WAYS))
+    assert f"The bytes of {loads} loads were compared." in done.stdout
+    assert re.search(r"Small dict: save \d+\.\d us, load \d+\.\d us", done.stdout)
+    # Exit status and verdicts agree. What takes other sizes is said not to be measured, and counts as kept.
+    verdicts = {cells[0]: cells[-1] for cells in goals}
+    assert verdicts["context, steady: load, 1024 MB over 16 MB"] == "not measured"
+    assert verdicts["small value: save"] != "not measured"
+    assert done.returncode == ("**not kept**" in verdicts.values())
+    assert [goal["is_kept"] for goal in found["goals"]] == [
+        {"kept": True, "**not kept**": False, "not measured": None}[verdict] for verdict in verdicts.values()
+    ]
+
+
+@pytest.mark.parametrize("way", ["cloudpickle", "context, steady"])
+def test_a_way_that_delivers_other_bytes_is_an_error_and_no_figure(way: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); way = sys.argv.pop(1)\n"
+        "import store, torch\n"
+        "right = store.WAYS[way]\n"
+        "def load(place):\n"
+        "    tensor = right.load(place)\n"
+        "    tensor.view(-1).view(torch.uint8)[-1] += 1\n"
+        "    return tensor\n"
+        "store.WAYS[way] = right._replace(load=load)\n"
+        "store.main()\n"
+    )
+    done = run("-c", code, str(BENCHMARKS), way, "--sizes", "1", "--rounds", "1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"{way}: this process read other bytes than were saved"
+    assert not tables(done.stdout)
+
+
+def test_a_size_that_memory_cannot_hold_is_left_out_and_said(tmp_path: Path) -> None:
+    done = run(str(BENCHMARKS / "store.py"), "--sizes", "100000000", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "100000000 MB: left out, it needs " in done.stdout
+    assert not done.stderr
+
+
+def test_a_value_is_passed_through_whole_runs_byte_by_byte(tmp_path: Path) -> None:
+    words = ["--batch", "1", "--rounds", "1", "--iterations", "2", "--json", "found.json"]
+    done = run(str(BENCHMARKS / "passthrough.py"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (cases,) = tables(done.stdout)
+    names = ["same batch", "changed batch", "iteration, same batch", "iteration, changed batch"]
+    assert [cells[0] for cells in cases] == names
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["bytes"] == 1024 * 1024 * 3 * 4
+    assert list(found["seconds"]) == ["bare", "memcpy", *names]
+    # In each of two rounds two runs with the same batch, and one of each other case.
+    assert "The bytes of 10 results were compared." in done.stdout
