@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Smaller buffers stay in the pickle stream, where they cost a copy of at most this much.
 IN_BAND_LIMIT = 4096
-# A chunk is hashed and then written while it is still in the processor's cache.
-CHUNK = 512 * 1024
+# A chunk is hashed while it is in the processor's cache.
+CHUNK = 256 * 1024
 # Bytes that are fetched from another device at a time: few round trips, little memory.
 _DEVICE_PIECE = 8 * 2**20
 # Plain data is given a canonical form up to this many bytes.
