@@ -184,16 +184,19 @@ def _reduce_tensor(pickler: Any, tensor: torch.Tensor) -> Any:
         if 2 * numel * size >= span:
             start, length, offset = offset * size, span, 0
         else:
-            tensor = tensor.detach().contiguous()
-            storage, stride, offset = tensor.untyped_storage(), tensor.stride(), 0
+            # As words: some dtypes (uint4, float8) have no kernel for copying, or (complex32) one that warns.
+            word = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(size, tensor.dtype)
+            copied = tensor.detach().view(word).contiguous()
+            storage, stride, offset = copied.untyped_storage(), copied.stride(), 0
             length = storage.nbytes()
     ref = pickler.storage_ref(storage, start, length)
     return rebuild_tensor, (ref, _dtype_name(tensor.dtype), offset, shape, stride, requires_grad)
 
 
 def _reduce_array(_pickler: Any, array: Any) -> Any:
-    # A non-contiguous array would go through the stream, byte by byte; contiguous it goes out of band.
-    if array.flags.forc or array.nbytes < IN_BAND_LIMIT or array.dtype.hasobject:
+    # A non-contiguous array would go through the stream, byte by byte; contiguous it goes out of band. Small ones too:
+    # they come back contiguous, and have to have the same digest when they are saved again.
+    if array.flags.forc or array.dtype.hasobject:
         return NotImplemented
     return array.copy("C").__reduce_ex__(5)
 
