@@ -39,6 +39,16 @@ FIRST_PORT = 18200 + 100 * (os.getpid() % 50)
 SLOW_CALLBACK = 0.1
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests marked ``soak``, unless they are asked for: ``-m soak``, or DISCOMFORT_SOAK."""
+    if "soak" in config.option.markexpr or os.environ.get("DISCOMFORT_SOAK"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("soak")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """TMPDIR, XDG_CACHE_HOME and XDG_DATA_HOME of this process and its children; removed at the end.
@@ -204,6 +214,25 @@ def make_fake_tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Any
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return lambda: module.FakeTree(tmp_path_factory.mktemp("comfyui") / "fake")
+
+
+@pytest.fixture(scope="session")
+def start_second() -> Callable[..., Any]:
+    """``start_second()`` makes another process that runs the functions it is sent; see tests/second_process.py."""
+    spec = importlib.util.spec_from_file_location("second_process", Path(__file__).with_name("second_process.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda: module.SecondProcess()
+
+
+@pytest.fixture(scope="module")
+def second(start_second: Callable[..., Any]) -> Iterator[Any]:
+    """One such process for all tests of a module."""
+    process = start_second()
+    yield process
+    process.stop()
 
 
 @pytest.fixture
