@@ -931,6 +931,61 @@ def test_memory_that_fills_up_while_writing_leaves_no_part(
         assert store.usage().ram_bytes == 4096
 
 
+_COMPETITOR = """
+    import os, sys
+    path = sys.argv[1] + "/filler"
+    print("ready", flush=True)
+    while True:
+        with open(path, "wb", buffering=0) as file:
+            try:
+                while file.write(bytes(262144)):
+                    pass
+            except OSError:
+                pass
+        os.unlink(path)
+"""
+
+
+def test_another_program_that_fills_and_frees_the_memory_all_the_time_costs_no_value(
+    roots: object_store.Roots, small_tmpfs: Callable[[int], str]
+) -> None:
+    """Wherever it takes the last page, before, during or after our writing: a value is whole, in memory or on disk.
+    Only where it is quick enough to take even what we kept in reserve, saving is refused, and the old value stays.
+    """
+    ram = small_tmpfs(24)
+    with RunStore.create(roots._replace(ram=ram)) as store:
+        competitor = child(_COMPETITOR, ram, wait=False)
+        model: dict[str, tuple[int, int]] = {}
+        places: collections.Counter[str] = collections.Counter()
+        try:
+            assert competitor.stdout.readline() == "ready\n"
+            for number in range(600):
+                size, key = (100, 70_000, 5_000_000)[number % 3], f"key{number % 4}"
+                try:
+                    store.put(key, np.full(size, number % 256, np.uint8))
+                    model[key] = size, number % 256
+                except StoreFull:
+                    places["refused"] += 1
+                if key in model:
+                    loaded, info = store.get(key), store.info(key)
+                    assert len(loaded) == model[key][0]
+                    assert (loaded == model[key][1]).all()
+                    assert info is not None
+                    places[info.storage_type] += 1
+                    del loaded
+        finally:
+            stop(competitor)
+            competitor.stdout.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(ram, "filler"))
+        assert places["ram"]
+        assert places["disk"]
+        assert places["refused"] < 300
+        for key in store.list_keys():
+            store.delete(key)
+        assert store.usage().ram_bytes == store.usage().disk_bytes == 0
+
+
 def _fill(path: str) -> None:
     """Write until nothing more fits, not even a byte."""
     with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
