@@ -25,7 +25,15 @@ import torch
 from discomfort.workflow_context import WorkflowContext
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 # Said by PyTorch once in each process, at the first conjugate view that is resolved.
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf:UserWarning")
@@ -576,11 +584,14 @@ class History(RuleBasedStateMachine):
         assert [path for path in left_in(*roots) if self.contexts[0].run_id in path] == []
 
 
-class TestHistory(History.TestCase):
-    # Without the phase that explains failures: it takes minutes.
-    settings = settings(
-        steady,
-        max_examples=FUZZ or 25,
-        stateful_step_count=40,
-        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+def test_every_history_is_that_of_a_dict() -> None:
+    run_state_machine_as_test(
+        History,
+        # Without the phase that explains failures: it takes minutes.
+        settings=settings(
+            steady,
+            max_examples=FUZZ or 25,
+            stateful_step_count=40,
+            phases=[Phase.explicit, Phase.generate, Phase.shrink],
+        ),
     )

@@ -46,13 +46,13 @@ def run_on_real_comfyui() -> set[str]:
 
 
 def test_every_fault_names_tests_that_exist(all_tests: set[str]) -> None:
-    assert len(rows()) > 60
+    assert len(rows()) > 130
     for cells in rows():
         names = re.findall(r"`(test_\w+)`", cells[-1])
         assert names, f"{cells[0]!r} names no test"
         missing = set(names) - all_tests
         assert not missing, f"{cells[0]!r} names tests that do not exist: {missing}"
-        assert len(cells) in (2, 5), f"{cells[0]!r} has {len(cells)} cells"
+        assert len(cells) in (2, 3, 5), f"{cells[0]!r} has {len(cells)} cells"
     assert set(re.findall(r"`(test_\w+)`", FAULTS.read_text(encoding="utf-8"))) <= all_tests
 
 
