@@ -66,6 +66,8 @@ class SecondProcess:
     def __init__(self, environ: dict[str, str] | None = None) -> None:
         self._environ = environ or {}
         self._process: subprocess.Popen[bytes] | None = None
+        # Whether it owes an answer.
+        self._is_busy = False
 
     @property
     def pid(self) -> int:
@@ -81,11 +83,16 @@ class SecondProcess:
 
     def begin(self, function: Callable[..., Any], *args: Any) -> None:
         """Let it run ``function(kept, *args)``, and do not wait. Exactly one ``end`` has to follow."""
+        if self._is_busy:
+            # A test that failed has not waited for its answer.
+            self.kill()
         process = self._running()
         assert process.stdin is not None
         # Where runs are is read from the environment, which each test sets for itself.
         environ = {name: text for name, text in os.environ.items() if name.startswith("DISCOMFORT_")}
-        _send(process.stdin, _dumps((environ, function, args)))
+        message = _dumps((environ, function, args))
+        self._is_busy = True
+        _send(process.stdin, message)
 
     @property
     def has_answered(self) -> bool:
@@ -99,6 +106,7 @@ class SecondProcess:
         process = self._running()
         assert process.stdout is not None
         is_error, result = _receive(process.stdout)
+        self._is_busy = False
         if is_error:
             raise result
         return result
@@ -109,13 +117,15 @@ class SecondProcess:
 
     def kill(self) -> None:
         """End it as ``kill -9`` does."""
-        process, self._process = self._process, None
+        process, self._process, self._is_busy = self._process, None, False
         if process is not None:
             process.kill()
             process.communicate()
 
     def stop(self) -> None:
         """Let it end by itself, as a process does whose work is done."""
+        if self._is_busy:
+            self.kill()
         process, self._process = self._process, None
         if process is not None:
             process.communicate(timeout=60)

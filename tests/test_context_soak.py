@@ -99,9 +99,10 @@ def work(kept: dict[str, Any], run_id: str, slot: int, seed: int, plan: Plan, co
         kept["counts"] = counts
         kept["fds"] = count_fds()
     context = get_context(run_id)
-    chance = random.Random(seed)
+    chance, parent = random.Random(seed), os.getppid()
     held: list[tuple[Any, str]] = []
-    while not counts[STOP]:
+    # (Nobody says that it is enough where the test itself is killed.)
+    while not counts[STOP] and os.getppid() == parent:
         key, size = choose(chance, plan)
         action = chance.random()
         if action < 0.5:
