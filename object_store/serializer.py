@@ -194,11 +194,17 @@ def _reduce_tensor(pickler: Any, tensor: torch.Tensor) -> Any:
 
 
 def _reduce_array(_pickler: Any, array: Any) -> Any:
+    if array.dtype.hasobject:
+        return NotImplemented
+    # Of one dtype there may be several objects: an array that was loaded has another one than NumPy's scalars. Pickle
+    # writes an object that it has seen before as a reference, so that the digest would tell them apart.
+    common = sys.modules["numpy"].dtype(array.dtype.str)
+    found = array.view(common) if common == array.dtype and common is not array.dtype else array
     # A non-contiguous array would go through the stream, byte by byte; contiguous it goes out of band. Small ones too:
     # they come back contiguous, and have to have the same digest when they are saved again.
-    if array.flags.forc or array.dtype.hasobject:
-        return NotImplemented
-    return array.copy("C").__reduce_ex__(5)
+    if not found.flags.forc:
+        found = found.copy("C")
+    return NotImplemented if found is array else found.__reduce_ex__(5)
 
 
 _Reducer = Callable[[Any, Any], Any]

@@ -555,7 +555,8 @@ def test_processes_that_save_in_turn_stay_within_the_runs_memory(
 
 
 def test_equal_content_has_one_digest_wherever_it_is_saved(sides: Sides) -> None:
-    values = [torch.arange(100_000.0), {"a": ["x", 1.5, None]}, np.arange(30)[::3], bytes(100_000)]
+    values: list[Any] = [torch.arange(100_000.0), {"a": ["x", 1.5, None]}, np.arange(30)[::3], bytes(100_000)]
+    values.append({"array": np.ones(10, np.float32), "score": np.float32(2)})
     digests = []
     for value in values:
         sides.one.save("key", value)
