@@ -223,6 +223,10 @@ class Folder:
             return False
         return True
 
+    def changed_ns(self) -> int:
+        """When a name in it was made, replaced or removed last, in nanoseconds since the epoch."""
+        return (os.fstat(self.fd) if self.fd is not None else os.stat(self.path)).st_mtime_ns
+
     def is_removed(self) -> bool:
         """Tell whether the folder itself was removed, although it is held open."""
         return os.fstat(self.fd).st_nlink == 0 if self.fd is not None else not os.path.isdir(self.path)

@@ -43,8 +43,8 @@ class _Shortage(NamedTuple):
 class Room:
     """The shared memory of one run, as one process sees it.
 
-    What it knows is an estimate: what was counted last, and what this process has done since. Far from the limit it is
-    renewed about once a second, close to it before every decision.
+    What it knows is an estimate: what was counted last, and what this process has done since. It is renewed about once
+    a second, when other processes have changed something, and close to the limit before every decision.
     """
 
     def __init__(self, entries: Entries, pool: SegmentPool | None, capacity: int, disk_root: str) -> None:
@@ -64,6 +64,8 @@ class Room:
         self._state = PoolState(0, 0, 0)
         self._measured_at = float("-inf")
         self._measure_pause = 1.0
+        self._measure_seconds = 0.0
+        self._seen: tuple[int, ...] = ()
         self._reaped_at = float("-inf")
         self._try_again_at = float("-inf")
         self._has_moved = False
@@ -80,6 +82,7 @@ class Room:
             replaced: length of the file that was the entry. Only a small one is free at once: a segment stays.
         """
         self._used += _pages(added) - (_pages(replaced) if replaced <= INLINE_LIMIT else 0)
+        self._seen = self._look_at_folders()
         if replaced:
             self._try_again_at = float("-inf")
 
@@ -91,9 +94,7 @@ class Room:
         """
         if need > self.capacity:
             return f"it is larger than the {megabytes(self.capacity)} this run may use"
-        age = time.monotonic() - self._measured_at
-        is_near = 2 * (self._used + need) > self.capacity
-        if age > self._measure_pause or (is_near and age > 0.1) or self._shortage(need):
+        if self._is_stale() or self._shortage(need):
             self.measure()
         shortage = self._shortage(need)
         if shortage is None:
@@ -106,6 +107,37 @@ class Room:
             # Where everything is full, looking for room takes a twentieth of the time, not all of it.
             self._try_again_at = time.monotonic() + min(1.0, 20 * (time.monotonic() - begin))
         return shortage.reason
+
+    def _is_stale(self) -> bool:
+        """Tell whether the estimate may be too low: others have saved, or it is old."""
+        age = time.monotonic() - self._measured_at
+        return age > self._measure_pause or (age > 5 * self._measure_seconds and self._seen != self._look_at_folders())
+
+    def _look_at_folders(self) -> tuple[int, ...]:
+        """What changes when any process makes, replaces or removes an entry or a segment."""
+        pool = () if self.pool is None else (self.pool.folder.changed_ns(),)
+        return self._entries.objects.changed_ns(), *pool
+
+    def reserve(self, fd: int, need: int) -> str:
+        """Take the memory for a fresh segment, where several processes at once could take more than there is.
+
+        Each takes first and counts afterwards, so that of two that see the last room free none gets too much.
+
+        Args:
+            fd: the new file, still empty.
+
+        Returns:
+            Why it cannot have the memory, or "".
+
+        Raises:
+            OSError: ENOSPC where the filesystem is full.
+        """
+        if 2 * (self._used + need) <= self.capacity:
+            return ""
+        os.posix_fallocate(fd, 0, need)
+        self.measure()
+        shortage = self._make_room(0, self._shortage(0))
+        return "" if shortage is None else shortage.reason
 
     def _make_room(self, need: int, shortage: _Shortage | None) -> _Shortage | None:
         """Let go of what can be done without in memory; returns what is missing all the same."""
@@ -154,6 +186,8 @@ class Room:
     def measure(self) -> None:
         """Count what all processes occupy, and give back what has been idle for long or is more than may be."""
         begin = time.monotonic()
+        # Before counting: what changes meanwhile is looked at again.
+        self._seen = self._look_at_folders()
         # Entries that have a second name are segments, and counted there.
         used = self._entries.objects.survey(True)[2] + self._entries.segments[b"m"].sizes(True)[1]
         if self.pool is not None:
@@ -161,7 +195,8 @@ class Room:
             used += sum(self._state)
         self._measured_at = time.monotonic()
         # With very many keys, count less often: never more than about 2 % of the time.
-        self._measure_pause = max(1.0, 50 * (self._measured_at - begin))
+        self._measure_seconds = self._measured_at - begin
+        self._measure_pause = max(1.0, 50 * self._measure_seconds)
         self._used = used
 
     def reap(self) -> None:

@@ -377,6 +377,9 @@ class RunStore:
                 continue
             try:
                 if claim.view is None:
+                    refusal = self._room.reserve(claim.fd, sealed.total)
+                    if refusal:
+                        return refusal
                     sealed.write_to(claim.fd)
                 else:
                     sealed.write_into(claim.view)

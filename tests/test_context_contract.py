@@ -539,7 +539,6 @@ def test_usage_counts_what_all_processes_store(sides: Sides, backend: Backend) -
     assert usage["ram_usage_bytes"] == usage["temp_disk_usage_bytes"] == usage["stored_keys_count"] == 0
 
 
-@pytest.mark.xfail(strict=False, reason="processes count each other's values only now and then")
 @pytest.mark.parametrize("backend", BACKENDS[:1], ids=["memory"], indirect=True)
 def test_processes_that_save_in_turn_stay_within_the_runs_memory(
     backend: Backend, second: Any, roots: list[str]
