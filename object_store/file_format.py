@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .errors import StoreCorrupt
 from .files import INLINE_LIMIT, write_all
-from .serializer import CHUNK, DeviceBytes, Serialized
+from .serializer import DeviceBytes, Serialized
 
 FORMAT_VERSION = 2
 MAGIC = b"DCOB"
@@ -30,6 +30,10 @@ LENGTH = struct.Struct("<Q")
 ALGORITHMS = {1: "xxh3", 2: "blake2b", 3: "unique"}
 # Without xxhash: hashing more than this (at about 1 GB/s) would cost more than a missed cache entry is worth.
 SLOW_HASH_LIMIT = 16 * 2**20
+# A piece is hashed while it is in the processor's cache.
+_COPY_PIECE = 256 * 1024
+# A system call wants a larger one, which is as large as a disk's cache makes its pages.
+_WRITE_PIECE = 512 * 1024
 # From here on copying waits for memory, and hashing what was just copied is the cheaper order; for what fits into the
 # processor's cache it is the other one (measured: a tenth each).
 _COPY_FIRST = 8 * 2**20
@@ -300,7 +304,7 @@ class Sealed:
             OSError: ENOSPC and the like; what was written until then is the caller's to remove.
         """
         if self.total > INLINE_LIMIT:
-            self._write(lambda data, at: write_all(fd, data, at), None)
+            self._write(lambda data, at: write_all(fd, data, at), None, _WRITE_PIECE)
             return
         parts, meta = self._parts, self._meta()
         hasher = _start_hash(parts, self.data_length)
@@ -308,7 +312,7 @@ class Sealed:
         at = HEADER_SIZE + len(meta) + parts.stream_length
         for start, buffer in zip(self._offsets, parts.buffers):  # noqa: B905 (Python 3.10, hot)
             pieces.append(bytes(start - at))
-            pieces.extend(self._hashed(buffer, hasher))
+            pieces.extend(self._hashed(buffer, hasher, start, _COPY_PIECE))
             at = start + buffer.nbytes
         self.digest = hasher.result()
         write_all(fd, b"".join([self._head(meta), meta, *pieces]), 0)
@@ -319,10 +323,12 @@ class Sealed:
         def store(data: Any, at: int) -> None:
             view[at : at + len(data)] = data
 
-        self._write(store, view)
+        self._write(store, view, _COPY_PIECE)
 
-    def _write(self, put: Callable[[Any, int], None], view: memoryview | None) -> None:
-        """Hand all parts and their places to ``put``; ``view`` is the memory that it writes to, if it is memory."""
+    def _write(self, put: Callable[[Any, int], None], view: memoryview | None, piece: int) -> None:
+        """Hand all parts and their places to ``put``, buffers in pieces of ``piece`` bytes; ``view`` is the memory it
+        writes to, if it is memory.
+        """
         parts, meta = self._parts, self._meta()
         hasher = _start_hash(parts, self.data_length)
         put(meta, HEADER_SIZE)
@@ -334,11 +340,11 @@ class Sealed:
             if view is not None and isinstance(buffer, DeviceBytes):
                 # One copy instead of two.
                 hasher.update(LENGTH.pack(buffer.nbytes))
-                for piece in buffer.copy_to(view[start : start + buffer.nbytes]):
-                    hasher.update(piece)
+                for fetched in buffer.copy_to(view[start : start + buffer.nbytes]):
+                    hasher.update(fetched)
                 continue
             at = start
-            for chunk in self._hashed(buffer, hasher):
+            for chunk in self._hashed(buffer, hasher, start, piece):
                 put(chunk, at)
                 at += len(chunk)
         self.digest = hasher.result()
@@ -346,12 +352,17 @@ class Sealed:
         put(self._head(meta), 0)
 
     @staticmethod
-    def _hashed(buffer: Any, hasher: _Hasher) -> Iterator[Any]:
+    def _hashed(buffer: Any, hasher: _Hasher, start: int, piece: int) -> Iterator[Any]:
+        """Yield the bytes of a buffer that begins at ``start`` in the file, in pieces that begin at multiples of
+        ``piece`` there: a disk's cache then has large pages for them, which are read (and mapped) in half the time.
+        """
         hasher.update(LENGTH.pack(buffer.nbytes))
         if isinstance(buffer, DeviceBytes):
             chunks = buffer.chunks()
         else:
-            chunks = (buffer[at : at + CHUNK] for at in range(0, buffer.nbytes, CHUNK))
+            first = piece - start % piece
+            ends = [*range(first, buffer.nbytes, piece), buffer.nbytes]
+            chunks = (buffer[at:end] for at, end in zip([0, *ends], ends))  # noqa: B905 (Python 3.10, hot)
         if buffer.nbytes >= _COPY_FIRST:
             for chunk in chunks:
                 yield chunk

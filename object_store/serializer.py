@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 # Smaller buffers stay in the pickle stream, where they cost a copy of at most this much.
 IN_BAND_LIMIT = 4096
-# A chunk is hashed while it is in the processor's cache.
-CHUNK = 256 * 1024
 # Bytes that are fetched from another device at a time: few round trips, little memory.
 _DEVICE_PIECE = 8 * 2**20
 # Plain data is given a canonical form up to this many bytes.
@@ -59,9 +57,7 @@ class DeviceBytes:
     def chunks(self) -> Iterator[memoryview]:
         """Fetch the bytes, through memory of a piece's size."""
         for start in range(0, self.nbytes, _DEVICE_PIECE):
-            piece = self.tensor[start : start + _DEVICE_PIECE].cpu().numpy().data
-            for at in range(0, len(piece), CHUNK):
-                yield piece[at : at + CHUNK]
+            yield self.tensor[start : start + _DEVICE_PIECE].cpu().numpy().data
 
     def copy_to(self, target: memoryview) -> Iterator[memoryview]:
         """Fetch the bytes straight into ``target``, which is as long; yields each piece of it that is complete."""
