@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -313,6 +314,16 @@ class Folder:
             total += size
             single += size if status.st_nlink == 1 else 0
         return count, total, single
+
+    def linked(self) -> dict[int, int]:
+        """Return the files that have another name as well: their inodes, and the bytes that are allocated to them."""
+        found = {}
+        for name in self.names():
+            with contextlib.suppress(FileNotFoundError):
+                status = self.stat(name)
+                if status.st_nlink > 1:
+                    found[status.st_ino] = status.st_blocks * 512
+        return found
 
     def free_bytes(self) -> int:
         """Return what the filesystem can still take, in bytes."""

@@ -59,13 +59,16 @@ class Room:
         self.capacity = capacity
         self._entries = entries
         self._disk_root = disk_root
-        # Bytes in shared memory.
-        self._used = 0
+        # Bytes in shared memory: in files of entries, and in segments.
+        self._small = 0
+        self._large = 0
         self._state = PoolState(0, 0, 0)
         self._measured_at = float("-inf")
         self._measure_pause = 1.0
-        self._measure_seconds = 0.0
-        self._seen: tuple[int, ...] = ()
+        # When segments were counted last, how long that took, and what the pool's folder looked like.
+        self._counted_at = float("-inf")
+        self._count_seconds = 0.0
+        self._pool_seen = 0
         self._reaped_at = float("-inf")
         self._try_again_at = float("-inf")
         self._has_moved = False
@@ -81,8 +84,12 @@ class Room:
             added: bytes of new memory that were taken for it.
             replaced: length of the file that was the entry. Only a small one is free at once: a segment stays.
         """
-        self._used += _pages(added) - (_pages(replaced) if replaced <= INLINE_LIMIT else 0)
-        self._seen = self._look_at_folders()
+        if added > INLINE_LIMIT and self.pool is not None:
+            self._large += _pages(added)
+        else:
+            self._small += _pages(added)
+        if replaced <= INLINE_LIMIT:
+            self._small -= _pages(replaced)
         if replaced:
             self._try_again_at = float("-inf")
 
@@ -94,8 +101,10 @@ class Room:
         """
         if need > self.capacity:
             return f"it is larger than the {megabytes(self.capacity)} this run may use"
-        if self._is_stale() or self._shortage(need):
+        if time.monotonic() - self._measured_at > self._measure_pause or self._shortage(need):
             self.measure()
+        else:
+            self._count_others()
         shortage = self._shortage(need)
         if shortage is None:
             return ""
@@ -108,20 +117,25 @@ class Room:
             self._try_again_at = time.monotonic() + min(1.0, 20 * (time.monotonic() - begin))
         return shortage.reason
 
-    def _is_stale(self) -> bool:
-        """Tell whether the estimate may be too low: others have saved, or it is old."""
-        age = time.monotonic() - self._measured_at
-        return age > self._measure_pause or (age > 5 * self._measure_seconds and self._seen != self._look_at_folders())
+    def _count_others(self) -> None:
+        """Count the segments if other processes have made or removed some. Takes a sixth of the time at most."""
+        pool = self.pool
+        age = time.monotonic() - self._counted_at
+        if pool is not None and age > 5 * self._count_seconds and pool.folder.changed_ns() != self._pool_seen:
+            self._count_segments(pool)
 
-    def _look_at_folders(self) -> tuple[int, ...]:
-        """What changes when any process makes, replaces or removes an entry or a segment."""
-        pool = () if self.pool is None else (self.pool.folder.changed_ns(),)
-        return self._entries.objects.changed_ns(), *pool
+    def _count_segments(self, pool: SegmentPool) -> None:
+        begin = time.monotonic()
+        # Before counting: what changes meanwhile is looked at again.
+        self._pool_seen = pool.folder.changed_ns()
+        self._large = pool.folder.sizes(True)[1]
+        self._counted_at = time.monotonic()
+        self._count_seconds = self._counted_at - begin
 
     def reserve(self, fd: int, need: int) -> str:
         """Take the memory for a fresh segment, where several processes at once could take more than there is.
 
-        Each takes first and counts afterwards, so that of two that see the last room free none gets too much.
+        Far from the limit the memory comes with the writing, which is a little cheaper.
 
         Args:
             fd: the new file, still empty.
@@ -132,12 +146,19 @@ class Room:
         Raises:
             OSError: ENOSPC where the filesystem is full.
         """
-        if 2 * (self._used + need) <= self.capacity:
+        if self.pool is None or 2 * (self._small + self._large + need) <= self.capacity:
             return ""
-        os.posix_fallocate(fd, 0, need)
-        self.measure()
-        shortage = self._make_room(0, self._shortage(0))
-        return "" if shortage is None else shortage.reason
+        while True:
+            with self.pool.one_at_a_time():
+                self._count_segments(self.pool)
+                shortage = self._shortage(need)
+                if shortage is None:
+                    os.posix_fallocate(fd, 0, need)
+                    return ""
+            # Somebody else took what was there a moment ago.
+            shortage = self._make_room(need, shortage)
+            if shortage is not None:
+                return shortage.reason
 
     def _make_room(self, need: int, shortage: _Shortage | None) -> _Shortage | None:
         """Let go of what can be done without in memory; returns what is missing all the same."""
@@ -156,11 +177,11 @@ class Room:
 
     def _shortage(self, need: int) -> _Shortage | None:
         """Return what is missing for an object of that size, as far as is known without counting; None for nothing."""
-        over = self._used + need - self.capacity
+        over = self._small + self._large + need - self.capacity
         if over > 0:
             held = self._state.held
             whose = f", {megabytes(held)} of them by values that are still held" if held else ""
-            used, capacity = megabytes(self._used), megabytes(self.capacity)
+            used, capacity = megabytes(self._small + self._large), megabytes(self.capacity)
             return _Shortage(over, f"{used} of the {capacity} this run may use are taken{whose}")
         if need > INLINE_LIMIT:
             free = self.free_bytes()
@@ -186,18 +207,14 @@ class Room:
     def measure(self) -> None:
         """Count what all processes occupy, and give back what has been idle for long or is more than may be."""
         begin = time.monotonic()
-        # Before counting: what changes meanwhile is looked at again.
-        self._seen = self._look_at_folders()
         # Entries that have a second name are segments, and counted there.
-        used = self._entries.objects.survey(True)[2] + self._entries.segments[b"m"].sizes(True)[1]
+        self._small = self._entries.objects.survey(True)[2] + self._entries.segments[b"m"].sizes(True)[1]
         if self.pool is not None:
             self._state = self.pool.trim(int(self.capacity * IDLE_SHARE))
-            used += sum(self._state)
+            self._count_segments(self.pool)
         self._measured_at = time.monotonic()
         # With very many keys, count less often: never more than about 2 % of the time.
-        self._measure_seconds = self._measured_at - begin
-        self._measure_pause = max(1.0, 50 * self._measure_seconds)
-        self._used = used
+        self._measure_pause = max(1.0, 50 * (self._measured_at - begin))
 
     def reap(self) -> None:
         """Remove what killed writers left."""
@@ -248,7 +265,7 @@ class Room:
             )
         self._has_moved = True
         if self.pool is not None:
-            self.pool.trim(max(0, self.pool.state().idle - moved))
+            self.pool.trim(max(0, PoolState.of(self.pool.survey()).idle - moved))
         return True
 
     def _find_cold(self) -> list[tuple[float, str, int]]:

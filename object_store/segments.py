@@ -43,9 +43,10 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .files import BINARY, CREATE, NOFOLLOW, Folder, KeptMap, lock_fd, on_unmapping
+from .files import BINARY, CREATE, NOFOLLOW, Folder, KeptMap, Lock, lock_fd, on_unmapping
 
 logger = logging.getLogger("discomfort.object_store")
 
@@ -64,6 +65,19 @@ class SegmentLostError(Exception):
     """Another process took the segment in the moment between two locks; write the object again, elsewhere."""
 
 
+class Found(NamedTuple):
+    """A segment, as it was found by somebody who looked at all of them."""
+
+    # "published", "held" (or claimed) or "idle".
+    state: str
+    # When its links changed last, in seconds since the epoch: for an idle one, when it became idle.
+    since: float
+    name: str
+    inode: int
+    # Bytes of memory.
+    size: int
+
+
 class PoolState(NamedTuple):
     """What the pool's memory is used for, in bytes, over all processes."""
 
@@ -71,11 +85,12 @@ class PoolState(NamedTuple):
     held: int
     idle: int
 
-
-class _Idle(NamedTuple):
-    since: float
-    name: str
-    size: int
+    @classmethod
+    def of(cls, found: Iterable[Found]) -> PoolState:
+        sizes = dict.fromkeys(cls._fields, 0)
+        for one in found:
+            sizes[one.state] += one.size
+        return cls(**sizes)
 
 
 class Claim:
@@ -313,28 +328,23 @@ class SegmentPool:
 
     # -- memory --
 
-    def state(self) -> PoolState:
-        """Count what the segments of all processes occupy."""
-        return self._survey()[0]
-
-    def _survey(self) -> tuple[PoolState, list[_Idle]]:
-        published = held = 0
-        idle: list[_Idle] = []
+    def survey(self) -> list[Found]:
+        """Look at the segments of all processes."""
+        found = []
         for name in self.folder.names():
             try:
                 status = self.folder.stat(name)
             except FileNotFoundError:
                 continue
-            size = status.st_blocks * 512
             if status.st_nlink > 1:
-                # A temporary name is a second one for what is counted already.
-                published += 0 if name.endswith(".tmp") else size
-            elif name.endswith(".tmp") or not self._is_idle(name):
-                held += size
+                if name.endswith(".tmp"):
+                    # A second name for what is found under its own.
+                    continue
+                state = "published"
             else:
-                # A file's ctime changes with its links: this is when it became idle.
-                idle.append(_Idle(status.st_ctime, name, size))
-        return PoolState(published, held, sum(one.size for one in idle)), sorted(idle)
+                state = "held" if name.endswith(".tmp") or not self._is_idle(name) else "idle"
+            found.append(Found(state, status.st_ctime, name, status.st_ino, status.st_blocks * 512))
+        return found
 
     def _is_idle(self, name: str) -> bool:
         try:
@@ -357,11 +367,13 @@ class SegmentPool:
         Returns:
             What is left.
         """
-        state, idle = self._survey()
+        found = self.survey()
+        state = PoolState.of(found)
         left = state.idle
         oldest = time.time() - (IDLE_SECONDS if max_age is None else max_age)
-        for one in idle:
-            if left > keep or one.since < oldest:
+        # Of equal states, the oldest come first.
+        for one in sorted(found):
+            if one.state == "idle" and (left > keep or one.since < oldest):
                 left -= self._give_back(one.name)
         return state._replace(idle=left)
 
@@ -383,6 +395,21 @@ class SegmentPool:
             return status.st_blocks * 512
         finally:
             os.close(fd)
+
+    @contextlib.contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """A lock among all processes, for who counts memory and takes some.
+
+        After 5 s it is done without: its holder may be stopped, and taking too much is better than waiting for ever.
+        """
+        lock = Lock(os.open(".", os.O_RDONLY, dir_fd=self.folder.fd))
+        deadline = time.monotonic() + 5
+        while not lock.acquire(wait=False) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def reap(self) -> None:
         """Remove the names that killed writers left in the middle of publishing."""

@@ -30,7 +30,7 @@ from .runs import (
     read_run_file,
     sweep,
 )
-from .segments import SegmentLostError, SegmentPool, drop_dead_pools, pool_of, renew_pools
+from .segments import PoolState, SegmentLostError, SegmentPool, drop_dead_pools, pool_of, renew_pools
 from .serializer import needs_cloudpickle, serialize
 
 logger = logging.getLogger("discomfort.object_store")
@@ -545,7 +545,7 @@ class RunStore:
         """Count what the run occupies now, in all processes."""
         entries = self._entries
         entries.open_main()
-        keys, entry_bytes = entries.objects.sizes(self._in_ram)
+        keys, entry_bytes, own_bytes = entries.objects.survey(self._in_ram)
         if not keys:
             entries.check_alive()
         segment_bytes = entries.segments[b"m"].sizes(self._in_ram)[1]
@@ -553,9 +553,14 @@ class RunStore:
         disk_keys, disk_bytes = (0, 0) if twin is None else twin.sizes(False)
         if not self._in_ram:
             return Usage(0, 0, entry_bytes + segment_bytes, keys, 0, keys, self._disk_fallbacks, 0, 0)
-        pool = self._room.pool
-        _, held, idle = (0, 0, 0) if pool is None else pool.state()
-        ram_bytes = entry_bytes + segment_bytes + held
+        pool, linked = self._room.pool, entries.objects.linked()
+        found = [] if pool is None else pool.survey()
+        for one in found:
+            # Replaced between the two looks.
+            if one.state != "published":
+                linked.pop(one.inode, None)
+        _, held, idle = PoolState.of(found)
+        ram_bytes = own_bytes + sum(linked.values()) + segment_bytes + held
         in_ram = keys - disk_keys
         return Usage(
             ram_bytes, self.ram_capacity, disk_bytes, keys, in_ram, disk_keys, self._disk_fallbacks, held, idle
