@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -174,6 +175,9 @@ def _has_owner(home: Folder, name: str, run: Folder) -> bool:
     if not lock.acquire(wait=False, shared=True):
         return True
     lock.release()
+    if os.fstat(lock.fd).st_nlink == 0:
+        # It was removed after it was opened: that is why nobody holds it.
+        raise FileNotFoundError(errno.ENOENT, "the run was removed", run.path)
     return False
 
 

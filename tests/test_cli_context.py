@@ -364,6 +364,21 @@ def test_a_run_that_is_made_between_two_looks_is_there_whole_or_not_at_all(
         assert {(run.is_alive, run.problem, run.path == run.disk_path) for run in runs} == {(True, "", False)}
 
 
+def test_a_run_that_is_removed_while_its_lock_is_asked_for_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = WorkflowContext()
+    real = files.Lock.acquire
+
+    def acquire(lock: files.Lock, wait: bool, shared: bool = False) -> bool:
+        if shared:
+            # Between opening the owner's lock file and asking for the lock.
+            context.shutdown()
+        return real(lock, wait, shared)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Lock, "acquire", acquire)
+        assert list_contexts() == []
+
+
 def test_runs_that_come_and_go_meanwhile_are_no_errors_and_are_not_harmed() -> None:
     """Threads make, fill and end runs as fast as they can, while others list them and look into them."""
     errors: list[BaseException] = []
