@@ -167,9 +167,8 @@ def parse_header(data: bytes | bytearray | memoryview, file_size: int) -> Header
         raise StoreCorrupt(f"it begins with {header.magic!r}, not {MAGIC!r}")
     if header.version != FORMAT_VERSION:
         raise StoreCorrupt(f"its format version is {header.version}; this version reads {FORMAT_VERSION}")
-    raw = bytearray(data[:HEADER_SIZE])
-    raw[HEADER_CRC_AT : HEADER_CRC_AT + 4] = b"\0\0\0\0"
-    if zlib.crc32(raw) != header.header_crc:
+    crc = zlib.crc32(bytes(4), zlib.crc32(data[:HEADER_CRC_AT]))
+    if zlib.crc32(data[HEADER_CRC_AT + 4 : HEADER_SIZE], crc) != header.header_crc:
         raise StoreCorrupt("the checksum of its header does not match")
     meta_end = HEADER_SIZE + header.key_length + TABLE_ROW.size * header.buffer_count
     # Only a segment, which is never small, may be longer than what was written into it last.

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 IN_BAND_LIMIT = 4096
 # Bytes that are fetched from another device at a time: few round trips, little memory.
 _DEVICE_PIECE = 8 * 2**20
+# From here on dense tensors take a short cut.
+_SHORT_CUT = 64 * 1024
 # Plain data is given a canonical form up to this many bytes.
 _CANONICAL_LIMIT = 64 * 1024
 
@@ -35,11 +37,13 @@ _CANONICAL_LIMIT = 64 * 1024
 class _StorageRef:
     """Stands for one storage (or one range of it) while one value is pickled; pickle's memo knows it by identity."""
 
-    __slots__ = ("length", "start", "storage")
+    __slots__ = ("dense", "length", "start", "storage")
 
     def __init__(self, storage: Any, start: int, length: int) -> None:
         # Kept alive until pickling ends, or its address could be reused by another storage.
         self.storage = storage
+        # A tensor that is all of the storage, in order, and that NumPy can look at; None where there was none.
+        self.dense: Any = None
         self.start = start
         self.length = length
 
@@ -135,6 +139,8 @@ def bytes_of(storage: Any, start: int, length: int) -> Any:
 def _reduce_storage_ref(pickler: Any, ref: _StorageRef) -> Any:
     if ref.length == 0:
         return rebuild_storage, (b"",)
+    if ref.dense is not None:
+        return rebuild_storage, (pickle.PickleBuffer(ref.dense.numpy()),)
     flat = bytes_of(ref.storage, ref.start, ref.length)
     if ref.storage.device.type == "cpu":
         return rebuild_storage, (pickle.PickleBuffer(flat.numpy()),)
@@ -186,7 +192,18 @@ def _reduce_tensor(pickler: Any, tensor: torch.Tensor) -> Any:
             storage, stride, offset = copied.untyped_storage(), copied.stride(), 0
             length = storage.nbytes()
     ref = pickler.storage_ref(storage, start, length)
+    if length >= _SHORT_CUT and numel * size == length and tensor.is_contiguous() and _is_for_numpy(tensor):
+        # The common case, a picture by itself, with as few of torch's operations as possible: when the processor's
+        # cache is full of pictures, each costs as much as moving a hundred kilobytes.
+        ref.dense = tensor.detach() if tensor.requires_grad else tensor
     return rebuild_tensor, (ref, _dtype_name(tensor.dtype), offset, shape, stride, requires_grad)
+
+
+def _is_for_numpy(tensor: torch.Tensor) -> bool:
+    """Tell whether NumPy can look at a tensor's memory."""
+    import torch
+
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float16, torch.uint8, torch.int64)
 
 
 def _reduce_array(_pickler: Any, array: Any) -> Any:

@@ -248,6 +248,24 @@ def test_layouts_keep_values_and_strides(any_store: RunStore, tensor: torch.Tens
     assert info.size < tensor.untyped_storage().nbytes() + 8192
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.uint8, torch.int64])
+def test_large_tensors_and_views_of_them_come_back_together(
+    any_store: RunStore, dtype: torch.dtype, requires_grad: bool
+) -> None:
+    whole = torch.arange(200_000).to(dtype).reshape(400, 500)
+    if requires_grad and dtype.is_floating_point:
+        whole.requires_grad_()
+    for value in ([whole, whole[100:300]], [whole[100:300], whole], [whole.T, whole], [whole]):
+        any_store.put("key", value)
+        loaded = any_store.get("key")
+        # (A view of a tensor with gradient is no leaf, and comes back without.)
+        assert all(same(left.detach(), right.detach()) for left, right in zip(loaded, value, strict=True))
+        assert [tensor.stride() for tensor in loaded] == [tensor.stride() for tensor in value]
+        assert len({tensor.untyped_storage().data_ptr() for tensor in loaded}) == 1
+    assert any_store.get("key")[0].requires_grad == whole.requires_grad
+
+
 def test_conjugate_and_negative_views_are_resolved(store: RunStore) -> None:
     value = torch.randn(64, 64, dtype=torch.complex64)
     for view in (value.conj(), value.conj().imag, torch._neg_view(value)):
