@@ -313,9 +313,21 @@ class SegmentPool:
             self._sizes.remove(size)
 
     def _learn(self) -> None:
-        """Look for segments that other processes made: what they left idle is as good as our own."""
+        """Look for segments that other processes made: what they left idle is as good as our own.
+
+        And forget those that were given back, or the list of all that ever were would grow for ever.
+        """
         begin = time.monotonic()
-        for name in self.folder.names():
+        present = self.folder.names()
+        for name in self._known.difference(present):
+            self._maps.pop(name, None)
+        self._known.intersection_update(present)
+        for size in list(self._sizes):
+            self._names[size] = deque(name for name in self._names[size] if name in self._known)
+            if not self._names[size]:
+                del self._names[size]
+                self._sizes.remove(size)
+        for name in present:
             if name in self._known or name.endswith(".tmp"):
                 continue
             with contextlib.suppress(FileNotFoundError):

@@ -515,6 +515,19 @@ def test_a_process_keeps_a_bounded_number_of_mappings(roots: object_store.Roots)
         assert 0 < Path("/proc/self/maps").read_text().count("/pool/") <= 64
 
 
+def test_segments_that_were_given_back_are_forgotten(run: RunStore) -> None:
+    pool = run._room.pool
+    assert pool is not None
+    for number in range(100):
+        run.put("image", filled(number, 70_000 + 5000 * number))
+        if number % 10 == 0:
+            pool.trim(0)
+    pool.trim(0)
+    time.sleep(1.1)  # it is looked at about once a second
+    run.put("other", filled(1, 8 * MB))
+    assert len(pool._known) == len(segment_names(run)) == 2
+
+
 def test_a_forked_child_writes_its_own_way(run: RunStore) -> None:
     for number in range(3):
         run.put("image", filled(number))
