@@ -251,9 +251,9 @@ class Entries:
 
     def _stored_token(self, entry: Entry) -> object:
         folder, file_name = self._stub_target(entry.name) or (self.objects, entry.name)
-        fd = self._open_checked(folder, file_name)
+        fd, status = self._open_checked(folder, file_name)
         try:
-            return self.token_of(parse_header(read_at(fd, HEADER_SIZE, 0), os.fstat(fd).st_size))
+            return self.token_of(parse_header(read_at(fd, HEADER_SIZE, 0), status.st_size))
         finally:
             os.close(fd)
 
@@ -340,9 +340,11 @@ class Entries:
                 raise StoreCorrupt(f"the object stored as {key!r} is damaged: {exc}") from exc
 
     def _open_file(self, folder: Folder, name: str, key: bytes) -> tuple[Header, memoryview]:
-        fd = self.open_leased(name) if folder is self.objects else self._open_checked(folder, name)
+        if folder is self.objects:
+            fd, status = self.open_leased(name)
+        else:
+            fd, status = self._open_checked(folder, name)
         try:
-            status = os.fstat(fd)
             self.check_file(status, name)
             if self._has_leases and status.st_size > INLINE_LIMIT:
                 # Says when it was used last, to whoever looks for what could move to disk.
@@ -354,19 +356,23 @@ class Entries:
         check_key(header, view, key)
         return header, view
 
-    def open_leased(self, name: str) -> int:
-        """Open an entry. A segment is not written again while the descriptor, or a mapping made with it, is open."""
+    def open_leased(self, name: str) -> tuple[int, os.stat_result]:
+        """Open an entry. A segment is not written again while the descriptor, or a mapping made with it, is open.
+
+        Returns:
+            The descriptor, and what the file is.
+        """
         deadline = 0.0
         while True:
-            fd = self._open_checked(self.objects, name)
+            fd, status = self._open_checked(self.objects, name)
             try:
-                status = os.fstat(fd)
                 # (A segment that was just given back has length 0, and no entry has.)
                 if not self._has_leases or 0 < status.st_size <= INLINE_LIMIT or not stat.S_ISREG(status.st_mode):
-                    return fd
-                # Between opening and locking it may have been replaced, and written again for another key.
+                    return fd, status
+                # Between opening and locking it may have been replaced, and written again for another key. If it was
+                # written again for this one, that is the value now; a segment's length never changes, but to 0.
                 if lock_fd(fd, wait=False, shared=True) and os.path.samestat(self.objects.stat(name), status):
-                    return fd
+                    return fd, status
             except BaseException:
                 os.close(fd)
                 raise
@@ -379,9 +385,9 @@ class Entries:
                 )
             time.sleep(0.0002)
 
-    def _open_checked(self, folder: Folder, name: str) -> int:
+    def _open_checked(self, folder: Folder, name: str) -> tuple[int, os.stat_result]:
         try:
-            return folder.open(name, READ)
+            fd = folder.open(name, READ)
         except OSError as exc:
             if exc.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
                 path = os.path.join(folder.path, name)
@@ -397,6 +403,7 @@ class Entries:
                     f"or raise the limit (ulimit -n)",
                 ) from exc
             raise
+        return fd, os.fstat(fd)
 
     def check_file(self, status: os.stat_result, name: str) -> None:
         """Refuse what could have been put there by somebody else."""
@@ -414,12 +421,11 @@ class Entries:
         self.open_main()
         entry = self.of(key)
         try:
-            fd = self.open_leased(entry.name)
+            fd, status = self.open_leased(entry.name)
         except FileNotFoundError:
             self.check_alive()
             return None
         try:
-            status = os.fstat(fd)
             self.check_file(status, entry.name)
             view = memoryview(read_at(fd, HEADER_SIZE + len(entry.key) + STUB.size, 0))
             header = parse_header(view, status.st_size)
@@ -454,9 +460,8 @@ class Entries:
         return sorted(keys)
 
     def _key_of(self, name: str) -> str:
-        fd = self.open_leased(name)
+        fd, status = self.open_leased(name)
         try:
-            status = os.fstat(fd)
             self.check_file(status, name)
             raw = read_at(fd, 1024, 0)
             header = parse_header(raw, status.st_size)

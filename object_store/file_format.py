@@ -160,6 +160,7 @@ def parse_header(data: bytes | bytearray | memoryview, file_size: int) -> Header
     Raises:
         StoreCorrupt: if anything in them contradicts itself or the size of the file.
     """
+    data = bytes(data[:HEADER_SIZE])
     if len(data) < HEADER_SIZE:
         raise StoreCorrupt(f"the file has {file_size} bytes, less than a header's {HEADER_SIZE}")
     header = Header._make(HEADER.unpack_from(data))

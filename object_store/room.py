@@ -283,12 +283,11 @@ class Room:
     def _move_to_disk(self, disk: Folder, name: str) -> bool:
         """Copy one object to disk and let its entry name the copy; False if somebody uses it."""
         try:
-            fd = self._entries.open_leased(name)
+            fd, status = self._entries.open_leased(name)
         except FileNotFoundError:
             return False
         segment = Segment(disk, self._entries.new_segment())
         try:
-            status = os.fstat(fd)
             self._entries.check_file(status, name)
             # With our own lease given up for a moment, does anybody else have one?
             if not lock_fd(fd, wait=False) or not lock_fd(fd, wait=False, shared=True):
