@@ -312,6 +312,53 @@ def test_a_segment_that_was_given_back_before_its_lock_was_renewed_is_noticed(ru
     assert segment_names(run) == []
 
 
+def test_a_segment_that_was_published_between_the_look_and_the_lock_is_not_taken(
+    run: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.put("image", filled(1))
+    run.delete("image")
+    pool = segments.SegmentPool(files.Folder.open_private(str(pool_folder(run))))
+    real = segments.lock_fd
+    is_published = False
+
+    def publish_first(fd: int, wait: bool, shared: bool = False) -> bool:
+        nonlocal is_published
+        if not is_published:
+            is_published = True
+            run.put("image", filled(2))
+        return real(fd, wait, shared)
+
+    monkeypatch.setattr(segments, "lock_fd", publish_first)
+    assert pool.claim(2 * MB) is None
+    assert is_published
+    assert len(segment_names(run)) == 1
+    assert is_filled(run.get("image"), 2)
+
+
+def test_memory_that_another_process_took_at_the_last_moment_is_not_taken_twice(
+    roots: object_store.Roots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunStore.create(roots, ram_limit=10 * MB) as run:
+        reader = Reader(run)
+        real = segments.SegmentPool.create
+        took = False
+
+        def take_first(pool: segments.SegmentPool) -> segments.Claim:
+            nonlocal took
+            if not took:
+                took = True
+                reader.do(f"save other 7 {6 * MB}")
+            return real(pool)
+
+        monkeypatch.setattr(segments.SegmentPool, "create", take_first)
+        run.put("image", filled(1, 6 * MB))
+        reader.kill()
+        assert took
+        assert (where(run, "other"), where(run, "image")) == ("ram", "disk")
+        assert run.usage().ram_bytes + run.usage().idle_bytes <= run.ram_capacity
+        assert is_filled(run.get("image"), 1, 6 * MB)
+
+
 def test_a_writer_that_lost_its_segment_writes_the_value_elsewhere(
     run: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
