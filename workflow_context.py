@@ -133,11 +133,15 @@ def _find_roots(config: ContextConfig) -> object_store.Roots:
     return object_store.find_roots(name, disk)
 
 
-def _ram_limit(config: ContextConfig, max_ram_gb: float | None) -> int:
-    """Return how many bytes of shared memory a run may take: what was asked for, at most what is free now."""
+def _ram_limit(config: ContextConfig, max_ram_gb: float | None, idle: int) -> int:
+    """Return how many bytes of shared memory a run may take: what was asked for, at most what is free now.
+
+    Args:
+        idle: bytes that a lender has for it, which are as good as free.
+    """
     if max_ram_gb is not None:
         _check_number("WorkflowContext", "max_ram_gb", max_ram_gb, float("inf"))
-    free = memory.free_ram_bytes()
+    free = memory.free_ram_bytes() + idle
     if max_ram_gb is not None:
         limit = max_ram_gb * GB
     elif config.max_ram_percent is not None:
@@ -188,7 +192,8 @@ class WorkflowContext:
         roots = _find_roots(config)
         if create:
             other: RunStore | None = None if lender is None else lender._store
-            self._store: RunStore = RunStore.create(roots, run_id, _ram_limit(config, max_ram_gb), other)
+            limit = _ram_limit(config, max_ram_gb, 0 if other is None else other.idle_bytes())
+            self._store: RunStore = RunStore.create(roots, run_id, limit, other)
         elif run_id is None:
             raise ValueError("attaching (create=False) needs the run_id of the context")
         else:

@@ -26,8 +26,6 @@ logger = logging.getLogger("discomfort.object_store")
 # RAM that has to stay free for everybody else when a large object is put into shared memory.
 _RAM_RESERVE = 128 * 2**20
 _LARGE = 16 * 2**20
-# Of the memory that a run may use, this much may lie idle, waiting to be written again.
-IDLE_SHARE = 0.25
 # What nobody has saved or loaded for so many seconds may move to disk when room is needed.
 COLD_SECONDS = 10.0
 # Killed writers' leftovers are looked for at most this often, in seconds.
@@ -47,16 +45,20 @@ class Room:
     a second, when other processes have changed something, and close to the limit before every decision.
     """
 
-    def __init__(self, entries: Entries, pool: SegmentPool | None, capacity: int, disk_root: str) -> None:
+    def __init__(
+        self, entries: Entries, pool: SegmentPool | None, capacity: int, idle_limit: int, disk_root: str
+    ) -> None:
         """Look after the memory of a run.
 
         Args:
             pool: where its large objects are; None where nothing is written again.
             capacity: bytes that it may take.
+            idle_limit: bytes of the pool that may lie idle.
             disk_root: where its disk folder is, for the log.
         """
         self.pool = pool
         self.capacity = capacity
+        self.idle_limit = idle_limit
         self._entries = entries
         self._disk_root = disk_root
         # Bytes in shared memory: in files of entries, and in segments.
@@ -210,7 +212,7 @@ class Room:
         # Entries that have a second name are segments, and counted there.
         self._small = self._entries.objects.survey(True)[2] + self._entries.segments[b"m"].sizes(True)[1]
         if self.pool is not None:
-            self._state = self.pool.trim(int(self.capacity * IDLE_SHARE))
+            self._state = self.pool.trim(self.idle_limit)
             self._count_segments(self.pool)
         self._measured_at = time.monotonic()
         # With very many keys, count less often: never more than about 2 % of the time.

@@ -17,7 +17,7 @@ from .errors import StoreClosed, StoreCorrupt, StoreError, StoreFull, StoreInsec
 from .file_format import FLAG_RECIPE, FORMAT_VERSION, Header, HeldObject, Sealed, buffers_of
 from .files import CREATE, FULL_ERRNOS, INLINE_LIMIT, Folder, Lock, write_all
 from .memory import filesystem_type, megabytes
-from .room import IDLE_SHARE, Room
+from .room import Room
 from .runs import (
     BALLAST,
     Roots,
@@ -70,6 +70,9 @@ class Usage(NamedTuple):
     idle_bytes: int
 
 
+# Of the memory that a run may use, this much may lie idle, waiting to be written again.
+_IDLE_SHARE = 0.25
+
 _stores: weakref.WeakSet[RunStore] = weakref.WeakSet()
 
 
@@ -99,6 +102,7 @@ class RunStore:
         ram_capacity: int,
         roots: Roots,
         lender: str | None = None,
+        idle_limit: int | None = None,
     ) -> None:
         # 32 hex digits.
         self.run_id = run_id
@@ -109,7 +113,8 @@ class RunStore:
         self._twin = twin
         pool = self._find_pool(main, lender) if in_ram else None
         self._entries = Entries(run_id, main, twin, has_leases=pool is not None)
-        self._room = Room(self._entries, pool, self.ram_capacity, roots.disk)
+        idle_limit = int(self.ram_capacity * _IDLE_SHARE) if idle_limit is None else idle_limit
+        self._room = Room(self._entries, pool, self.ram_capacity, idle_limit, roots.disk)
         # The locks that make this process the owner: of main and twin. Empty in an attached process.
         self._owner_locks: list[Lock] = []
         self._pid = os.getpid()
@@ -158,9 +163,12 @@ class RunStore:
         locks.append(main_lock)
         capacity = 0
         if ram is not None:
-            free = max(0, main.free_bytes() - BALLAST)
+            # What lies idle at the lender's is as good as free.
+            free = max(0, main.free_bytes() - BALLAST) + (0 if lender is None else lender.idle_bytes())
             capacity = free if ram_limit is None else max(0, min(ram_limit, free))
-        lender_id = lender.run_id if lender is not None and lender._room.pool is not None else None
+        lender_id, idle_limit = None, None
+        if lender is not None and lender._room.pool is not None:
+            lender_id, idle_limit = lender.run_id, lender._room.idle_limit
         content = {
             "format": FORMAT_VERSION,
             "run_id": run_id,
@@ -168,6 +176,7 @@ class RunStore:
             "disk_path": None if twin is None else twin.path,
             "ram_capacity": capacity,
             "lender": lender_id,
+            "idle_limit": idle_limit,
             "pid": os.getpid(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
@@ -177,7 +186,7 @@ class RunStore:
         finally:
             os.close(fd)
         main.replace("run.json.tmp", main, "run.json")
-        store = cls(run_id, main, twin, ram is not None, capacity, roots, lender_id)
+        store = cls(run_id, main, twin, ram is not None, capacity, roots, lender_id, idle_limit)
         store._owner_locks = locks
         return store
 
@@ -220,7 +229,8 @@ class RunStore:
             in_ram = content.get("main") == "ram"
             twin = open_twin(content.get("disk_path"), run_id)
             try:
-                store = cls(run_id, main, twin, in_ram, content["ram_capacity"], roots, content.get("lender"))
+                lender, idle_limit = content.get("lender"), content.get("idle_limit")
+                store = cls(run_id, main, twin, in_ram, content["ram_capacity"], roots, lender, idle_limit)
                 # A process that attaches often replaces one that was killed.
                 store._room.reap()
             except (FileNotFoundError, StoreClosed):
@@ -290,7 +300,7 @@ class RunStore:
             for name in objects.names():
                 objects.discard(name)
             is_own = pool.folder.path == os.path.join(main.path, "pool")
-            pool.trim(0 if is_own else int(self.ram_capacity * IDLE_SHARE))
+            pool.trim(0 if is_own else self._room.idle_limit)
         except (OSError, StoreError) as exc:
             logger.debug("the segments of run %s were not given back one by one: %s", self.run_id, exc)
 
@@ -540,6 +550,11 @@ class RunStore:
     def unknown(self, key: str) -> StoreError:
         """Return the error for a key that has no object: UnknownKeyError, or StoreClosed if the run is gone."""
         return self._entries.unknown(key)
+
+    def idle_bytes(self) -> int:
+        """Count the memory that waits to be written again."""
+        pool = self._room.pool
+        return 0 if pool is None else PoolState.of(pool.survey()).idle
 
     def usage(self) -> Usage:
         """Count what the run occupies now, in all processes."""

@@ -611,6 +611,22 @@ def test_runs_that_borrow_write_into_the_memory_of_the_ones_before(roots: object
         assert lender.usage().idle_bytes >= 2 * MB
 
 
+def test_what_a_lender_has_idle_does_not_make_the_next_run_smaller(roots: object_store.Roots) -> None:
+    with RunStore.create(roots, ram_limit=40 * MB) as lender:
+        for number in range(3):
+            with RunStore.create(roots, ram_limit=8 * MB, lender=lender) as run:
+                # A quarter of the lender's memory may be idle, not of the borrower's.
+                for name in "abc":
+                    run.put(name, filled(number))
+                with RunStore.attach(roots, run.run_id) as attached:
+                    attached._room.measure()
+                run._room.measure()
+            assert lender.idle_bytes() >= 6 * MB
+        free = os.statvfs(str(roots.ram)).f_bavail * os.statvfs(str(roots.ram)).f_frsize
+        with RunStore.create(roots, lender=lender) as run:
+            assert run.ram_capacity > free
+
+
 def test_an_attached_process_keeps_its_mappings_from_run_to_run(roots: object_store.Roots) -> None:
     with RunStore.create(roots) as lender:
         mappings = set()
