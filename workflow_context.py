@@ -297,15 +297,7 @@ class WorkflowContext:
         info = self._store.info(unique_id)
         if info is None:
             return None
-        result: dict[str, Any] = {
-            "storage_type": info.storage_type,
-            "size": info.size,
-            "data_size": info.data_size,
-            "pass_by": "ref" if info.is_recipe else "val",
-            "digest": info.digest,
-            "created": info.created_ns / 1e9,
-            "pid": info.pid,
-        }
+        result = info.as_dict()
         if info.storage_type == "ram":
             result["shm_name"] = "/".join(info.path.split(os.sep)[-4:])
         else:

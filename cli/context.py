@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import datetime
 import json
@@ -22,6 +21,7 @@ import click
 from .. import value_summary, workflow_context
 from ..object_store import ObjectInfo, RunStore, RunSummary, Usage, look_into
 from ..workflow_context import StoreClosed, StoreError, UnknownKeyError
+from .wording import duration
 
 _CONFIG = click.option(
     "--config",
@@ -159,7 +159,7 @@ def _run_row(run: RunSummary, name: str) -> Sequence[str]:
     if run.is_alive and run.owner_pid is not None:
         command = _command_of(run.owner_pid, run.created)
         owner = _shortened(f"{run.owner_pid} {' '.join(map(os.path.basename, command[:3]))}".strip(), 28)
-    age = "?" if run.created is None else _duration(time.time() - run.created)
+    age = "?" if run.created is None else duration(time.time() - run.created)
     sizes = (f"{run.keys:,}", _bytes(run.ram_bytes), _bytes(run.disk_bytes))
     return (name, run.state, owner, age, *sizes, run.path)
 
@@ -329,16 +329,7 @@ def _key_row(key: str, info: ObjectInfo | None, problem: str) -> Sequence[str]:
 
 
 def _info_json(info: ObjectInfo) -> dict[str, Any]:
-    return {
-        "storage_type": info.storage_type,
-        "size": info.size,
-        "data_size": info.data_size,
-        "pass_by": "ref" if info.is_recipe else "val",
-        "digest": info.digest,
-        "created": info.created_ns / 1e9,
-        "pid": info.pid,
-        "path": info.path,
-    }
+    return {**info.as_dict(), "path": info.path}
 
 
 def _show_key(run: RunSummary, store: RunStore, wanted: str, is_loaded: bool, as_json: bool) -> None:
@@ -379,10 +370,9 @@ def _key_of(store: RunStore, wanted: str) -> str:
     """The key that was meant: as it was typed, or as it was printed, in quotes."""
     if store.has(wanted):
         return wanted
-    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-        meant = ast.literal_eval(wanted)
-        if isinstance(meant, str) and store.has(meant):
-            return meant
+    for key in store.list_keys():
+        if repr(key) == wanted:
+            return key
     raise store.unknown(wanted)
 
 
@@ -488,17 +478,8 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def _duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.5 h``, ``4 days``."""
-    if seconds < 90:
-        return f"{max(0.0, seconds):.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.0f} days"
-
-
 def _ago(moment: float) -> str:
-    return f"{_duration(time.time() - moment)} ago"
+    return f"{duration(time.time() - moment)} ago"
 
 
 def _moment(moment: float) -> str:

@@ -14,6 +14,7 @@ import click
 from .. import warm_server
 from ..comfy_serverless import ConnectorConfig, ServerChoice, choose_server
 from ..warm_server import WarmServerInUseError, WarmStatus
+from .wording import duration
 
 _CONFIG = click.option(
     "--config",
@@ -142,20 +143,13 @@ def _describe(one: WarmStatus) -> str:
     """A warm server as a few lines for people."""
     warm = one.server
     lines = [f"{warm.address}  {_name(warm.choice)}" + ("" if one.is_healthy else "  DOES NOT ANSWER")]
-    lines.append(f"  process {warm.pid}, {one.memory / 1e9:.1f} GB, started {_duration(one.age)} ago")
+    lines.append(f"  process {warm.pid}, {one.memory / 1e9:.1f} GB, started {duration(one.age)} ago")
     if one.users:
         lines.append(f"  used by {warm_server.name_processes(one.users)}")
     else:
-        ends = f", ends after {_duration(warm.idle_timeout)} without use" if warm.idle_timeout else ""
-        lines.append(f"  unused for {_duration(one.idle)}{ends}")
+        ends = f", ends after {duration(warm.idle_timeout)} without use" if warm.idle_timeout else ""
+        lines.append(f"  unused for {duration(one.idle)}{ends}")
     if one.queue:
         lines.append(f"  {one.queue} prompt{'s' if one.queue > 1 else ''} in its queue")
     lines.append(f"  log {warm.log_path}")
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 import os
@@ -10,7 +9,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import StoreClosed, StoreCorrupt, StoreInsecure
 
@@ -150,6 +149,20 @@ def view_file(fd: int, size: int, fd_limit: int) -> memoryview:
         if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENODEV):
             raise
         return read_copy(fd, size)
+
+
+class FolderSurvey(NamedTuple):
+    """What is in a folder: how many files, their bytes, and those among them that have another name as well."""
+
+    files: int
+    total: int
+    # {inode: bytes}
+    linked: dict[int, int]
+
+    @property
+    def unlinked(self) -> int:
+        """Bytes of the files that have no other name."""
+        return self.total - sum(self.linked.values())
 
 
 class Folder:
@@ -301,9 +314,10 @@ class Folder:
         count, total, _ = self.survey(allocated)
         return count, total
 
-    def survey(self, allocated: bool) -> tuple[int, int, int]:
-        """Return (number of files, their bytes, bytes of those among them that have no other name)."""
-        count = total = single = 0
+    def survey(self, allocated: bool) -> FolderSurvey:
+        """Look at all files of the folder, once; for ``allocated`` see ``sizes``."""
+        count = total = 0
+        linked: dict[int, int] = {}
         for name in self.names():
             try:
                 status = self.stat(name)
@@ -312,18 +326,9 @@ class Folder:
             size = status.st_blocks * 512 if allocated and not IS_WINDOWS else status.st_size
             count += 1
             total += size
-            single += size if status.st_nlink == 1 else 0
-        return count, total, single
-
-    def linked(self) -> dict[int, int]:
-        """Return the files that have another name as well: their inodes, and the bytes that are allocated to them."""
-        found = {}
-        for name in self.names():
-            with contextlib.suppress(FileNotFoundError):
-                status = self.stat(name)
-                if status.st_nlink > 1:
-                    found[status.st_ino] = status.st_blocks * 512
-        return found
+            if status.st_nlink > 1:
+                linked[status.st_ino] = size
+        return FolderSurvey(count, total, linked)
 
     def free_bytes(self) -> int:
         """Return what the filesystem can still take, in bytes."""

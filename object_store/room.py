@@ -103,10 +103,15 @@ class Room:
         """
         if need > self.capacity:
             return f"it is larger than the {megabytes(self.capacity)} this run may use"
-        if time.monotonic() - self._measured_at > self._measure_pause or self._shortage(need):
+        if time.monotonic() - self._measured_at > self._measure_pause:
             self.measure()
         else:
             self._count_others()
+        # Asked once where there is room: of a large object it reads the system's figures.
+        shortage = self._shortage(need)
+        if shortage is None:
+            return ""
+        self.measure()
         shortage = self._shortage(need)
         if shortage is None:
             return ""
@@ -210,7 +215,7 @@ class Room:
         """Count what all processes occupy, and give back what has been idle for long or is more than may be."""
         begin = time.monotonic()
         # Entries that have a second name are segments, and counted there.
-        self._small = self._entries.objects.survey(True)[2] + self._entries.segments[b"m"].sizes(True)[1]
+        self._small = self._entries.objects.survey(True).unlinked + self._entries.segments[b"m"].sizes(True)[1]
         if self.pool is not None:
             self._state = self.pool.trim(self.idle_limit)
             self._count_segments(self.pool)

@@ -51,6 +51,18 @@ class ObjectInfo(NamedTuple):
     created_ns: int
     pid: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """What is known, without where it is, in the words of ``WorkflowContext.get_storage_info``."""
+        return {
+            "storage_type": self.storage_type,
+            "size": self.size,
+            "data_size": self.data_size,
+            "pass_by": "ref" if self.is_recipe else "val",
+            "digest": self.digest,
+            "created": self.created_ns / 1e9,
+            "pid": self.pid,
+        }
+
 
 class Usage(NamedTuple):
     """What a run occupies, in bytes, counted over all processes that write to it."""
@@ -161,8 +173,28 @@ class RunStore:
         if ram is None:
             main, main_lock = make_run(roots.disk, roots.home_name, run_id, ["objects", "seg"], False)
         locks.append(main_lock)
+        try:
+            return cls._finish(roots, run_id, main, twin, locks, ram is not None, ram_limit, lender)
+        except BaseException:
+            drop_run(main, [])
+            drop_run(twin, locks)
+            raise
+
+    @classmethod
+    def _finish(
+        cls,
+        roots: Roots,
+        run_id: str,
+        main: Folder,
+        twin: Folder | None,
+        locks: list[Lock],
+        in_ram: bool,
+        ram_limit: int | None,
+        lender: RunStore | None,
+    ) -> RunStore:
+        """Write down what others need to attach to a run whose folders are made, and open it as its owner."""
         capacity = 0
-        if ram is not None:
+        if in_ram:
             # What lies idle at the lender's is as good as free.
             free = max(0, main.free_bytes() - BALLAST) + (0 if lender is None else lender.idle_bytes())
             capacity = free if ram_limit is None else max(0, min(ram_limit, free))
@@ -172,7 +204,7 @@ class RunStore:
         content = {
             "format": FORMAT_VERSION,
             "run_id": run_id,
-            "main": "disk" if ram is None else "ram",
+            "main": "ram" if in_ram else "disk",
             "disk_path": None if twin is None else twin.path,
             "ram_capacity": capacity,
             "lender": lender_id,
@@ -186,7 +218,7 @@ class RunStore:
         finally:
             os.close(fd)
         main.replace("run.json.tmp", main, "run.json")
-        store = cls(run_id, main, twin, ram is not None, capacity, roots, lender_id, idle_limit)
+        store = cls(run_id, main, twin, in_ram, capacity, roots, lender_id, idle_limit)
         store._owner_locks = locks
         return store
 
@@ -560,22 +592,23 @@ class RunStore:
         """Count what the run occupies now, in all processes."""
         entries = self._entries
         entries.open_main()
-        keys, entry_bytes, own_bytes = entries.objects.survey(self._in_ram)
+        survey = entries.objects.survey(self._in_ram)
+        keys = survey.files
         if not keys:
             entries.check_alive()
         segment_bytes = entries.segments[b"m"].sizes(self._in_ram)[1]
         twin = entries.segments.get(b"d")
         disk_keys, disk_bytes = (0, 0) if twin is None else twin.sizes(False)
         if not self._in_ram:
-            return Usage(0, 0, entry_bytes + segment_bytes, keys, 0, keys, self._disk_fallbacks, 0, 0)
-        pool, linked = self._room.pool, entries.objects.linked()
+            return Usage(0, 0, survey.total + segment_bytes, keys, 0, keys, self._disk_fallbacks, 0, 0)
+        pool, linked = self._room.pool, dict(survey.linked)
         found = [] if pool is None else pool.survey()
         for one in found:
             # Replaced between the two looks.
             if one.state != "published":
                 linked.pop(one.inode, None)
         _, held, idle = PoolState.of(found)
-        ram_bytes = own_bytes + sum(linked.values()) + segment_bytes + held
+        ram_bytes = survey.unlinked + sum(linked.values()) + segment_bytes + held
         in_ram = keys - disk_keys
         return Usage(
             ram_bytes, self.ram_capacity, disk_bytes, keys, in_ram, disk_keys, self._disk_fallbacks, held, idle

@@ -216,6 +216,28 @@ def make_fake_tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Any
     return lambda: module.FakeTree(tmp_path_factory.mktemp("comfyui") / "fake")
 
 
+@pytest.fixture
+def data_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
+    """(in shared memory, on disk): folders for the values of this test alone; fails it if anything is left in them."""
+    ram = tempfile.mkdtemp(prefix="discomfort-test-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    disk = tmp_path / "disk root"
+    disk.mkdir()
+    monkeypatch.setenv("DISCOMFORT_RAM_ROOT", ram)
+    monkeypatch.setenv("DISCOMFORT_DISK_ROOT", str(disk))
+
+    def left() -> list[str]:
+        return [str(path) for root in (ram, disk) for path in Path(root).rglob("*")]
+
+    try:
+        yield ram, str(disk)
+        if left():
+            # What only the garbage collector can end is no leak.
+            gc.collect()
+        assert left() == []
+    finally:
+        shutil.rmtree(ram, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def start_second() -> Callable[..., Any]:
     """``start_second()`` makes another process that runs the functions it is sent; see tests/second_process.py."""

@@ -6,14 +6,12 @@ The commands are run as a user runs them, in processes of their own, on contexts
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
@@ -41,19 +39,9 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(autouse=True)
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
-    """(RAM root, disk root) of this test's own; fails the test if it leaves anything in them."""
-    ram = tempfile.mkdtemp(prefix="discomfort-test-", dir=SHM)
-    disk = tmp_path / "disk root"
-    disk.mkdir()
-    monkeypatch.setenv("DISCOMFORT_RAM_ROOT", ram)
-    monkeypatch.setenv("DISCOMFORT_DISK_ROOT", str(disk))
-    try:
-        yield ram, str(disk)
-        gc.collect()
-        assert [str(path) for folder in (ram, disk) for path in Path(folder).rglob("*")] == []
-    finally:
-        shutil.rmtree(ram, ignore_errors=True)
+def roots(data_roots: tuple[str, str]) -> tuple[str, str]:
+    """[RAM root, disk root] of this test's own."""
+    return data_roots
 
 
 @pytest.fixture

@@ -10,9 +10,7 @@ import dataclasses
 import gc
 import os
 import pickle
-import shutil
 import sys
-import tempfile
 import threading
 import zlib
 from collections.abc import Iterator
@@ -58,20 +56,9 @@ BACKENDS = [
 
 
 @pytest.fixture(autouse=True)
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """[RAM root, disk root] of this test's own; fails the test if it leaves anything in them."""
-    ram = tempfile.mkdtemp(prefix="discomfort-test-", dir=SHM)
-    disk = tmp_path / "disk root"
-    disk.mkdir()
-    monkeypatch.setenv("DISCOMFORT_RAM_ROOT", ram)
-    monkeypatch.setenv("DISCOMFORT_DISK_ROOT", str(disk))
-    try:
-        yield [ram, str(disk)]
-        if left_in(ram, str(disk)):
-            gc.collect()
-        assert left_in(ram, str(disk)) == []
-    finally:
-        shutil.rmtree(ram, ignore_errors=True)
+def roots(data_roots: tuple[str, str]) -> list[str]:
+    """[RAM root, disk root] of this test's own."""
+    return list(data_roots)
 
 
 def left_in(*folders: str) -> list[str]:
@@ -309,7 +296,6 @@ def test_a_mapping_cannot_be_closed_under_a_value(sides: Sides) -> None:
     sides.one.save("key", torch.arange(1_000_000))
 
     def close_all(context: WorkflowContext) -> tuple[int, int]:
-        import gc
         import mmap
 
         tensor = context.load("key")

@@ -10,9 +10,7 @@ import gc
 import logging
 import os
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,18 +142,9 @@ def release(kept: dict[str, Any]) -> tuple[int, int]:
 
 
 @pytest.fixture(autouse=True)
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """[RAM root, disk root] of this test's own; fails the test if it leaves anything in them."""
-    ram = tempfile.mkdtemp(prefix="discomfort-test-", dir=SHM)
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    monkeypatch.setenv("DISCOMFORT_RAM_ROOT", ram)
-    monkeypatch.setenv("DISCOMFORT_DISK_ROOT", str(disk))
-    try:
-        yield [ram, str(disk)]
-        assert [str(path) for root in (ram, disk) for path in Path(root).rglob("*")] == []
-    finally:
-        shutil.rmtree(ram, ignore_errors=True)
+def roots(data_roots: tuple[str, str]) -> list[str]:
+    """[RAM root, disk root] of this test's own."""
+    return list(data_roots)
 
 
 @pytest.fixture

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import gc
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -30,19 +27,9 @@ MB = 2**20
 
 
 @pytest.fixture
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object_store.Roots]:
-    """Roots of this test's own; fails the test if it leaves anything in them."""
-    ram = tempfile.mkdtemp(prefix="discomfort-test-", dir=SHM)
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    monkeypatch.setenv("DISCOMFORT_RAM_ROOT", ram)
-    monkeypatch.setenv("DISCOMFORT_DISK_ROOT", str(disk))
-    try:
-        yield object_store.find_roots()
-        gc.collect()
-        assert [str(path) for root in (ram, disk) for path in Path(root).rglob("*")] == []
-    finally:
-        shutil.rmtree(ram, ignore_errors=True)
+def roots(data_roots: tuple[str, str]) -> object_store.Roots:
+    """Roots of this test's own."""
+    return object_store.find_roots()
 
 
 @pytest.fixture
@@ -676,6 +663,33 @@ def test_a_killed_lender_harms_nobody(roots: object_store.Roots) -> None:
         run.put("image", filled(2))
         run.put("image", filled(3))
         assert is_filled(run.get("image"), 3)
+
+
+def test_a_lender_that_is_gone_lends_nothing(roots: object_store.Roots) -> None:
+    owner = RunStore.create(roots)
+    lender = RunStore.attach(roots, owner.run_id)
+    owner.close()
+    assert lender.idle_bytes() == 0
+    with RunStore.create(roots, lender=lender) as run:
+        run.put("image", filled(1))
+        assert is_filled(RunStore.attach(roots, run.run_id).get("image"), 1)
+    lender.close()
+
+
+def test_a_run_that_cannot_be_finished_leaves_nothing(
+    roots: object_store.Roots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwrite
+
+    def fail(fd: int, data: Any, offset: int) -> int:
+        if "run.json" in os.readlink(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    with pytest.raises(OSError, match="No space"):
+        RunStore.create(roots)
+    assert [str(path) for root in (roots.ram, roots.disk) for path in Path(str(root)).rglob("*")] == []
 
 
 # --- cold objects -------------------------------------------------------------------------------------------------
