@@ -1654,7 +1654,7 @@ def test_both_processes_find_the_disk_twin_though_their_temp_folders_differ(
     assert list(other.iterdir()) == []
 
 
-# --- speed: half of what was measured, so that a busy machine passes ----------------------------------------------
+# --- what importing loads ---------------------------------------------------------------------------------------------
 
 
 def test_importing_the_module_loads_nothing_heavy() -> None:
