@@ -233,7 +233,7 @@ async def proxied(
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     packs = tmp_path_factory.mktemp("packs")
-    shutil.copytree(TESTS / "embedded_pack", packs / "embedded_pack")
+    shutil.copytree(TESTS / "conformance/pack", packs / "embedded_pack")
     path = tmp_path_factory.mktemp("proxied") / "tree"
     if kind == "embedded":
         flags = "--port --disable-auto-launch --temp-directory --database-url --cache-lru --cpu"

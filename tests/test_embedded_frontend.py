@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-
-_spec = importlib.util.spec_from_file_location("embedded_driver", Path(__file__).parent / "embedded_pack/driver.py")
-assert _spec is not None
-assert _spec.loader is not None
-driver = importlib.util.module_from_spec(_spec)
-sys.modules["embedded_driver"] = driver
-_spec.loader.exec_module(driver)
+from conformance import driver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import io
 import json
 import os
@@ -20,14 +19,9 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from conformance import driver
 from PIL import Image
 
-_spec = importlib.util.spec_from_file_location("embedded_driver", Path(__file__).parent / "embedded_pack/driver.py")
-assert _spec is not None
-assert _spec.loader is not None
-driver = importlib.util.module_from_spec(_spec)
-sys.modules["embedded_driver"] = driver
-_spec.loader.exec_module(driver)
 node, link, connect = driver.node, driver.link, driver.connect
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -40,7 +40,7 @@ async def connector(
             pytest.skip("COMFYUI_PATH names no ComfyUI")
     folder = tmp_path_factory.mktemp("config")
     (folder / "packs").mkdir()
-    (folder / "packs" / "tiny").symlink_to(Path(__file__).parent / "embedded_pack")
+    (folder / "packs" / "tiny").symlink_to(Path(__file__).parent / "conformance/pack")
     (folder / "packs.yaml").write_text(json.dumps({"tests": {"base_path": str(folder), "custom_nodes": "packs"}}))
     config = folder / "comfy_serverless.json"
     command = f"python3 main.py --extra-model-paths-config '{folder / 'packs.yaml'}'"

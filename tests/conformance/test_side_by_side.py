@@ -7,26 +7,18 @@ keeps in sets. Run with COMFYUI_PATH naming 0.3.64 or 0.8.0.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
+from conformance import driver
 from PIL import Image
 
-_spec = importlib.util.spec_from_file_location("embedded_driver", Path(__file__).parent / "embedded_pack/driver.py")
-assert _spec is not None
-assert _spec.loader is not None
-driver = importlib.util.module_from_spec(_spec)
-sys.modules["embedded_driver"] = driver
-_spec.loader.exec_module(driver)
 node, link = driver.node, driver.link
 
 pytestmark = [

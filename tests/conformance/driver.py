@@ -1,6 +1,7 @@
-"""Starts servers and talks to them, for the embedded server's tests. Knows only ComfyUI's protocol.
+"""Starts servers and talks to them: a client of ComfyUI's protocol, and nothing else.
 
-Not imported by the package beside it. Tests load it by path, because the tests folder is no package.
+Used by the conformance suite and by the embedded server's own tests (``from conformance import driver``). The package
+of tiny nodes beside it does not import it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from typing import Any
 
 import aiohttp
 
-PACK = Path(__file__).resolve().parent
-ROOT = PACK.parent.parent
+PACK = Path(__file__).resolve().parent / "pack"
+ROOT = PACK.parents[2]
 
 # Seconds; generous, because test machines can be slow. Nothing waits that long when all is well.
 START_TIMEOUT = 120.0
@@ -42,7 +43,7 @@ def free_port() -> int:
 def install_pack(base: Path, name: str = "tiny") -> Path:
     """Put the package of tiny nodes into a base directory's custom_nodes."""
     target = base / "custom_nodes" / name
-    shutil.copytree(PACK, target, ignore=shutil.ignore_patterns("__pycache__", "driver.py"))
+    shutil.copytree(PACK, target, ignore=shutil.ignore_patterns("__pycache__"))
     return target
 
 
@@ -58,6 +59,9 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.base = base
+        # Known when it is ready: (0, 3, 64), and whether it is the embedded server.
+        self.version: tuple[int, ...] = ()
+        self.is_embedded = False
         self.log_path = base / "server.log"
         for name in ("custom_nodes", "user", "input", "output"):
             (base / name).mkdir(parents=True, exist_ok=True)
@@ -107,12 +111,18 @@ class Server:
                 try:
                     async with session.get(f"{self.url}/system_stats", timeout=_total(2)) as answer:
                         if answer.status == 200:
+                            self._note_version((await answer.json())["system"])
                             return self
                 except (aiohttp.ClientError, asyncio.TimeoutError):
                     pass
                 await asyncio.sleep(0.05)
         self.stop()
         raise AssertionError(f"server not ready after {START_TIMEOUT} s:\n{self.log()}")
+
+    def _note_version(self, system: Mapping[str, Any]) -> None:
+        """Keep what it says of itself."""
+        self.version = tuple(int(part) for part in system["comfyui_version"].split(".")[:3])
+        self.is_embedded = "discomfort_embedded" in system
 
     def stop(self) -> int:
         """End the process by SIGINT, or by SIGKILL if that does not help; returns its status."""
@@ -180,6 +190,14 @@ class Client:
         """POST JSON; status and text."""
         async with self.session.post(self.url + path, json=body) as answer:
             return answer.status, await answer.text()
+
+    async def forget(self) -> None:
+        """Let the server forget all results.
+
+        ComfyUI may take a prompt that comes right behind before it frees; so one that does not matter is run.
+        """
+        await self.post("/free", {"free_memory": True})
+        await self.run({"forget": node("TinyShow", value="forget")})
 
     async def receive(self, timeout: float = RUN_TIMEOUT) -> tuple[Any, Any]:
         """The next message."""
