@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from . import folder_paths, jobs, node_registry, system_stats
+from .core_nodes import NODE_CLASS_MAPPINGS as CORE_NODES
+from .core_nodes import ORIGINS
 from .prompt_queue import QueueItem
 from .validation import validate_prompt
 from .websocket import server_features
@@ -218,6 +220,10 @@ def describe_node(class_type: str) -> dict[str, Any]:
             info[key] = True
     if hasattr(node_class, "API_NODE"):
         info["api_node"] = node_class.API_NODE
+    # A package may replace a core node by one of its own.
+    if class_type in ORIGINS and CORE_NODES[class_type] is node_class:
+        has_title = class_type in node_registry.NODE_DISPLAY_NAME_MAPPINGS
+        return ORIGINS[class_type].describe(info, node_class, has_title)
     return info
 
 

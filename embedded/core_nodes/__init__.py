@@ -7,31 +7,54 @@ from __future__ import annotations
 
 from . import (
     animation,
+    boxes,
+    canny,
     compositing,
+    datasets,
+    empty_latents,
     image,
     image_io,
     latent,
+    latent_batch,
+    latent_io,
     mask,
     morphology,
+    painter,
+    picture_lists,
     post_processing,
     preview,
     primitive,
+    svg,
     text,
+    text_more,
+    tiles,
     yuv,
 )
+from .origin import ORIGINS
 
 _FAMILIES = (
     image_io,
     animation,
+    svg,
     image,
+    picture_lists,
+    tiles,
+    boxes,
     post_processing,
+    canny,
     morphology,
     yuv,
     mask,
     compositing,
+    painter,
+    datasets,
     latent,
+    latent_batch,
+    empty_latents,
+    latent_io,
     primitive,
     text,
+    text_more,
     preview,
 )
 
@@ -44,4 +67,8 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     name: title for family in _FAMILIES for name, title in family.NODE_DISPLAY_NAME_MAPPINGS.items()
 }
 
-__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
+for _name, _origin in ORIGINS.items():
+    # As ComfyUI sets it when it loads its own nodes.
+    NODE_CLASS_MAPPINGS[_name].RELATIVE_PYTHON_MODULE = _origin.module
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "ORIGINS"]

@@ -293,6 +293,30 @@ class ResizeAndPadImage:
         return (padded,)
 
 
+# Widths and heights that Flux Kontext was trained with; the widths in turn are its heights.
+_KONTEXT_SIDES = (672, 688, 720, 752, 800, 832, 880, 944, 1024, 1104, 1184, 1248, 1328, 1392, 1456, 1504, 1568)
+
+
+class FluxKontextImageScale:
+    """Scale to a size Flux Kontext was trained with."""
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "execute"
+    CATEGORY = "advanced/conditioning/flux"
+    DESCRIPTION = "This node resizes the image to one that is more optimal for flux kontext."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"image": ("IMAGE", {})}}
+
+    def execute(self, image: Tensor) -> tuple[Tensor]:
+        """The size whose proportions are nearest, about a megapixel; what is too long is cut off at both ends."""
+        aspect = image.shape[2] / image.shape[1]
+        sizes = zip(_KONTEXT_SIDES, reversed(_KONTEXT_SIDES), strict=True)
+        width, height = min(sizes, key=lambda size: (abs(aspect - size[0] / size[1]), size))
+        return (resize_image(image, width, height, "lanczos", "center"),)
+
+
 # -- transforming ------------------------------------------------------------------------------------------
 
 
@@ -633,6 +657,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "ImageScaleToTotalPixels": ImageScaleToTotalPixels,
     "ImageScaleToMaxDimension": ImageScaleToMaxDimension,
     "ResizeAndPadImage": ResizeAndPadImage,
+    "FluxKontextImageScale": FluxKontextImageScale,
     "ImageInvert": ImageInvert,
     "ImageCrop": ImageCrop,
     "ImageFlip": ImageFlip,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import folder_paths
+from ..node_registry import MAX_RESOLUTION
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -269,11 +270,46 @@ class LoadImageOutput(LoadImage):
         return {"required": {"image": ("COMBO", options)}}
 
 
-def _open_image(annotated_name: str) -> Image.Image:
+class WebcamCapture(LoadImage):
+    """A picture the editor has taken with the webcam and uploaded."""
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "load_capture"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        side = {"default": 0, "min": 0, "max": MAX_RESOLUTION, "step": 1}
+        return {
+            "required": {
+                "image": ("WEBCAM", {}),
+                "width": ("INT", side),
+                "height": ("INT", side),
+                "capture_on_queue": ("BOOLEAN", {"default": True}),
+            }
+        }
+
+    def load_capture(self, image: str, **_camera: Any) -> tuple[Tensor, Tensor]:
+        """As :meth:`LoadImage.load_image`; the other inputs are the editor's.
+
+        As in ComfyUI the mask is returned too, though the node has no output for it.
+        """
+        return self.load_image(folder_paths.get_annotated_filepath(image))
+
+    @classmethod
+    def IS_CHANGED(cls, image: str, width: int, height: int, capture_on_queue: bool) -> str:
+        return super().IS_CHANGED(image)
+
+
+def open_picture(path: str) -> Image.Image:
     """The image file, its pixels still unread; to be closed."""
     from PIL import Image
 
-    return _read_tolerantly(Image.open, folder_paths.get_annotated_filepath(annotated_name))
+    return _read_tolerantly(Image.open, path)
+
+
+def _open_image(annotated_name: str) -> Image.Image:
+    """The image file of a widget's name, as :func:`open_picture`."""
+    return open_picture(folder_paths.get_annotated_filepath(annotated_name))
 
 
 def _read_tolerantly(function: Callable[[Any], _Result], argument: Any) -> _Result:
@@ -332,6 +368,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "LoadImage": LoadImage,
     "LoadImageMask": LoadImageMask,
     "LoadImageOutput": LoadImageOutput,
+    "WebcamCapture": WebcamCapture,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -340,4 +377,5 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoadImage": "Load Image",
     "LoadImageMask": "Load Image (as Mask)",
     "LoadImageOutput": "Load Image (from Outputs)",
+    "WebcamCapture": "Webcam Capture",
 }
