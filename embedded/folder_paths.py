@@ -503,12 +503,16 @@ def _is_inside(folder: str, container: str) -> bool:
 
 
 def _next_counter(folder: str, filename: str) -> int:
-    """One more than the highest counter of the files ``<filename>_<counter>_...`` of a folder, or 1."""
+    """One more than the highest counter of the files ``<filename>_<counter>_...`` of a folder, or 1.
+
+    Also of files ``<filename>_<counter>.<ending>``, as later versions than ComfyUI 0.3.64: nodes of theirs name files
+    so, and would overwrite them.
+    """
     start = os.path.normcase(f"{filename}_")
     highest = 0
     for name in os.listdir(folder):
         if os.path.normcase(name[: len(start)]) == start:
-            digits = name[len(start) :].split("_")[0]
+            digits = name[len(start) :].split(".")[0].split("_")[0]
             if digits.isdecimal():
                 highest = max(highest, int(digits))
     return highest + 1

@@ -35,11 +35,14 @@ def image_alpha_fix(destination: Tensor, source: Tensor) -> tuple[Tensor, Tensor
     Returns:
         The destination as it is, and the source: without alpha if the destination has none, with an opaque
             one if only the destination has one. (There ComfyUI 0.3.64 extends the destination instead, and
-            then fails.)
+            then fails; later versions do it as here.) Beside a grey source ``[..., 1]``, which stands for every
+            channel, the destination gets an opaque channel more, as in ComfyUI 0.3.64.
     """
     import torch
 
     missing = destination.shape[-1] - source.shape[-1]
+    if missing > 0 and source.shape[-1] == 1:
+        return torch.nn.functional.pad(destination, (0, 1), value=1.0), source
     if missing > 0:
         return destination, torch.nn.functional.pad(source, (0, missing), value=1.0)
     return destination, source[..., : destination.shape[-1]]

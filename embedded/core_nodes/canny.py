@@ -55,14 +55,15 @@ class Canny:
             ``[B, H, W, 3]`` of 0 and 1.
 
         Raises:
-            ValueError: the image has an alpha channel, or ``low_threshold`` is larger than ``high_threshold``.
+            ValueError: the image has an alpha channel, or ``low_threshold`` is larger than ``high_threshold`` or not
+                above 0.
             RuntimeError: the image is too small for the blur.
         """
         if image.shape[-1] not in (1, 3):
             raise ValueError(f"Canny takes RGB or grey images, this one has {image.shape[-1]} channels")
-        if low_threshold > high_threshold:
+        if not 0 < low_threshold <= high_threshold:
             raise ValueError(
-                f"low_threshold ({low_threshold}) must not be larger than high_threshold ({high_threshold})"
+                f"low_threshold ({low_threshold}) must be above 0 and not larger than high_threshold ({high_threshold})"
             )
         down, right = _gradient(_blurred(_grey(image)))
         edges = _connected(_ridges(down, right), low_threshold, high_threshold)

@@ -379,7 +379,7 @@ class ImageFlip:
 
     def flip(self, image: Tensor, flip_method: str) -> tuple[Tensor]:
         """Around the x axis: upside down; around the y axis: left and right changed."""
-        return (image.flip(1 if flip_method.startswith("x") else 2),)
+        return (image.flip(flipped_axes(flip_method, 1)),)
 
 
 class ImageRotate:
@@ -401,6 +401,11 @@ class ImageRotate:
     def rotate(self, image: Tensor, rotation: str) -> tuple[Tensor]:
         """``rotation`` is ``"none"`` or ``"<multiple of 90> degrees"``."""
         return (image.rot90(quarter_turns(rotation), dims=(2, 1)),)
+
+
+def flipped_axes(flip_method: str, height_axis: int) -> list[int]:
+    """The dimensions that a flip widget's value turns round; none for another value, which a link can bring."""
+    return {"x": [height_axis], "y": [height_axis + 1]}.get(flip_method[:1], [])
 
 
 def quarter_turns(rotation: str) -> int:
@@ -508,7 +513,7 @@ Optional spacing can be added between images.
             fill = 1.0 if spacing_color == "white" else 0.0
             image1, image2 = _center_to_same_side(image1, image2, 1 if horizontal else 2, fill)
         image1, image2 = _same_channels(image1, image2)
-        parts = [image1, image2] if direction in ("right", "down") else [image2, image1]
+        parts = [image2, image1] if direction in ("left", "up") else [image1, image2]
         if spacing_width > 0:
             parts.insert(1, _spacing(image1, horizontal, spacing_width + spacing_width % 2, spacing_color))
         return (torch.cat(parts, dim=2 if horizontal else 1),)

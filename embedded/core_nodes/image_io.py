@@ -288,7 +288,9 @@ class WebcamCapture(LoadImage):
             }
         }
 
-    def load_capture(self, image: str, **_camera: Any) -> tuple[Tensor, Tensor]:
+    def load_capture(
+        self, image: str, width: int = 0, height: int = 0, capture_on_queue: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """As :meth:`LoadImage.load_image`; the other inputs are the editor's.
 
         As in ComfyUI the mask is returned too, though the node has no output for it.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..node_registry import MAX_RESOLUTION
 from .align import repeat_to_batch_size
-from .image import CROP_METHODS, quarter_turns, size_options
+from .image import CROP_METHODS, flipped_axes, quarter_turns, size_options
 from .mask import as_batch, put_onto
 from .post_processing import convolve, sharpening_kernel
 from .resize import common_upscale
@@ -100,8 +100,8 @@ class LatentFromBatch:
         first = min(batch_index, count - 1)
         last = min(first + length, count)
         result = {**samples, "samples": source[first:last].clone()}
-        numbers = samples.get("batch_index", list(range(count)))
-        result["batch_index"] = numbers[first:last]
+        numbers = samples.get("batch_index")
+        result["batch_index"] = list(range(first, last)) if numbers is None else numbers[first:last]
         masks = samples.get("noise_mask")
         if masks is not None and masks.shape[0] > 1:
             masks = masks if masks.shape[0] >= count else repeat_to_batch_size(masks, count)
@@ -305,7 +305,7 @@ class LatentFlip:
 
     def flip(self, samples: Latent, flip_method: str) -> tuple[Latent]:
         """Around the x axis: upside down; around the y axis: left and right changed."""
-        return _with_samples(samples, samples["samples"].flip(2 if flip_method.startswith("x") else 3))
+        return _with_samples(samples, samples["samples"].flip(flipped_axes(flip_method, 2)))
 
 
 class LatentCrop:
@@ -328,10 +328,13 @@ class LatentCrop:
         }
 
     def crop(self, samples: Latent, width: int, height: int, x: int, y: int) -> tuple[Latent]:
-        """As much of the rectangle as lies in the latent; it begins at least 64 pixels before the end."""
+        """As much of the rectangle as lies in the latent; it begins at least 64 pixels before the end.
+
+        In a latent smaller than that the place is counted from its end, as in ComfyUI.
+        """
         source = samples["samples"]
-        top = max(0, min(y // PIXELS_PER_ELEMENT, source.shape[2] - 8))
-        left = max(0, min(x // PIXELS_PER_ELEMENT, source.shape[3] - 8))
+        top = min(y // PIXELS_PER_ELEMENT, source.shape[2] - 8)
+        left = min(x // PIXELS_PER_ELEMENT, source.shape[3] - 8)
         bottom, right = top + height // PIXELS_PER_ELEMENT, left + width // PIXELS_PER_ELEMENT
         return _with_samples(samples, source[:, :, top:bottom, left:right])
 
@@ -423,7 +426,8 @@ class LatentComposite:
         above = source[:, :, : below.shape[2], : below.shape[3]]
         rows = _fade(below.shape[2], steps, top != 0, top + below.shape[2] < result.shape[2])
         columns = _fade(below.shape[3], steps, left != 0, left + below.shape[3] < result.shape[3])
-        weight = (rows[:, None] * columns).to(result)
+        # Of a video, these are time and height; every column is alike.
+        weight = (rows[:, None] * columns).to(result).reshape(len(rows), len(columns), *[1] * (result.ndim - 4))
         below.copy_(above * weight + below * (1 - weight))
         return _with_samples(samples_to, result)
 

@@ -301,8 +301,7 @@ class MaskComposite:
 def _combine_masks(below: Tensor, above: Tensor, operation: str) -> Tensor:
     """Two masks of one size combined; logic takes what rounds to 1 as true.
 
-    Raises:
-        ValueError: no such operation.
+    Another operation, which a link can bring, leaves ``below`` as it is, as in ComfyUI.
     """
     if operation == "multiply":
         return below * above
@@ -317,7 +316,7 @@ def _combine_masks(below: Tensor, above: Tensor, operation: str) -> Tensor:
         return (first | second).float()
     if operation == "xor":
         return (first ^ second).float()
-    raise ValueError(f"Unknown operation {operation!r}; use multiply, add, subtract, and, or, xor")
+    return below
 
 
 class ImageCompositeMasked:

@@ -202,11 +202,11 @@ class ImageQuantize:
 
         if image.shape[-1] != 3:
             raise ValueError(f"ImageQuantize takes RGB images, this one has {image.shape[-1]} channels")
-        results = []
-        for pixels in (image * 255).to(torch.uint8).cpu().numpy():
+        result = torch.zeros_like(image)
+        for index, pixels in enumerate((image * 255).to(torch.uint8).cpu().numpy()):
             quantized = _quantize(Image.fromarray(pixels), colors, dither)
-            results.append(torch.from_numpy(np.array(quantized.convert("RGB"))).float() / 255)
-        return (torch.stack(results).to(image),)
+            result[index] = torch.from_numpy(np.array(quantized.convert("RGB"))).float() / 255
+        return (result,)
 
 
 def _quantize(image: Image.Image, colors: int, dither: str) -> Image.Image:

@@ -94,8 +94,8 @@ class CaseConverter(_TextNode):
         return {"required": {"string": MULTILINE, "mode": _combo(*_CASES)}}
 
     def execute(self, string: str, mode: str) -> tuple[str]:
-        """Capitalize changes the first letter of the text, Title Case that of each word."""
-        return (_CASES[mode](string),)
+        """Capitalize changes the first letter of the text, Title Case that of each word; another mode nothing."""
+        return (_CASES.get(mode, str)(string),)
 
 
 class StringTrim(_TextNode):
@@ -106,8 +106,8 @@ class StringTrim(_TextNode):
         return {"required": {"string": MULTILINE, "mode": _combo(*_TRIMS)}}
 
     def execute(self, string: str, mode: str) -> tuple[str]:
-        """``mode`` says at which end."""
-        return (_TRIMS[mode](string),)
+        """``mode`` says at which end; another one changes nothing."""
+        return (_TRIMS.get(mode, str)(string),)
 
 
 class StringReplace(_TextNode):
@@ -248,7 +248,11 @@ class RegexExtract(_TextNode):
         pattern = _compile(regex_pattern, _flags(case_insensitive, multiline, dotall))
         if pattern is None:
             return ("",)
-        group = {"First Match": 0, "All Matches": min(pattern.groups, 1)}.get(mode, group_index)
+        groups = {"First Match": 0, "All Matches": min(pattern.groups, 1)}
+        groups.update({"First Group": group_index, "All Groups": group_index})
+        if mode not in groups:
+            return ("",)
+        group = groups[mode]
         if group > pattern.groups or (mode == "All Groups" and pattern.groups == 0):
             return ("",)
         found = [match.group(group) or "" for match in pattern.finditer(string)]

@@ -30,7 +30,13 @@ class ImageRGBToYUV:
         return {"required": {"image": ("IMAGE", {})}}
 
     def execute(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Three grey images, views with equal channels; 0.5 is no colour."""
+        """Three grey images, views with equal channels; 0.5 is no colour.
+
+        Raises:
+            ValueError: the image is not RGB.
+        """
+        if image.shape[-1] != 3:
+            raise ValueError(f"ImageRGBToYUV takes RGB images, this one has {image.shape[-1]} channels")
         red, green, blue = (image[..., channel : channel + 1] for channel in range(3))
         luma = _RED * red + _GREEN * green + _BLUE * blue
         parts = (luma, (blue - luma) * _BLUENESS + 0.5, (red - luma) * _REDNESS + 0.5)
