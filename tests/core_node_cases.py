@@ -66,8 +66,13 @@ def write_input_files(folder: Path) -> None:
 
 def _write_folders(folder: Path, rgb: Image.Image) -> None:
     """Folders of pictures. One picture each, or equal ones: the order of a folder is the file system's."""
-    for name in ("one", "twins", "empty", "deep", "captions/3_cats", "captions/no_number"):
+    for name in ("one", "twins", "empty", "deep", "captions/3_cats", "captions/no_number", "mixed/2_x"):
         (folder / name).mkdir(parents=True)
+    # For comparisons on one machine only.
+    for number, size in enumerate([(5, 6), (4, 9), (8, 3)]):
+        rgb.resize(size).save(folder / "mixed" / f"{number}.png")
+        rgb.resize(size).save(folder / "mixed" / "2_x" / f"{number}.jpg")
+        (folder / "mixed" / f"{number}.txt").write_text(f"caption {number}", encoding="utf-8")
     rgb.save(folder / "one" / "a.PNG")
     (folder / "one" / "notes.txt").write_text("no picture", encoding="utf-8")
     for name in ("a.png", "b.png"):
@@ -1155,3 +1160,37 @@ def later_cases(case: Cases) -> None:
     case("ImageCropV2", "beyond", image=image(), crop_region={"x": 99, "y": 7, "width": 4, "height": 20})
     case("ImageCropV2", "empty", image=image(0, 1, 3, 3), crop_region={})
     case("ImageCropV2", "none", image=image(0, 1, 3, 3), crop_region={"x": 0, "y": 0, "width": 0, "height": 0})
+
+
+def live_cases(case: Cases) -> None:
+    """What is compared with a ComfyUI alone, not with a recording: large results, and text, which FreeType draws."""
+    for width, height in [(8, 8), (3, 30), (30, 3), (13, 9), (9, 13), (1, 1)]:
+        source = image(0, 1, height, width)
+        case("FluxKontextImageScale", f"{width}x{height}", image=source)
+    case("FluxKontextImageScale", "rgba", image=image(0, 2, 5, 7, 4))
+    for method in ("None", "Stretch", "Crop", "Pad"):
+        case("LoadImageSetFromFolderNode", f"mixed-{method}", folder="mixed", resize_method=method)
+    case("LoadImageDataSetFromFolder", "mixed", folder="mixed")
+    case("LoadImageTextDataSetFromFolder", "mixed", folder="mixed")
+    long_text = (
+        "A longer text, with words that are wrapped\\nand a secondlinewithoutanyspacesthatiscut\n\n\ttab \\t end"
+    )
+    texts = {"word": "Ay", "long": long_text, "spaces": " \n ", "umlauts": "ÄÖÜ ß é", "many": "line\n" * 30}
+    for name, text in texts.items():
+        for size in (0.5, 5.0, 20.0, 50.0):
+            for position in ("top", "bottom"):
+                for align in ("left", "center", "right"):
+                    more = {"color": "#ff8000", "position": position, "align": align, "outline": size > 1}
+                    key = f"{name}-{size}-{position}-{align}"
+                    case("TextOverlay", key, images=image(0, 1, 90, 120), text=text, font_size=size, **more)
+    more = {"position": "top", "align": "center", "font_size": 20.0}
+    for color in ("red", "#f00", "#ff000080", "rgb(1, 2, 3)", "hsl(120, 50%, 50%)", "nothing", ""):
+        for outline in (True, False):
+            source = image(0, 2, 30, 40)
+            case("TextOverlay", f"{color}-{outline}", images=source, text="Ay", color=color, outline=outline, **more)
+    for name, source in {
+        "pixel": image(0, 1, 1, 1),
+        "grey": image(0, 1, 20, 20, 1),
+        "rgba": image(0, 1, 20, 20, 4),
+    }.items():
+        case("TextOverlay", name, images=source, text="Ay", color="white", outline=True, **more)

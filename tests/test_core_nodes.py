@@ -30,6 +30,7 @@ from core_node_cases import (
     image,
     latent,
     later_cases,
+    live_cases,
     mask,
     more_cases,
     odd_cases,
@@ -44,6 +45,7 @@ from discomfort.embedded.core_nodes.preview import AnyType
 from discomfort.embedded.core_nodes.resize import common_upscale
 from discomfort.embedded.core_nodes.svg import SVG
 from PIL import Image
+from safetensors import safe_open
 
 DATA = Path(__file__).parent / "data"
 TOLERANCE = 1e-5
@@ -52,6 +54,9 @@ TOLERANCE = 1e-5
 CASES = Cases()
 for add_cases in (plain_cases, more_cases, odd_cases, later_cases):
     add_cases(CASES)
+# Not recorded: compared where there is a ComfyUI.
+LIVE_CASES = Cases()
+live_cases(LIVE_CASES)
 
 # Classes that have tests of their own below instead of cases.
 WITHOUT_CASES = {
@@ -67,10 +72,6 @@ WITHOUT_CASES = {
     "SaveImageTextDataSetToFolder",
     "ImageCompare",
     "WebcamCapture",
-    # As large as a megapixel.
-    "FluxKontextImageScale",
-    # Drawn by FreeType, which is not the same everywhere.
-    "TextOverlay",
     # Their result is a function; LatentApplyOperation's cases call it.
     "LatentOperationTonemapReinhard",
     "LatentOperationSharpen",
@@ -220,7 +221,8 @@ def record(results: dict[str, dict[str, np.ndarray]], version: str) -> None:
 
 
 def test_every_node_has_cases() -> None:
-    assert {case.class_type for case in CASES.values()} == set(NODE_CLASS_MAPPINGS) - WITHOUT_CASES
+    cases = [*CASES.values(), *LIVE_CASES.values()]
+    assert {case.class_type for case in cases} == set(ORIGINS) - WITHOUT_CASES
 
 
 @pytest.mark.filterwarnings("ignore:std.*degrees of freedom:UserWarning")  # of single values
@@ -265,8 +267,9 @@ def run_real(calls: list[tuple[str, dict[str, Any]]], base: Path, scratch: Path,
 @pytest.fixture(scope="module")
 def real(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """``version`` and ``results`` (by case) of all cases in the real ComfyUI."""
-    job = run_real([tuple(case) for case in CASES.values()], base, tmp_path_factory.mktemp("real"))
-    job["results"] = dict(zip(CASES, job["results"], strict=True))
+    cases = {**CASES, **LIVE_CASES}
+    job = run_real([tuple(case) for case in cases.values()], base, tmp_path_factory.mktemp("real"))
+    job["results"] = dict(zip(cases, job["results"], strict=True))
     if os.environ.get("DISCOMFORT_RECORD"):
         own = [name for name, case in CASES.items() if ORIGINS[case.class_type].version == job["version"]]
         record({name: comparable(job["results"][name]) for name in own}, job["version"])
@@ -275,17 +278,17 @@ def real(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 
 @pytest.mark.filterwarnings("ignore:std.*degrees of freedom:UserWarning")  # of single values
 @pytest.mark.real_comfyui
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *LIVE_CASES])
 def test_result_equals_the_real_one(name: str, base: Path, real: dict[str, Any]) -> None:
-    expected = real["results"][name]
+    expected, case = real["results"][name], {**CASES, **LIVE_CASES}[name]
     if "missing" in expected:
-        pytest.skip(f"ComfyUI {real['version']} has no {CASES[name].class_type}")
+        pytest.skip(f"ComfyUI {real['version']} has no {case.class_type}")
     if name in WORKS_HERE:
         return
     reason = next((why for start, why in CHANGED_LATER.items() if name.startswith(start)), None)
     if reason is not None and real["version"] != BASELINE:
         pytest.skip(f"ComfyUI {real['version']}: {reason}")
-    assert_equal_results(comparable(run_or_error(*CASES[name])), comparable(expected))
+    assert_equal_results(comparable(run_or_error(*case)), comparable(expected))
 
 
 PROMPT = {"1": {"class_type": "SaveImage", "inputs": {"text": "Grüße 😀", "b": 1.0, "a": [1e-7, None, True]}}}
@@ -910,3 +913,149 @@ def test_damaged_files_do_not_change_pillows_settings(base: Path) -> None:
     with pytest.raises(OSError, match="cannot identify image file"):
         first("LoadImage", image="no_image.png")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def chunks(path: Path) -> list[tuple[bytes, bytes]]:
+    """The chunks of a PNG file, those of pixels without their data."""
+    data, found, position = path.read_bytes(), [], 8
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        found.append((kind, b"" if kind in (b"IDAT", b"fdAT") else data[position + 8 : position + 8 + length]))
+        position += length + 12
+    return found
+
+
+@pytest.mark.parametrize("case", METADATA)
+def test_png_chunks_are_prompt_workflow_and_more_in_order(case: str, folders: Path) -> None:
+    """Before the pixels, as plain text chunks of JSON in ASCII with Python's separators; keys in the order given."""
+    ui = run_ours("SaveImage", {"images": image(), **METADATA[case]})["ui"]
+    entries = {}
+    if METADATA[case].get("prompt") is not None:
+        entries["prompt"] = METADATA[case]["prompt"]
+    entries.update(METADATA[case].get("extra_pnginfo") or {})
+    expected = [(b"tEXt", f"{key}\0{json.dumps(value)}".encode("latin-1")) for key, value in entries.items()]
+    found = chunks(folders / "output" / ui["images"][0]["filename"])
+    assert [kind for kind, _ in found] == [b"IHDR", *[b"tEXt"] * len(expected), b"IDAT", b"IEND"]
+    assert found[1:-2] == expected
+
+
+def test_the_metadata_of_animations_lie_behind_the_pixels_or_in_exif(folders: Path) -> None:
+    metadata = {"prompt": {"1": {"b": 1, "a": "ü"}}, "extra_pnginfo": {"workflow": {"nodes": []}, "more": [1.0]}}
+    png = {"images": image(0, 2), "fps": 1.0, "compress_level": 4, "filename_prefix": "p", **metadata}
+    run_ours("SaveAnimatedPNG", png)
+    found = chunks(folders / "output" / "p_00001_.png")
+    expected = {"prompt": metadata["prompt"], **metadata["extra_pnginfo"]}
+    comf = [data for kind, data in found if kind == b"comf"]
+    assert comf == [f"{key}\0{json.dumps(value)}".encode() for key, value in expected.items()]
+    assert [kind for kind, _ in found][-4:] == [b"comf"] * 3 + [b"IEND"]
+    run_ours("SaveAnimatedWEBP", {**WEBP_OPTIONS, "images": image(0, 2), "filename_prefix": "w", **metadata})
+    with Image.open(folders / "output" / "w_00001_.webp") as saved:
+        exif = saved.getexif()
+    tags = {0x0110: "prompt", 0x010F: "workflow", 0x010E: "more"}
+    assert dict(exif) == {tag: f"{key}:{json.dumps(expected[key])}" for tag, key in tags.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "folder/", "./"])
+def test_a_prefix_without_a_name_overwrites_nothing(prefix: str, folders: Path) -> None:
+    """Where ComfyUI counts from 1 again each time."""
+    saved = [run_ours("SaveImage", {"images": image(), "filename_prefix": prefix})["ui"]["images"][0] for _ in range(3)]
+    assert len({file["filename"] for file in saved}) == 3
+
+
+def test_counters_go_on_behind_files_of_either_form(folders: Path) -> None:
+    for name in ("a_00007_.png", "a_00009.txt", "a_x.txt", "ab_00050_.png"):
+        (folders / "output" / name).touch()
+    ui = run_ours("SaveText", {"text": "t", "filename_prefix": "a", "format": "txt"})["ui"]
+    assert ui["files"] == [{"filename": "a_00010.txt", "subfolder": "", "type": "output"}]
+    ui = run_ours("SaveImage", {"images": image(), "filename_prefix": "a"})["ui"]
+    assert ui["images"][0]["filename"] == "a_00011_.png"
+
+
+def test_a_saved_latent_loads_as_it_was(folders: Path) -> None:
+    samples = latent(0, 2)["samples"].transpose(2, 3)
+    metadata = {"prompt": {"1": {}}, "extra_pnginfo": {"workflow": {"nodes": []}}}
+    ui = run_ours("SaveLatent", {"samples": {"samples": samples}, "filename_prefix": "l/x", **metadata})["ui"]
+    assert ui == {"latents": [{"filename": "x_00001_.latent", "subfolder": "l", "type": "output"}]}
+    loaded = first("LoadLatent", latent="l/x_00001_.latent [output]")
+    assert torch.equal(loaded["samples"], samples)
+    with safe_open(folders / "output" / "l" / "x_00001_.latent", "pt") as file:
+        assert file.metadata() == {"prompt": '{"1": {}}', "workflow": '{"nodes": []}'}
+
+
+def test_load_latent_lists_its_files_and_names_a_missing_one(folders: Path) -> None:
+    for name in ("b.latent", "a.latent", "c.png"):
+        (folders / "input" / name).touch()
+    node = NODE_CLASS_MAPPINGS["LoadLatent"]
+    assert node.INPUT_TYPES()["required"]["latent"] == [["a.latent", "b.latent"]]
+    assert node.VALIDATE_INPUTS(latent="a.latent") is True
+    assert node.VALIDATE_INPUTS(latent="gone.latent") == "Invalid latent file: gone.latent"
+    assert node.IS_CHANGED(latent="a.latent") == hashlib.sha256(b"").hexdigest()
+
+
+def test_a_drawing_carries_its_prompt(folders: Path) -> None:
+    inputs = {"svg": {"$svg": SVG_TEXTS}, "filename_prefix": "%batch_num%", "prompt": {"1": "ü"}}
+    names = [file["filename"] for file in run_ours("SaveSVGNode", inputs)["ui"]["images"]]
+    assert names == ["0_00001_.svg", "1_00002_.svg", "2_00003_.svg"]
+    first_text = (folders / "output" / names[0]).read_text(encoding="utf-8")
+    assert first_text.startswith("<svg width='1'>\n  <metadata>")
+    found = re.search(r"<!\[CDATA\[(.*)\]\]>", first_text, re.DOTALL)
+    assert found is not None
+    assert json.loads(found.group(1)) == {"prompt": {"1": "ü"}}
+    assert (folders / "output" / names[2]).read_text(encoding="utf-8") == SVG_TEXTS[2]
+
+
+def test_a_webcam_s_picture_is_read_where_the_editor_put_it(folders: Path) -> None:
+    Image.new("RGB", (3, 2), (255, 0, 0)).save(folders / "temp" / "shot.png")
+    camera = {"width": 3, "height": 2, "capture_on_queue": True}
+    shot = first("WebcamCapture", image="shot.png [temp]", **camera)
+    assert shot[0, 0, 0].tolist() == [1.0, 0.0, 0.0]
+    changed = NODE_CLASS_MAPPINGS["WebcamCapture"].IS_CHANGED(image="shot.png [temp]", **camera)
+    assert changed == NODE_CLASS_MAPPINGS["LoadImage"].IS_CHANGED(image="shot.png [temp]")
+
+
+def test_compared_images_are_previews_of_both_sides(folders: Path) -> None:
+    ui = run_ours("ImageCompare", {"image_a": image(0, 2), "image_b": image(), "compare_view": None})["ui"]
+    names = [file["filename"] for side in ("a_images", "b_images") for file in ui[side]]
+    assert [re.sub(r"_temp_[a-z]{5}_", "*", name) for name in names] == [
+        "comfy.compare.a*00001_.png",
+        "comfy.compare.a*00002_.png",
+        "comfy.compare.b*00001_.png",
+    ]
+    assert set(names) == {path.name for path in (folders / "temp").iterdir()}
+    assert run_ours("ImageCompare", {})["ui"] == {"a_images": [], "b_images": []}
+
+
+def test_a_data_set_s_folder_must_lie_in_the_output_folder(folders: Path) -> None:
+    inputs = {"images": [image()], "filename_prefix": ["x"], "mode": ["overwrite"]}
+    (folders / "elsewhere").mkdir()
+    (folders / "output" / "link").symlink_to(folders / "elsewhere")
+    for folder in ("../escaped", str(folders / "absolute"), "link"):
+        with pytest.raises(ValueError, match="resolves outside of"):
+            run_ours("SaveImageDataSetToFolder", {**inputs, "folder_name": [folder]})
+    assert not (folders / "escaped").exists()
+    run_ours("SaveImageTextDataSetToFolder", {**inputs, "folder_name": ["set"], "texts": ["é"]})
+    assert {path.name for path in (folders / "output" / "set").iterdir()} == {"x_00000.png", "x_00000.txt"}
+
+
+def test_text_is_drawn_at_its_edge_in_its_color() -> None:
+    options = {"text": "Ay", "font_size": 20.0, "color": "#00ff00", "align": "center", "outline": False}
+    black = torch.zeros(2, 60, 80, 3)
+    drawn = {
+        position: first("TextOverlay", images=black, position=position, **options) for position in ("top", "bottom")
+    }
+    for result in drawn.values():
+        assert torch.equal(result[0], result[1])
+        assert result[..., 1].max() > 0.8
+        assert result[..., (0, 2)].max() == 0.0
+    assert drawn["top"][:, 30:].max() == 0.0
+    assert drawn["bottom"][:, :30].max() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((10, 10), (1024, 1024)), ((30, 10), (1568, 672)), ((9, 16), (752, 1392))]
+)
+def test_kontext_sizes_are_the_ones_of_the_nearest_proportions(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert first("FluxKontextImageScale", image=image(0, 1, *size)).shape[1:3] == expected

@@ -69,6 +69,6 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
 
 for _name, _origin in ORIGINS.items():
     # As ComfyUI sets it when it loads its own nodes.
-    NODE_CLASS_MAPPINGS[_name].RELATIVE_PYTHON_MODULE = _origin.module
+    NODE_CLASS_MAPPINGS[_name].RELATIVE_PYTHON_MODULE = _origin.module  # type: ignore[attr-defined]
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "ORIGINS"]

@@ -177,10 +177,10 @@ def _drawn(picture: Image.Image, boxes: list[Box], font: ImageFont.FreeTypeFont)
     for box in sorted(boxes, key=lambda box: float(box.get("score", 1.0))):
         corners = _corners(box)
         label = box.get("label")
-        is_known = label in _KNOWN_LABELS
-        color = _COLORS[_KNOWN_LABELS.index(label) % len(_COLORS) if is_known else 0]
+        number = _KNOWN_LABELS.index(label) if label in _KNOWN_LABELS else None
+        color = _COLORS[(number or 0) % len(_COLORS)]
         draw.rectangle(corners, outline=color, width=_LINE_WIDTH)
-        if is_known:
+        if number is not None:
             text = f"{label} {box.get('score', 1.0):.2f}"
             draw.text((corners[0] + 2, corners[1] + 2), text, fill=color, font=font)
     return picture

@@ -79,7 +79,8 @@ def _grey(image: Tensor) -> Tensor:
     if len(channels) == 1:
         return channels[0][:, None]
     red, green, blue = (weight * channel for weight, channel in zip(_LUMA, channels, strict=True))
-    return (red + green + blue)[:, None]
+    grey: Tensor = red + green + blue
+    return grey[:, None]
 
 
 def _blurred(grey: Tensor) -> Tensor:
@@ -91,7 +92,8 @@ def _blurred(grey: Tensor) -> Tensor:
     kernel = torch.exp(-distance.square() / (2 * _BLUR_SIGMA**2))
     kernel = kernel / kernel.sum()
     padded = pad(grey, (_BLUR_RADIUS,) * 4, mode="reflect")
-    return conv2d(conv2d(padded, kernel.reshape(1, 1, 1, -1)), kernel.reshape(1, 1, -1, 1))
+    blurred: Tensor = conv2d(conv2d(padded, kernel.reshape(1, 1, 1, -1)), kernel.reshape(1, 1, -1, 1))
+    return blurred
 
 
 def _gradient(grey: Tensor) -> tuple[Tensor, Tensor]:

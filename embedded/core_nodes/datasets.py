@@ -196,7 +196,7 @@ def _caption(picture: str) -> str:
 def _rgb(path: str) -> Image.Image:
     """The first frame of a file, without alpha; 32-bit grey is brought to 8 bits' range."""
     with open_picture(path) as opened:
-        picture = opened.point(lambda value: value * (1 / 255)) if opened.mode == "I" else opened
+        picture: Image.Image = opened.point(lambda value: value * (1 / 255)) if opened.mode == "I" else opened
         return picture.convert("RGB")
 
 

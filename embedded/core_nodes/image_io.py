@@ -178,7 +178,7 @@ class _FileInput:
 class LoadImage(_FileInput):
     """An image file as an image and a mask."""
 
-    RETURN_TYPES = ("IMAGE", "MASK")
+    RETURN_TYPES: tuple[str, ...] = ("IMAGE", "MASK")
     FUNCTION = "load_image"
     CATEGORY = "image"
 
@@ -296,10 +296,6 @@ class WebcamCapture(LoadImage):
         As in ComfyUI the mask is returned too, though the node has no output for it.
         """
         return self.load_image(folder_paths.get_annotated_filepath(image))
-
-    @classmethod
-    def IS_CHANGED(cls, image: str, width: int, height: int, capture_on_queue: bool) -> str:
-        return super().IS_CHANGED(image)
 
 
 def open_picture(path: str) -> Image.Image:
