@@ -1156,6 +1156,13 @@ def later_cases(case: Cases) -> None:
     for folder in ("one", "twins", "empty", "nowhere", "deep", "captions"):
         case("LoadImageDataSetFromFolder", folder, folder=folder)
         case("LoadImageTextDataSetFromFolder", folder, folder=folder)
+    steps = torch.tensor([0, 31, 31.5, 63, 95, 96, 127, 128, 191, 192, 254, 255])
+    for dilation in (0, 1, 50):
+        case("VOIDQuadmaskPreprocess", f"steps-{dilation}", mask=steps.reshape(1, 3, 4), dilate_width=dilation)
+        case("VOIDQuadmaskPreprocess", f"range-{dilation}", mask=mask(0, 2), dilate_width=dilation)
+        case("VOIDQuadmaskPreprocess", f"flat-{dilation}", mask=mask()[0], dilate_width=dilation)
+    case("VOIDQuadmaskPreprocess", "default", mask=mask(1, 1, 3, 3))
+    case("VOIDQuadmaskPreprocess", "empty", mask=mask()[:0])
     case("ImageCropV2", image=image(0, 2), crop_region={"x": 2, "y": 3, "width": 4, "height": 2})
     case("ImageCropV2", "beyond", image=image(), crop_region={"x": 99, "y": 7, "width": 4, "height": 20})
     case("ImageCropV2", "empty", image=image(0, 1, 3, 3), crop_region={})

@@ -133,6 +133,7 @@ _ADDED_LATER: dict[str, str] = {
     "string": "JsonExtractString ConvertDictionaryToString ConvertArrayToString",
     "text": "SaveText",
     "text_overlay": "TextOverlay",
+    "void": "VOIDQuadmaskPreprocess",
 }
 
 
