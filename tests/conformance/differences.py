@@ -24,7 +24,14 @@ class Difference(NamedTuple):
 
 
 # Name -> difference, in the order of the table.
-DIFFERENCES: dict[str, Difference] = {}
+DIFFERENCES: dict[str, Difference] = {
+    "prefix without a name": Difference(
+        "a filename prefix that ends with a slash",
+        "counts from 1 each time, so the file before is overwritten",
+        "counts on",
+        "pictures would be lost",
+    ),
+}
 
 
 def expected(server: Server, name: str, *, comfyui: Any, embedded: Any) -> Any:

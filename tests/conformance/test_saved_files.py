@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conformance import driver
+from conformance.differences import expected
 from conformance.driver import Client, Server, link, node
 from PIL import Image
 from safetensors import safe_open
@@ -194,3 +195,15 @@ async def test_prefixes_are_tidied_up_but_not_changed(client: Client) -> None:
     }.items():
         (file,) = await saved(client, picture(prefix))
         assert (file["subfolder"], file["filename"]) == (subfolder, filename)
+
+
+async def test_a_prefix_that_ends_with_a_slash_counts_on(client: Client, server: Server) -> None:
+    """The folder's name becomes the files'."""
+    names = []
+    for _ in range(2):
+        (file,) = await saved(client, picture("slash/pics/"))
+        assert file["subfolder"] == "slash"
+        names.append(file["filename"])
+        await client.forget()
+    second = expected(server, "prefix without a name", comfyui="pics_00001_.png", embedded="pics_00002_.png")
+    assert names == ["pics_00001_.png", second]
