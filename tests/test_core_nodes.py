@@ -1068,3 +1068,13 @@ def test_kontext_sizes_are_the_ones_of_the_nearest_proportions(
     size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     assert first("FluxKontextImageScale", image=image(0, 1, *size)).shape[1:3] == expected
+
+
+def test_tiles_too_small_to_get_on_are_refused() -> None:
+    """Where ComfyUI never ends."""
+    for width in (1, 2):
+        tile = image(0, 1, 3, width)
+        with pytest.raises(ValueError, match=f"tiles of {width} pixels that overlap by 5"):
+            run_ours(
+                "ImageMergeTileList", {"image_list": [tile], "final_width": [9], "final_height": [9], "overlap": [5]}
+            )

@@ -106,8 +106,14 @@ def _places(width: int, height: int, tile_width: int, tile_height: int, overlap:
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[slice]:
-    """Where the tiles of one direction lie: a quarter of a tile apart at least."""
+    """Where the tiles of one direction lie: a quarter of a tile apart at least.
+
+    Raises:
+        ValueError: the tiles are so small that this is no pixel. (ComfyUI goes on without end there.)
+    """
     step = round(max(tile * 0.25, tile - overlap))
+    if step < 1:
+        raise ValueError(f"tiles of {tile} pixels that overlap by {overlap} never reach the end; take larger tiles")
     spans = []
     for start in range(0, length, step):
         end = min(start + tile, length)
