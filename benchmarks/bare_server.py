@@ -47,6 +47,8 @@ def started(choice: ServerChoice, arguments: Sequence[str] = ()) -> Iterator[Bar
         command = [*choice.command, *choice.extra_args, "--port", str(port), "--disable-auto-launch", *arguments]
         command += ["--temp-directory", folder, "--database-url", f"sqlite:///{Path(folder) / 'comfyui.db'}"]
         command += [] if has_gpu() else ["--cpu"]
+        # On a machine on which nothing of ours ever ran, the embedded server's folder is not there yet.
+        choice.working_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         begin = time.perf_counter()
         process = subprocess.Popen(
             command, cwd=choice.working_directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
