@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from . import (
     animation,
+    batches,
+    color_transfer,
     compositing,
     image,
     image_io,
     latent,
+    logic,
     mask,
     morphology,
+    numbers,
     post_processing,
     preview,
     primitive,
+    resizing,
     text,
+    text_format,
     yuv,
 )
 
@@ -31,7 +37,13 @@ _FAMILIES = (
     compositing,
     latent,
     primitive,
+    logic,
+    numbers,
+    batches,
+    resizing,
+    color_transfer,
     text,
+    text_format,
     preview,
 )
 

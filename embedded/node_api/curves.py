@@ -131,5 +131,5 @@ class MonotoneCubicCurve(_PointCurve):
             + (t3 - t2) * width * self._slopes[right]
         )
         values = np.where(xs <= self._xs[0], self._ys[0], values)
-        values = np.where(xs >= self._xs[-1], self._ys[-1], values)
-        return values
+        level: _Floats = np.where(xs >= self._xs[-1], self._ys[-1], values)
+        return level

@@ -51,7 +51,7 @@ class ComfyNodeBase(ComfyNodeInternal):
         if COPY_MARK not in cls.__dict__:
             cls.SCHEMA = None
 
-    # -- for authors ---------------------------------------------------------------------------------------------
+    # -- for authors (with the parameters their inputs have: *args is there for type checkers) -
 
     @classmethod
     def define_schema(cls) -> Schema:
@@ -59,22 +59,22 @@ class ComfyNodeBase(ComfyNodeInternal):
         raise NotImplementedError
 
     @classmethod
-    def execute(cls, **kwargs: Any) -> Any:
+    def execute(cls, *args: Any, **kwargs: Any) -> Any:
         """Run the node: its inputs by name, a :class:`NodeOutput`. Has to be overridden; may be a coroutine."""
         raise NotImplementedError
 
     @classmethod
-    def validate_inputs(cls, **kwargs: Any) -> bool | str:
+    def validate_inputs(cls, *args: Any, **kwargs: Any) -> bool | str:
         """Check constant inputs before the prompt runs: True, or what is wrong. V1's VALIDATE_INPUTS."""
         raise NotImplementedError
 
     @classmethod
-    def fingerprint_inputs(cls, **kwargs: Any) -> Any:
+    def fingerprint_inputs(cls, *args: Any, **kwargs: Any) -> Any:
         """What the result depends on beside the inputs: the node runs again when it changes. V1's IS_CHANGED."""
         raise NotImplementedError
 
     @classmethod
-    def check_lazy_status(cls, **kwargs: Any) -> list[str]:
+    def check_lazy_status(cls, *args: Any, **kwargs: Any) -> list[str]:
         """The names of lazy inputs that are needed now; all that are not there. Only called when overridden."""
         return [name for name, value in kwargs.items() if value is None]
 

@@ -6,6 +6,7 @@ it all.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -18,8 +19,9 @@ from conformance import driver
 from conformance.driver import link, node
 from PIL import Image
 
-# The first version with dynamic inputs, as far as the versions tested go.
+# The first versions with dynamic inputs, and with ones that may be empty, as far as the versions tested go.
 _DYNAMIC = (0, 8, 0)
+_EMPTY = (0, 11, 0)
 
 
 async def run(client: Any, class_type: str, **inputs: Any) -> Any:
@@ -44,10 +46,16 @@ def failure_of(failed: Any) -> tuple[str, str]:
     return error["exception_type"], error["exception_message"].strip()
 
 
-def needs_dynamic_inputs(server: driver.Server) -> None:
-    """Skip the test on a version without dynamic inputs."""
-    if not server.is_embedded and server.version < _DYNAMIC:
+def needs_dynamic_inputs(server: driver.Server, since: tuple[int, ...] = _DYNAMIC) -> None:
+    """Skip the test on a version without dynamic inputs, or before ``since``, when they were different."""
+    if not server.is_embedded and server.version < since:
         pytest.skip(f"ComfyUI {server.version} has no dynamic inputs")
+
+
+def needs_progress_api(server: driver.Server) -> None:
+    """Skip the test on 0.3.64, whose ComfyAPI() has no ``execution`` although it says so."""
+    if not server.is_embedded and server.version <= (0, 3, 64):
+        pytest.skip(f"ComfyAPI().execution does not work in ComfyUI {server.version}")
 
 
 # -- packages ----------------------------------------------------------------------------------------------------
@@ -192,13 +200,17 @@ async def test_dynamic_inputs_are_described_by_their_templates(client: Any, serv
 
 @pytest.mark.real_comfyui
 @pytest.mark.skipif("COMFYUI_PATH" not in os.environ, reason="COMFYUI_PATH does not name a ComfyUI")
-async def test_all_descriptions_are_comfyuis(start_server: Callable[..., driver.Server]) -> None:
+def test_all_descriptions_are_comfyuis(start_server: Callable[..., driver.Server]) -> None:
     """Every item ComfyUI has is the same; items of later versions come in addition."""
+
+    async def describe_all(server: driver.Server) -> dict[str, Any]:
+        async with driver.connect(server) as client:
+            return {k: v for k, v in (await client.get("/object_info")).items() if k.startswith("V3")}
+
     infos = {}
     for kind in ("embedded", "comfyui"):
         server = start_server(kind)
-        async with driver.connect(server) as client:
-            infos[kind] = {k: v for k, v in (await client.get("/object_info")).items() if k.startswith("V3")}
+        infos[kind] = asyncio.run(describe_all(server))
         version = server.version
         server.stop()
     assert set(infos["comfyui"]) <= set(infos["embedded"])
@@ -258,9 +270,13 @@ async def test_a_blocked_result_blocks_what_comes_behind(client: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["blocked", "blocker", "none"])
-async def test_nothing_returned_is_none_behind(client: Any, how: str) -> None:
-    """A block takes the place of values: without any there is nothing to block."""
-    assert (await run(client, "V3Return", how=how)).shown("9") == [None]
+async def test_nothing_returned_is_none_behind(client: Any, server: driver.Server, how: str) -> None:
+    """A block takes the place of values: without any there is nothing to block. (0.29.0 stumbles over it.)"""
+    done = await run(client, "V3Return", how=how)
+    if server.version < (0, 29, 0):
+        assert done.shown("9") == [None]
+    else:
+        assert failure_of(done) == ("IndexError", "list index out of range")
 
 
 async def test_what_is_no_result_fails(client: Any) -> None:
@@ -269,7 +285,7 @@ async def test_what_is_no_result_fails(client: Any) -> None:
 
 
 async def test_hidden_values_are_attributes_of_the_class(client: Any) -> None:
-    prompt = {"1": node("V3Hidden"), "2": node("V3Hidden")}
+    prompt = {"1": node("V3Shows", how="text"), "2": node("V3Hidden")}
     extra = {"extra_pnginfo": {"a": 1}, "auth_token_comfy_org": "secret", "api_key_comfy_org": "key"}
     done = await client.run(prompt, extra_data=extra)
     assert done.shown("2") == [
@@ -293,8 +309,11 @@ async def test_hidden_values_are_attributes_of_the_class(client: Any) -> None:
         ("instance", "Cannot set attribute 'calls' on immutable instance of V3LockedClone"),
     ],
 )
-async def test_a_node_cannot_keep_anything(client: Any, where: str, message: str) -> None:
+async def test_a_node_cannot_keep_anything(client: Any, server: driver.Server, where: str, message: str) -> None:
     failed = await run(client, "V3Locked", where=where)
+    if where == "instance" and not server.is_embedded and server.version == (0, 3, 64):
+        # Its own __init__ tries to, with an attribute of its own.
+        message = message.replace("calls", "local_resources")
     assert failure_of(failed) == ("AttributeError", message)
 
 
@@ -307,11 +326,13 @@ async def test_an_error_names_the_node_and_its_inputs(client: Any) -> None:
 # -- validation --------------------------------------------------------------------------------------------------
 
 
-async def test_ranges_and_options_are_checked(client: Any) -> None:
+async def test_ranges_and_options_are_checked(client: Any, server: driver.Server) -> None:
+    """Options are not by 0.3.64."""
     assert errors_of(await run(client, "V3Add", a=101)) == [("value_bigger_than_max", "a")]
     assert errors_of(await run(client, "V3Add")) == [("required_input_missing", "a")]
     refused = await run(client, "V3Combo", choice="c")
-    assert errors_of(refused) == [("value_not_in_list", "choice: 'c' not in ['a', 'b']")]
+    if server.is_embedded or server.version > (0, 3, 64):
+        assert errors_of(refused) == [("value_not_in_list", "choice: 'c' not in ['a', 'b']")]
 
 
 async def test_validate_inputs_takes_over_the_inputs_it_names(client: Any) -> None:
@@ -418,7 +439,8 @@ async def test_equal_nodes_share_results_unless_they_say_not(client: Any) -> Non
         assert ("2" in done.cached()) is shared
 
 
-async def test_coroutines_run_at_once_and_say_how_far_they_are(client: Any) -> None:
+async def test_coroutines_run_at_once_and_say_how_far_they_are(client: Any, server: driver.Server) -> None:
+    needs_progress_api(server)
     prompt = {str(i): node("V3Async", seconds=0.05, value=i) for i in (1, 2)}
     prompt["3"] = node("V3Add", a=link("1"), b=link("2"))
     done = await client.run({**prompt, "9": node("TinyShow", value=link("3"))})
@@ -431,6 +453,7 @@ async def test_coroutines_run_at_once_and_say_how_far_they_are(client: Any) -> N
 
 @pytest.mark.parametrize("preview", [False, True])
 async def test_progress_can_be_told_without_a_coroutine(server: driver.Server, preview: bool) -> None:
+    needs_progress_api(server)
     async with driver.connect(server, flags={"supports_preview_metadata": True}) as client:
         await client.forget()
         done = await run(client, "V3Progress", preview=preview)
@@ -441,7 +464,8 @@ async def test_progress_can_be_told_without_a_coroutine(server: driver.Server, p
     for data in previews:
         size = int.from_bytes(data[:4], "big")
         assert json.loads(data[4 : 4 + size])["node_id"] == "1"
-        assert Image.open(io.BytesIO(data[4 + size :])).size == (8, 8)
+        # Small ones are made larger, too.
+        assert Image.open(io.BytesIO(data[4 + size :])).size == (512, 512)
 
 
 # -- what nodes show ---------------------------------------------------------------------------------------------
@@ -513,7 +537,7 @@ async def test_a_growing_input_is_a_dict_of_what_is_linked(client: Any, server: 
 
 
 async def test_what_a_growing_input_needs_is_checked(client: Any, server: driver.Server) -> None:
-    needs_dynamic_inputs(server)
+    needs_dynamic_inputs(server, _EMPTY)
     missing = await client.run({"9": node("V3Grow", word="x")})
     assert errors_of(missing, "9") == [("required_input_missing", "n0")]
     extra_info = missing.response["node_errors"]["9"]["errors"][0]["extra_info"]
@@ -525,7 +549,7 @@ async def test_what_a_growing_input_needs_is_checked(client: Any, server: driver
 
 
 async def test_a_growing_input_without_anything_is_an_empty_dict(client: Any, server: driver.Server) -> None:
-    needs_dynamic_inputs(server)
+    needs_dynamic_inputs(server, _EMPTY)
     assert (await client.run({"9": node("V3GrowNames")})).shown("9") == [{}]
     assert (await client.run({"9": node("V3GrowNames", **{"values.y": "b", "values.x": 1})})).shown("9") == [
         {"x": 1, "y": "b"}
@@ -534,7 +558,7 @@ async def test_a_growing_input_without_anything_is_an_empty_dict(client: Any, se
 
 async def test_a_growing_input_knows_only_its_names(client: Any, server: driver.Server) -> None:
     """Constants under other names are left out."""
-    needs_dynamic_inputs(server)
+    needs_dynamic_inputs(server, _EMPTY)
     assert (await client.run({"9": node("V3GrowNames", **{"values.z": 1})})).shown("9") == [{}]
 
 
@@ -560,7 +584,7 @@ async def test_a_growing_input_knows_only_its_names(client: Any, server: driver.
 async def test_a_choice_brings_its_own_inputs(
     client: Any, server: driver.Server, inputs: dict[str, Any], shown: dict[str, Any]
 ) -> None:
-    needs_dynamic_inputs(server)
+    needs_dynamic_inputs(server, _EMPTY)
     assert (await client.run({"9": node("V3Choose", **inputs)})).shown("9") == [shown]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import dynamic_nodes, schema_nodes, tiny_nodes
+from . import dynamic_nodes, picture_nodes, schema_nodes, tiny_nodes
 
 WEB_DIRECTORY = "./web"
 
@@ -16,7 +16,7 @@ class TinyExtension(ComfyExtension):
     """The package."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*tiny_nodes.NODES, *schema_nodes.NODES, *dynamic_nodes.NODES]
+        return [*tiny_nodes.NODES, *schema_nodes.NODES, *dynamic_nodes.NODES, *picture_nodes.NODES]
 
 
 async def comfy_entrypoint() -> TinyExtension:
