@@ -177,6 +177,7 @@ class PromptExecutor:
             finally:
                 await run.cancel_calls()
             if failure is None:
+                run.resend_intermediate_outputs()
                 self.add_message("execution_success", {"prompt_id": prompt_id}, broadcast=False)
             else:
                 self.success = False
@@ -265,6 +266,19 @@ class _PromptRun:
             else:
                 self.todo.complete_node_execution()
         return None
+
+    def resend_intermediate_outputs(self) -> None:
+        """Show again what nodes show that are no output nodes and were not run (``has_intermediate_output``, 0.29.0).
+
+        Output nodes have done so when it was their turn; these had none, as nothing needed them to run.
+        """
+        for node_id in self.caches.ui.all_node_ids():
+            if node_id in self.executed or not getattr(
+                self.dynprompt.class_of(node_id), "HAS_INTERMEDIATE_OUTPUT", False
+            ):
+                continue
+            if self.caches.outputs.get(node_id) is not None:
+                self._send_executed(node_id, (self.caches.ui.get(node_id) or {}).get("output"))
 
     async def cancel_calls(self) -> None:
         """End async calls that are still running after a failure, and wait for that."""

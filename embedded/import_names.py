@@ -61,6 +61,7 @@ _LATE = {
     "comfy_api.input_impl.video_types": "node_api.video",
     "comfy_api.util": "node_api.values",
     "comfy_api.util.video_types": "node_api.video",
+    "comfy_api.feature_flags": "node_api.feature_flags",
     "comfy_api.internal": "node_api.internal",
     "comfy_api.internal.api_registry": "node_api.api_registry",
     "comfy_api.internal.async_to_sync": "node_api.sync_api",

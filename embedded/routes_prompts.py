@@ -186,6 +186,10 @@ def _add_description_routes(server: PromptServer) -> None:
     async def get_system_stats(_: web.Request) -> web.Response:
         return web.json_response(system_stats.collect())
 
+    @routes.get("/node_replacements")
+    async def get_node_replacements(_: web.Request) -> web.Response:
+        return web.json_response(server.node_replace_manager.as_dict())
+
     @routes.get("/features")
     async def get_features(_: web.Request) -> web.Response:
         return web.json_response(server_features())

@@ -24,6 +24,7 @@ A package defines subclasses of :class:`~.node.ComfyNode`, each with a ``define_
 ``video, geometry, curves, ranges``  values with methods
 ``api, sync_api``      ``ComfyAPI`` and ``ComfyAPISync``: progress, replacements
 ``extension``          what ``comfy_entrypoint`` returns
+``feature_flags``      what clients said they can do
 ``latest, v0_0_1, v0_0_2, internal ...``  the modules packages import, see ``import_names.py``
 =====================  =====================================================================================
 

@@ -49,8 +49,8 @@ class NodeReplace:
         self.new_node_id = new_node_id
         self.old_node_id = old_node_id
         self.old_widget_ids = old_widget_ids
-        self.input_mapping = input_mapping
-        self.output_mapping = output_mapping
+        self.input_mapping: Any = input_mapping
+        self.output_mapping: Any = output_mapping
 
     def as_dict(self) -> dict[str, Any]:
         """As GET /node_replacements has it; an empty mapping is None."""

@@ -24,7 +24,38 @@ class Difference(NamedTuple):
 
 
 # Name -> difference, in the order of the table.
-DIFFERENCES: dict[str, Difference] = {}
+DIFFERENCES: dict[str, Difference] = {
+    "v3 combo": Difference(
+        "A value that is not among the options of a V3 combo",
+        "0.3.64 runs the node with it; later versions refuse the prompt",
+        "refuses the prompt (`value_not_in_list`)",
+        "The same mistake is refused in a V1 combo; later versions do so.",
+    ),
+    "v3 multi combo": Difference(
+        "`multi_select` of a V3 combo that takes several options, in /object_info",
+        "0.3.64 says `true`, with `placeholder` and `chip` beside it; later versions an object of these two",
+        "an object",
+        "The editor understands only the object.",
+    ),
+    "v3 returned dict": Difference(
+        "A V3 node that returns a dict with `result`, as V1 nodes do",
+        "0.3.64 fails with a TypeError of its own; later versions take it",
+        "takes it",
+        "A mistake of 0.3.64.",
+    ),
+    "v3 progress": Difference(
+        "`ComfyAPI().execution.set_progress`",
+        "0.3.64 has no `execution` there, although it says so; later versions have",
+        "has it",
+        "A mistake of 0.3.64.",
+    ),
+    "v3 empty result": Difference(
+        "A V3 node that returns nothing, or only `block_execution`, and is linked to another",
+        "up to 0.11 the other gets None; 0.29 fails with an IndexError",
+        "the other gets None",
+        "As 0.3.64.",
+    ),
+}
 
 
 def expected(server: Server, name: str, *, comfyui: Any, embedded: Any) -> Any:

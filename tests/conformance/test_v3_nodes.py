@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from conformance import driver
+from conformance.differences import expected
 from conformance.driver import link, node
 from PIL import Image
 
@@ -52,10 +53,9 @@ def needs_dynamic_inputs(server: driver.Server, since: tuple[int, ...] = _DYNAMI
         pytest.skip(f"ComfyUI {server.version} has no dynamic inputs")
 
 
-def needs_progress_api(server: driver.Server) -> None:
-    """Skip the test on 0.3.64, whose ComfyAPI() has no ``execution`` although it says so."""
-    if not server.is_embedded and server.version <= (0, 3, 64):
-        pytest.skip(f"ComfyAPI().execution does not work in ComfyUI {server.version}")
+def has_progress_api(server: driver.Server) -> bool:
+    """Whether ``ComfyAPI()`` has its ``execution``."""
+    return bool(expected(server, "v3 progress", comfyui=server.version > (0, 3, 64), embedded=True))
 
 
 # -- packages ----------------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ async def test_results_have_several_forms(client: Any, how: str, first: int, sec
 async def test_a_dict_is_a_result_as_a_v1_node_returns_it(client: Any, server: driver.Server) -> None:
     """0.3.64 meant to, but its dict with a result raises a TypeError."""
     done = await run(client, "V3Return", how="dict")
-    if server.is_embedded or server.version > (0, 3, 64):
+    if expected(server, "v3 returned dict", comfyui=server.version > (0, 3, 64), embedded=True):
         assert (done.shown("9"), done.shown("1")) == ([3], ["dict"])
     else:
         assert failure_of(done)[0] == "TypeError"
@@ -273,10 +273,11 @@ async def test_a_blocked_result_blocks_what_comes_behind(client: Any) -> None:
 async def test_nothing_returned_is_none_behind(client: Any, server: driver.Server, how: str) -> None:
     """A block takes the place of values: without any there is nothing to block. (0.29.0 stumbles over it.)"""
     done = await run(client, "V3Return", how=how)
-    if server.version < (0, 29, 0):
-        assert done.shown("9") == [None]
-    else:
+    fails = server.version >= (0, 29, 0)
+    if expected(server, "v3 empty result", comfyui=fails, embedded=False):
         assert failure_of(done) == ("IndexError", "list index out of range")
+    else:
+        assert done.shown("9") == [None]
 
 
 async def test_what_is_no_result_fails(client: Any) -> None:
@@ -323,6 +324,19 @@ async def test_an_error_names_the_node_and_its_inputs(client: Any) -> None:
     assert (error["node_id"], error["node_type"], error["current_inputs"]) == ("1", "V3Locked", {"where": ["class"]})
 
 
+async def test_what_a_node_between_shows_is_sent_again(client: Any, server: driver.Server) -> None:
+    """Also when it comes from the cache, as of output nodes; versions before HAS_INTERMEDIATE_OUTPUT do not."""
+    prompt = {"1": node("V3Between", value=4), "9": node("TinyShow", value=link("1"))}
+    await client.run(prompt)
+    again = await client.run(prompt)
+    assert again.cached() == {"1", "9"}
+    sent = {data["node"]: data["output"] for data in again.data("executed")}
+    if server.is_embedded or "has_intermediate_output" in await described(client, "V3Between"):
+        assert sent["1"] == {"values": [4]}
+    else:
+        assert "1" not in sent
+
+
 # -- validation --------------------------------------------------------------------------------------------------
 
 
@@ -331,8 +345,19 @@ async def test_ranges_and_options_are_checked(client: Any, server: driver.Server
     assert errors_of(await run(client, "V3Add", a=101)) == [("value_bigger_than_max", "a")]
     assert errors_of(await run(client, "V3Add")) == [("required_input_missing", "a")]
     refused = await run(client, "V3Combo", choice="c")
-    if server.is_embedded or server.version > (0, 3, 64):
+    if expected(server, "v3 combo", comfyui=server.version > (0, 3, 64), embedded=True):
         assert errors_of(refused) == [("value_not_in_list", "choice: 'c' not in ['a', 'b']")]
+
+
+async def test_several_options_can_be_chosen(client: Any, server: driver.Server) -> None:
+    """As a wrapped list, because a bare one is a link."""
+    assert (await run(client, "V3Several", letters={"__value__": ["a", "c"]})).shown("9") == ["ac"]
+    later = server.version > (0, 3, 64)
+    refused = await run(client, "V3Several", letters={"__value__": ["a", "x", "y"]})
+    if expected(server, "v3 combo", comfyui=later, embedded=True):
+        assert errors_of(refused) == [("value_not_in_list", "letters: 'x', 'y' not in ['a', 'b', 'c']")]
+    options = (await described(client, "V3Several"))["input"]["required"]["letters"][1]
+    assert options["multi_select"] == expected(server, "v3 multi combo", comfyui={} if later else True, embedded={})
 
 
 async def test_validate_inputs_takes_over_the_inputs_it_names(client: Any) -> None:
@@ -440,23 +465,25 @@ async def test_equal_nodes_share_results_unless_they_say_not(client: Any) -> Non
 
 
 async def test_coroutines_run_at_once_and_say_how_far_they_are(client: Any, server: driver.Server) -> None:
-    needs_progress_api(server)
     prompt = {str(i): node("V3Async", seconds=0.05, value=i) for i in (1, 2)}
     prompt["3"] = node("V3Add", a=link("1"), b=link("2"))
     done = await client.run({**prompt, "9": node("TinyShow", value=link("3"))})
     assert done.shown("9") == [3]
     states = [data["nodes"] for data in done.data("progress_state")]
-    assert any(state["1"]["value"] == 1 and state["1"]["max"] == 2 for state in states if "1" in state)
+    if has_progress_api(server):
+        assert any(state["1"]["value"] == 1 and state["1"]["max"] == 2 for state in states if "1" in state)
     # The second one began before the first one had ended.
     assert any(state["1"]["state"] == state["2"]["state"] == "running" for state in states if {"1", "2"} <= set(state))
 
 
 @pytest.mark.parametrize("preview", [False, True])
 async def test_progress_can_be_told_without_a_coroutine(server: driver.Server, preview: bool) -> None:
-    needs_progress_api(server)
     async with driver.connect(server, flags={"supports_preview_metadata": True}) as client:
         await client.forget()
         done = await run(client, "V3Progress", preview=preview)
+    if not has_progress_api(server):
+        assert failure_of(done) == ("AttributeError", "'ComfyAPISyncStub' object has no attribute 'execution'")
+        return
     states = [data["nodes"]["1"] for data in done.data("progress_state") if "1" in data["nodes"]]
     assert any((state["value"], state["max"]) == (3, 4) for state in states)
     previews = done.data(4)
@@ -643,9 +670,21 @@ async def test_a_node_can_take_what_it_does_not_declare(client: Any, server: dri
 # -- routes ------------------------------------------------------------------------------------------------------
 
 
-async def test_the_editor_can_ask_for_replacements(client: Any, server: driver.Server) -> None:
-    """An object, of old class types."""
+async def test_a_prompt_with_a_replaced_node_runs_the_new_one(client: Any, server: driver.Server) -> None:
+    """Its inputs and links are mapped; the editor can ask for what is."""
     async with aiohttp.ClientSession() as session, session.get(f"{server.url}/api/node_replacements") as answer:
         if not server.is_embedded and answer.status == 404:
             pytest.skip(f"ComfyUI {server.version} has no node replacements")
-        assert isinstance(await answer.json(), dict)
+        table = await answer.json()
+    assert table["V3OldAdd"] == [
+        {
+            "new_node_id": "V3Add",
+            "old_node_id": "V3OldAdd",
+            "old_widget_ids": ["x"],
+            "input_mapping": [{"new_id": "a", "old_id": "x"}, {"new_id": "b", "set_value": 5}],
+            "output_mapping": [{"new_idx": 0, "old_idx": 1}],
+        }
+    ]
+    old = {"class_type": "V3OldAdd", "inputs": {"x": 3}, "_meta": {"title": "Old"}}
+    done = await client.run({"1": old, "9": node("TinyShow", value=link("1", 1))})
+    assert done.shown("9") == [8]

@@ -5,7 +5,7 @@ What later versions added is left out where it is not there.
 
 from __future__ import annotations
 
-from comfy_api.latest import ComfyExtension, io
+from comfy_api.latest import ComfyAPI, ComfyExtension, io
 
 from . import dynamic_nodes, picture_nodes, schema_nodes, tiny_nodes
 
@@ -20,4 +20,13 @@ class TinyExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> TinyExtension:
+    if hasattr(io, "NodeReplace"):
+        replacement = io.NodeReplace(
+            new_node_id="V3Add",
+            old_node_id="V3OldAdd",
+            old_widget_ids=["x"],
+            input_mapping=[{"new_id": "a", "old_id": "x"}, {"new_id": "b", "set_value": 5}],
+            output_mapping=[{"new_idx": 0, "old_idx": 1}],
+        )
+        await ComfyAPI().node_replacement.register(replacement)
     return TinyExtension()

@@ -211,7 +211,9 @@ class V3Async(io.ComfyNode):
     async def execute(cls, seconds: float, value: int) -> io.NodeOutput:
         for step in (1, 2):
             await asyncio.sleep(seconds)
-            await api.execution.set_progress(step, 2)
+            # 0.3.64 says it has it, and has not.
+            if hasattr(api, "execution"):
+                await api.execution.set_progress(step, 2)
         return io.NodeOutput(value)
 
 
@@ -294,6 +296,32 @@ class V3Shows(io.ComfyNode):
         return io.NodeOutput(ui=shows[how]())
 
 
+class V3Between(io.ComfyNode):
+    """Hands a number on and shows it, without being an output node."""
+
+    HAS_INTERMEDIATE_OUTPUT = True
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema("V3Between", [io.Int.Input("value")], [io.Int.Output()])
+
+    @classmethod
+    def execute(cls, value: int) -> io.NodeOutput:
+        return io.NodeOutput(value, ui={"values": [value]})
+
+
+class V3Several(io.ComfyNode):
+    """Any number of letters."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema("V3Several", [io.MultiCombo.Input("letters", options=["a", "b", "c"])], [io.String.Output()])
+
+    @classmethod
+    def execute(cls, letters: list[str]) -> io.NodeOutput:
+        return io.NodeOutput("".join(letters))
+
+
 class V3Any(io.ComfyNode):
     """Hands on whatever it gets."""
 
@@ -350,6 +378,8 @@ NODES = [
     V3Range,
     V3Unique,
     V3Shows,
+    V3Between,
+    V3Several,
     V3Any,
     V3Multi,
     V3Combo,
