@@ -37,9 +37,10 @@ def parse_version(version_str: str) -> Any:
 
 def register_versions(versions: list[ComfyAPIWithVersion]) -> None:
     """Set the versions there are."""
-    _versions[:] = sorted(versions, key=lambda entry: parse_version(entry.version))
+    _versions[:] = versions
 
 
 def get_all_versions() -> list[ComfyAPIWithVersion]:
     """The versions there are, the oldest first."""
-    return list(_versions)
+    # Not when they are registered: that is while the server starts, and this takes an import.
+    return sorted(_versions, key=lambda entry: parse_version(entry.version))

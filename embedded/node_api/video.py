@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
@@ -11,6 +12,9 @@ from fractions import Fraction
 from typing import IO, Any
 
 from .audio import require
+
+# Number of channels -> what FFmpeg calls them.
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
 class VideoCodec(str, Enum):
@@ -124,15 +128,20 @@ class VideoInput(ABC):
 
 
 class VideoFromComponents(VideoInput):
-    """A video of frames in memory."""
+    """A video of frames in memory; ``bit_depth`` is what it is written with, 8 or 10."""
 
-    def __init__(self, components: VideoComponents) -> None:
+    def __init__(self, components: VideoComponents, bit_depth: int = 8) -> None:
         self.__components = components
+        self.__bit_depth = bit_depth
 
     def get_components(self) -> VideoComponents:
         """Its frames and sound."""
         given = self.__components
-        return VideoComponents(given.images, given.frame_rate, given.audio, alpha=given.alpha)
+        return VideoComponents(given.images, given.frame_rate, given.audio)
+
+    def get_bit_depth(self) -> int:
+        """Bits per channel."""
+        return self.__bit_depth
 
     def save_to(
         self,
@@ -142,35 +151,18 @@ class VideoFromComponents(VideoInput):
         metadata: dict[str, Any] | None = None,
         bit_depth: int | None = None,
     ) -> None:
-        """Write an MP4 file of H.264 frames with 8 bits per channel, without sound.
+        """Write an MP4 file of H.264 frames and AAC sound.
 
         Raises:
-            ValueError: another format, codec or depth, or there is sound.
+            ValueError: another format or codec.
             RuntimeError: PyAV is not installed.
         """
-        if VideoContainer(format) not in (VideoContainer.AUTO, VideoContainer.MP4):
-            raise ValueError("Only MP4 format is supported for now")
-        if VideoCodec(codec) not in (VideoCodec.AUTO, VideoCodec.H264):
-            raise ValueError("Only H264 codec is supported for now")
-        if bit_depth not in (None, 8):
-            raise ValueError(f"a video of {bit_depth} bits cannot be written by the embedded server: only 8")
-        if self.__components.audio is not None:
-            raise ValueError("a video with sound cannot be written by the embedded server: leave the audio out")
-        av = require("av", "Writing a video file")
-        images, rate = self.__components.images, self.__components.frame_rate
-        with av.open(path, mode="w", format="mp4", options={"movflags": "use_metadata_tags"}) as container:
-            for name, value in (metadata or {}).items():
-                container.metadata[name] = json.dumps(value)
-            stream = container.add_stream("h264", rate=Fraction(round(rate * 1000), 1000))
-            stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], "yuv420p"
-            for image in images:
-                pixels = (image[..., :3] * 255).clamp(0, 255).byte().cpu().numpy()
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+        _require_mp4(format, codec)
+        tags = {name: json.dumps(value) for name, value in (metadata or {}).items()}
+        _write_mp4(path, self.__components, tags, bit_depth or self.__bit_depth)
 
     def as_trimmed(
-        self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False
+        self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = True
     ) -> VideoInput | None:
         """The frames of a part; None if there are none, or with ``strict_duration`` fewer."""
         images, rate = self.__components.images, self.__components.frame_rate
@@ -239,8 +231,13 @@ class VideoFromFile(VideoInput):
             stream = _video_stream(container, self.__file)
             return Fraction(stream.average_rate) if stream.average_rate else Fraction(1)
 
+    def get_bit_depth(self) -> int:
+        """Bits per channel."""
+        with _open(self.get_stream_source()) as container:
+            return _bit_depth(_video_stream(container, self.__file))
+
     def get_components(self) -> VideoComponents:
-        """Its frames, all in memory; its sound is left out."""
+        """Its frames and sound, all in memory."""
         import numpy as np
         import torch
 
@@ -257,7 +254,9 @@ class VideoFromFile(VideoInput):
                     frames.append(torch.from_numpy(frame.to_ndarray(format="rgb24").astype(np.float32) / 255))
             metadata = dict(container.metadata)
         images = torch.stack(frames) if frames else torch.zeros(0, 0, 0, 3)
-        return VideoComponents(images, rate, None, metadata)
+        with _open(self.get_stream_source()) as container:
+            audio = _read_sound(container, start, duration)
+        return VideoComponents(images, rate, audio, metadata)
 
     def save_to(
         self,
@@ -267,17 +266,31 @@ class VideoFromFile(VideoInput):
         metadata: dict[str, Any] | None = None,
         bit_depth: int | None = None,
     ) -> None:
-        """Write it to a file: frames decoded and encoded anew as MP4, without sound; see VideoFromComponents."""
-        components = self.get_components()
-        tags = {**(components.metadata or {}), **(metadata or {})}
-        VideoFromComponents(components).save_to(path, format, codec, tags, bit_depth)
+        """Write it to a file: as it is if it has the format, codec and depth, else encoded anew, see
+        :meth:`VideoFromComponents.save_to`."""
+        with _open(self.get_stream_source()) as container:
+            container_format = str(container.format.name)
+            stream = next(iter(container.streams.video), None)
+            as_it_is = (
+                (format == VideoContainer.AUTO or format in container_format.split(","))
+                and (codec == VideoCodec.AUTO or stream is None or codec == stream.codec.name)
+                and (bit_depth is None or stream is None or bit_depth == _bit_depth(stream))
+                and not (self.__start_time or self.__duration)
+            )
+            tags = dict(container.metadata)
+            tags.update({k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()})
+            if as_it_is:
+                _copy_streams(container, path, get_open_write_kwargs(path, container_format, format), tags)
+                return
+        _require_mp4(format, codec)
+        _write_mp4(path, self.get_components(), tags, bit_depth or self.get_bit_depth())
 
     def as_trimmed(
-        self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False
+        self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = True
     ) -> VideoInput | None:
         """A part of it; None if there is none, or with ``strict_duration`` none that long."""
-        start, length = self.get_active_trim_window()
-        part = VideoFromFile(self.__file, start_time=start + (start_time or 0), duration=duration or length)
+        start, _ = self.get_active_trim_window()
+        part = VideoFromFile(self.__file, start_time=start + (start_time or 0), duration=duration or 0)
         available = part.get_duration()
         if available <= 0 or (strict_duration and duration and available < duration):
             return None
@@ -289,7 +302,7 @@ def container_to_output_format(container_format: str | None) -> str | None:
     return container_format.split(",")[0] if container_format else None
 
 
-def get_open_write_kwargs(dest: str | io.BytesIO, container_format: str, to_format: str | None) -> dict[str, Any]:
+def get_open_write_kwargs(dest: str | IO[bytes], container_format: str, to_format: str | None) -> dict[str, Any]:
     """Arguments for ``av.open`` to write a video.
 
     Args:
@@ -323,3 +336,85 @@ def _video_stream(container: Any, file: str | io.BytesIO) -> Any:
     if stream is None:
         raise ValueError(f"No video stream found in file '{file}'")
     return stream
+
+
+def _bit_depth(stream: Any) -> int:
+    """Bits per channel of a file's frames."""
+    components = stream.format.components if stream.format is not None else ()
+    return max((component.bits for component in components), default=8)
+
+
+def _require_mp4(format: VideoContainer, codec: VideoCodec) -> None:
+    """Raises ValueError for what cannot be encoded."""
+    if format not in (VideoContainer.AUTO, VideoContainer.MP4):
+        raise ValueError("Only MP4 format is supported for now")
+    if codec not in (VideoCodec.AUTO, VideoCodec.H264):
+        raise ValueError("Only H264 codec is supported for now")
+
+
+def _copy_streams(container: Any, path: str | IO[bytes], options: dict[str, Any], tags: dict[str, str]) -> None:
+    """Write a file's frames and sound to another one without encoding them anew."""
+    with require("av", "Writing a video file").open(path, **options) as output:
+        output.metadata.update(tags)
+        copied = {
+            stream: output.add_stream_from_template(template=stream, opaque=True)
+            for stream in container.streams
+            if stream.type in ("video", "audio", "subtitle") and stream.codec_context is not None
+        }
+        for packet in container.demux(list(copied)):
+            # The last one of each stream is empty.
+            if packet.dts is not None:
+                packet.stream = copied[packet.stream]
+                output.mux(packet)
+
+
+def _write_mp4(path: str | IO[bytes], components: VideoComponents, tags: dict[str, str], bit_depth: int) -> None:
+    """Encode a video; sound that is longer than the frames is cut."""
+    import numpy as np
+
+    av = require("av", "Writing a video file")
+    images, rate = components.images, Fraction(round(components.frame_rate * 1000), 1000)
+    # What goes into the encoder, and its format: 16 bits keep their precision on the way to 10.
+    deep = bit_depth >= 10
+    largest, kind, given, encoded = (
+        (65535, np.uint16, "rgb48le", "yuv420p10le") if deep else (255, np.uint8, "rgb24", "yuv420p")
+    )
+    with av.open(path, mode="w", format="mp4", options={"movflags": "use_metadata_tags"}) as output:
+        output.metadata.update(tags)
+        video = output.add_stream("h264", rate=rate)
+        video.width, video.height, video.pix_fmt = images.shape[2], images.shape[1], encoded
+        sound, layout, sample_rate = None, "", 0
+        if components.audio:
+            sample_rate = int(components.audio["sample_rate"])
+            waveform = components.audio["waveform"][0, :, : math.ceil(sample_rate / rate * images.shape[0])]
+            layout = _LAYOUTS.get(waveform.shape[0], "stereo")
+            sound = output.add_stream("aac", rate=sample_rate, layout=layout)
+        for image in images:
+            pixels = (image[..., :3].float() * largest).clamp(0, largest).cpu().numpy().astype(kind)
+            output.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format=given).reformat(format=encoded)))
+        output.mux(video.encode(None))
+        if sound is not None:
+            samples = waveform.float().cpu().contiguous().numpy()
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts = sample_rate, 0
+            output.mux(sound.encode(frame))
+            output.mux(sound.encode(None))
+
+
+def _read_sound(container: Any, start: float, duration: float) -> dict[str, Any] | None:
+    """The last sound of a file that can be decoded, from ``start`` on, ``duration`` seconds or (0) all; None: none."""
+    import numpy as np
+    import torch
+
+    stream = next((s for s in reversed(container.streams.audio) if s.codec_context is not None), None)
+    if stream is None:
+        return None
+    resampler = require("av", "Reading a video file").AudioResampler(format="fltp")
+    parts = [part.to_ndarray() for frame in container.decode(stream) for part in resampler.resample(frame)]
+    if not parts:
+        return None
+    sample_rate = int(stream.codec_context.sample_rate)
+    waveform = np.concatenate(parts, axis=1)[:, round(start * sample_rate) :]
+    if duration:
+        waveform = waveform[:, : math.ceil(duration * sample_rate)]
+    return {"waveform": torch.from_numpy(waveform)[None], "sample_rate": sample_rate}
