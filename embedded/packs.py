@@ -10,7 +10,6 @@ reason and left out; the server runs on. Core nodes cannot be replaced by packag
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import logging
 import os
 import sys
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 
 from . import folder_paths, node_registry
 from .arguments import args
+from .extensions import register_extension
 
 logger = logging.getLogger("discomfort.embedded.packs")
 
@@ -206,7 +206,7 @@ async def _register(module: ModuleType, name: str, folder: str, reserved: Collec
     where = f"{name}.py" if os.path.isabs(name) else folder
     classes = getattr(module, "NODE_CLASS_MAPPINGS", None)
     if classes is None and hasattr(module, "comfy_entrypoint"):
-        return await _register_extension(module, short_name, where, reserved)
+        return await register_extension(module, short_name, where, reserved)
     if classes is None:
         logger.warning(
             "Skip %s module for custom nodes due to the lack of NODE_CLASS_MAPPINGS or comfy_entrypoint (need one).",
@@ -221,51 +221,6 @@ async def _register(module: ModuleType, name: str, folder: str, reserved: Collec
     if titles is not None:
         node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(titles)
     return True
-
-
-async def _register_extension(module: ModuleType, short_name: str, where: str, reserved: Collection[str]) -> bool:
-    """Add the V3 nodes of a package with a ``comfy_entrypoint``; what is wrong with it is logged.
-
-    As in ComfyUI, the nodes before one whose schema is wrong stay.
-    """
-    from .node_api.extension import ComfyExtension
-
-    entrypoint = module.comfy_entrypoint
-    if not callable(entrypoint):
-        logger.warning("comfy_entrypoint in %s is not callable, skipping.", where)
-        return False
-    try:
-        extension = entrypoint()
-        if inspect.isawaitable(extension):
-            extension = await extension
-        if not isinstance(extension, ComfyExtension):
-            logger.warning("comfy_entrypoint in %s did not return a ComfyExtension, skipping.", where)
-            return False
-        await extension.on_load()
-        node_classes = await extension.get_node_list()
-        if not isinstance(node_classes, list):
-            logger.warning("comfy_entrypoint in %s did not return a list of nodes, skipping.", where)
-            return False
-        for node_class in node_classes:
-            _add_v3_node(node_class, short_name, reserved)
-    except Exception as exc:
-        logger.warning("Error while calling comfy_entrypoint in %s: %s", where, exc, exc_info=True)
-        return False
-    return True
-
-
-def _add_v3_node(node_class: Any, short_name: str, reserved: Collection[str]) -> None:
-    """Add one V3 node.
-
-    Raises:
-        Exception: its schema is wrong, or it has none.
-    """
-    schema = node_class.GET_SCHEMA()
-    if schema.node_id not in reserved:
-        node_registry.NODE_CLASS_MAPPINGS[schema.node_id] = node_class
-        node_class.RELATIVE_PYTHON_MODULE = f"custom_nodes.{short_name}"
-    if schema.display_name is not None:
-        node_registry.NODE_DISPLAY_NAME_MAPPINGS[schema.node_id] = schema.display_name
 
 
 def _log_attempts(headline: str, failed: str, attempts: list[Attempt]) -> None:
