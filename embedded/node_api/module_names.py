@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Name packages use -> module of the embedded server. A name comes before those below it.
 NAMES = {
+    "comfy_api": "node_api.root",
     "comfy_api.latest": "node_api.latest",
     "comfy_api.latest._io": "node_api.io",
     "comfy_api.latest._io_public": "node_api.io",
