@@ -84,6 +84,18 @@ def test_a_derived_type_has_inputs_of_its_own() -> None:
     assert (Mine.Output().io_type, io.Image.Output().io_type) == ("MINE", "IMAGE")
 
 
+_INPUTS_ONLY = {"MultiCombo", "Autogrow", "DynamicCombo", "DynamicSlot", "ImageCompare"}
+_TYPES = [name for name in io.__all__ if isinstance(getattr(getattr(io, name), "io_type", None), str)]
+
+
+@pytest.mark.parametrize("name", _TYPES)
+def test_all_types_have_inputs_and_most_outputs(name: str) -> None:
+    """Those without are dynamic inputs, and widgets whose values nobody hands on."""
+    kind = getattr(io, name)
+    assert kind.Input.Parent is kind
+    assert hasattr(kind, "Output") is (name not in _INPUTS_ONLY)
+
+
 def test_an_option_of_extra_dict_yields_to_one_of_the_input() -> None:
     options = io.Int.Input("a", tooltip="mine", min=1, extra_dict={"min": 0, "tooltip": "extra", "own": 2}).as_dict()
     assert options == {"optional": False, "tooltip": "extra", "own": 2, "min": 1}

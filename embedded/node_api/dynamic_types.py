@@ -23,7 +23,7 @@ DYNAMIC_SLOT = "COMFY_DYNAMICSLOT_V3"
 
 
 @comfytype(io_type="COMFY_MULTITYPED_V3")
-class MultiType(ComfyTypeI):
+class MultiType(ComfyTypeIO):
     """One of several types."""
 
     class Input(InputBase):
