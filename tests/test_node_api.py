@@ -253,6 +253,19 @@ def test_v1_attributes_are_the_schemas() -> None:
     assert Sum.INPUT_TYPES() == {"required": {"a": ("INT", {})}, "optional": {"b": ("INT", {})}}
 
 
+def test_a_derived_node_has_the_attributes_of_its_own_schema() -> None:
+    """Also before anybody has asked for that, and after the base was asked for its."""
+
+    class Halves(Sum):
+        @classmethod
+        def define_schema(cls) -> io.Schema:
+            return io.Schema("Halves", outputs=[io.Float.Output(), io.Float.Output()], is_output_node=True)
+
+    Sum.GET_SCHEMA()
+    assert (Halves.RETURN_TYPES, Halves.OUTPUT_NODE) == (["FLOAT", "FLOAT"], True)
+    assert (Sum.RETURN_TYPES, Sum.OUTPUT_NODE) == (["INT"], False)
+
+
 # -- the API objects ---------------------------------------------------------------------------------------------
 
 
