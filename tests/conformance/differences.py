@@ -49,6 +49,12 @@ DIFFERENCES: dict[str, Difference] = {
         "has it",
         "A mistake of 0.3.64.",
     ),
+    "v3 on_load": Difference(
+        "`on_load` of a V3 package's extension",
+        "up to 0.11 nobody calls it; 0.29 does, before it asks for the nodes",
+        "calls it",
+        "A mistake of those versions, which document it.",
+    ),
     "v3 empty result": Difference(
         "A V3 node that returns nothing, or only `block_execution`, and is linked to another",
         "up to 0.11 the other gets None; 0.29 fails with an IndexError",

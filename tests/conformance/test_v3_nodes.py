@@ -68,6 +68,12 @@ async def test_the_nodes_of_an_entry_point_are_there_with_their_module(client: A
     assert (info["name"], info["display_name"], info["python_module"]) == ("V3Add", "Add (V3)", "custom_nodes.tiny_v3")
 
 
+def test_an_extension_is_told_that_it_is_loaded(server: driver.Server) -> None:
+    """In the server's event loop. Not by versions up to 0.11, whose ComfyExtension has an on_load that nobody calls."""
+    told = "tiny_v3 is told that it is loaded, in a loop: True" in server.log()
+    assert told is expected(server, "v3 on_load", comfyui=server.version >= (0, 29, 0), embedded=True)
+
+
 async def test_a_v3_package_has_browser_files_too(client: Any) -> None:
     assert "/extensions/tiny_v3/v3.js" in await client.get("/extensions")
 

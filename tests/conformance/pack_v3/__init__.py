@@ -5,6 +5,9 @@ What later versions added is left out where it is not there.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 from comfy_api.latest import ComfyAPI, ComfyExtension, io
 
 from . import dynamic_nodes, picture_nodes, schema_nodes, tiny_nodes
@@ -14,6 +17,9 @@ WEB_DIRECTORY = "./web"
 
 class TinyExtension(ComfyExtension):
     """The package."""
+
+    async def on_load(self) -> None:
+        logging.warning("tiny_v3 is told that it is loaded, in a loop: %s", asyncio.get_running_loop().is_running())
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [*tiny_nodes.NODES, *schema_nodes.NODES, *dynamic_nodes.NODES, *picture_nodes.NODES]
