@@ -27,7 +27,14 @@ from discomfort.embedded.core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAM
 from discomfort.embedded.core_nodes.align import image_alpha_fix, repeat_to_batch_size
 from discomfort.embedded.core_nodes.preview import AnyType
 from discomfort.embedded.core_nodes.resize import common_upscale
+from discomfort.embedded.node_api.calls import is_v3
 from PIL import Image
+
+# Nodes with a schema are another kind: see test_node_api.py and conformance/test_logic_nodes.py.
+NODE_CLASS_MAPPINGS = {name: kind for name, kind in NODE_CLASS_MAPPINGS.items() if not is_v3(kind)}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    name: title for name, title in NODE_DISPLAY_NAME_MAPPINGS.items() if name in NODE_CLASS_MAPPINGS
+}
 
 DATA = Path(__file__).parent / "data"
 RECORDED_VERSION = "0.3.64"

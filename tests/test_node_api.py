@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io as bytes_io
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from discomfort.embedded import node_context, progress
+from discomfort.embedded.core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from discomfort.embedded.node_api import audio, calls, internal, io, latest, ui, v0_0_1, values
 from discomfort.embedded.node_api.dynamic_inputs import build_nested_inputs, get_finalized_class_inputs
 from discomfort.embedded.node_api.singleton import ProxiedSingleton
@@ -170,6 +172,21 @@ def test_templates_that_cannot_be(make: Callable[[], Any]) -> None:
 def test_match_type_takes_types_only() -> None:
     with pytest.raises(ValueError, match="Allowed types must be a ComfyType or a list of ComfyTypes, got int"):
         io.MatchType.Template("t", [io.Int, int])
+
+
+# What ComfyUI 0.29.0's GET /object_info says of the core nodes that are written with this API.
+_RECORDED = json.loads((Path(__file__).parent / "data/schema_nodes_0.29.0.json").read_text(encoding="utf-8"))
+
+
+def test_all_core_nodes_with_a_schema_are_recorded() -> None:
+    assert {name for name, kind in NODE_CLASS_MAPPINGS.items() if calls.is_v3(kind)} == set(_RECORDED)
+
+
+@pytest.mark.parametrize("name", _RECORDED)
+def test_core_nodes_are_described_as_in_comfyui(name: str) -> None:
+    info = NODE_CLASS_MAPPINGS[name].GET_NODE_INFO_V1()  # type: ignore[attr-defined]
+    assert json.loads(json.dumps(info)) == _RECORDED[name]
+    assert NODE_DISPLAY_NAME_MAPPINGS[name] == info["display_name"]
 
 
 # -- dynamic inputs ----------------------------------------------------------------------------------------------
