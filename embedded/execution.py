@@ -18,12 +18,14 @@ from .caching import CacheSet
 from .graph import DynamicPrompt, ExecutionList, is_output_node
 from .graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from .model_management import InterruptProcessingException
-from .node_calls import call_over_lists, gather_inputs, merge_outputs, wait_for_results
+from .node_api.calls import optional_function, to_v1_result
+from .node_calls import call_over_lists, gather_inputs, gather_v3_data, merge_outputs, wait_for_results
 from .progress import get_progress_state, reset_progress_state
 from .prompt_queue import SENSITIVE_EXTRA_DATA_KEYS, ExecutionStatus, PromptQueue
 from .validation import full_type_name, validate_prompt
 
 if TYPE_CHECKING:
+    from .node_api.hidden import V3Data
     from .server import PromptServer
 
 __all__ = [
@@ -89,12 +91,14 @@ class ChangeDetector:
     async def _ask(self, node_id: str) -> Any:
         node = self.dynprompt.get_node(node_id)
         class_def = self.dynprompt.class_of(node_id)
-        if not hasattr(class_def, "IS_CHANGED"):
+        function = optional_function(class_def, "IS_CHANGED")
+        if function is None:
             return False
         if "is_changed" not in node:
             values, _ = gather_inputs(node["inputs"], class_def, node_id)
             try:
-                calls = await call_over_lists(self.prompt_id, node_id, class_def, "IS_CHANGED", values)
+                data = gather_v3_data(node["inputs"], class_def, node_id)
+                calls = await call_over_lists(self.prompt_id, node_id, class_def, function, values, v3_data=data)
                 answers = await wait_for_results(calls)
                 node["is_changed"] = [None if isinstance(a, ExecutionBlocker) else a for a in answers]
             except Exception as exc:
@@ -173,6 +177,7 @@ class PromptExecutor:
             finally:
                 await run.cancel_calls()
             if failure is None:
+                run.resend_intermediate_outputs()
                 self.add_message("execution_success", {"prompt_id": prompt_id}, broadcast=False)
             else:
                 self.success = False
@@ -262,6 +267,19 @@ class _PromptRun:
                 self.todo.complete_node_execution()
         return None
 
+    def resend_intermediate_outputs(self) -> None:
+        """Show again what nodes show that are no output nodes and were not run (``has_intermediate_output``, 0.29.0).
+
+        Output nodes have done so when it was their turn; these had none, as nothing needed them to run.
+        """
+        for node_id in self.caches.ui.all_node_ids():
+            if node_id in self.executed or not getattr(
+                self.dynprompt.class_of(node_id), "HAS_INTERMEDIATE_OUTPUT", False
+            ):
+                continue
+            if self.caches.outputs.get(node_id) is not None:
+                self._send_executed(node_id, (self.caches.ui.get(node_id) or {}).get("output"))
+
     async def cancel_calls(self) -> None:
         """End async calls that are still running after a failure, and wait for that."""
         tasks = [r for calls in self._calls.values() for r in calls if isinstance(r, asyncio.Task)]
@@ -342,8 +360,9 @@ class _PromptRun:
         if obj is None:
             obj = class_def()
             self.caches.objects.set(node_id, obj)
-        if getattr(obj, "check_lazy_status", None) is not None:
-            wanted = await self._ask_for_lazy_inputs(node_id, obj, values, missing)
+        v3_data = gather_v3_data(inputs, class_def, node_id, self.dynprompt, self.extra_data)
+        if optional_function(obj, "check_lazy_status") is not None:
+            wanted = await self._ask_for_lazy_inputs(node_id, obj, values, missing, v3_data)
             for name in wanted:
                 self.todo.make_input_strong_link(node_id, name)
             if wanted:
@@ -357,6 +376,7 @@ class _PromptRun:
             allow_interrupt=True,
             on_block=lambda blocker: self._report_block(node_id, blocker),
             before_call=lambda index: GraphBuilder.set_default_prefix(node_id, index, 0),
+            v3_data=v3_data,
         )
         tasks = [call for call in calls if isinstance(call, asyncio.Task) and not call.done()]
         if not tasks:
@@ -371,10 +391,14 @@ class _PromptRun:
         return None
 
     async def _ask_for_lazy_inputs(
-        self, node_id: str, obj: Any, values: dict[str, Any], missing: set[str]
+        self, node_id: str, obj: Any, values: dict[str, Any], missing: set[str], v3_data: V3Data | None
     ) -> list[str]:
         """The inputs a node now says it needs and does not have."""
-        calls = await call_over_lists(self.prompt_id, node_id, obj, "check_lazy_status", values, allow_interrupt=True)
+        if v3_data is not None:
+            v3_data = {**v3_data, "create_dynamic_tuple": True}
+        calls = await call_over_lists(
+            self.prompt_id, node_id, obj, "check_lazy_status", values, allow_interrupt=True, v3_data=v3_data
+        )
         answers = await wait_for_results(calls)
         names = dict.fromkeys(name for answer in answers if isinstance(answer, list) for name in answer)
         return [n for n in names if isinstance(n, str) and (n not in values or n in missing)]
@@ -490,7 +514,7 @@ class _Returned:
         self.graphs: list[tuple[dict[str, Any] | None, Any]] = []
         self.expands = False
         uis: list[dict[str, Any]] = []
-        for value in returns:
+        for value in (to_v1_result(returned, class_def) for returned in returns):
             graph = None
             if isinstance(value, dict):
                 if "ui" in value:

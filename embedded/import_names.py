@@ -48,6 +48,9 @@ def install_late() -> None:
     version = ModuleType("comfyui_version")
     version.__dict__["__version__"] = system_stats.COMFYUI_VERSION
     sys.modules["comfyui_version"] = version
+    from .node_api.module_names import NAMES
+
+    _install(NAMES)
 
 
 def _install(names: dict[str, str]) -> None:

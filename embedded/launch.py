@@ -141,7 +141,7 @@ async def _load(loop: asyncio.AbstractEventLoop) -> PromptServer:
 
     node_registry.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
     node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(NODE_DISPLAY_NAME_MAPPINGS)
-    packs.load_packages()
+    await packs.load_packages()
     server.add_routes()
     return server
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import node_registry
 from .graph import DynamicPrompt, get_input_info
 from .graph_utils import ExecutionBlocker, is_link
+from .node_api.calls import accepts_undeclared, bind, call_data, declared_inputs, nest
 from .node_context import CurrentNodeContext
+
+if TYPE_CHECKING:
+    from .node_api.hidden import V3Data
 
 
 class Outputs(Protocol):
@@ -35,14 +39,16 @@ def gather_inputs(
 
     Args:
         inputs: the node's inputs as the prompt has them; those the class does not declare are left out,
-            also linked ones with no link to follow. An undeclared *link* is passed all the same.
+            also linked ones with no link to follow. An undeclared *link* is passed all the same, and to a V3
+            node with ``accept_all_inputs`` everything.
         outputs: results of other nodes; None (IS_CHANGED, VALIDATE_INPUTS): linked inputs are None.
         dynprompt, extra_data: for the hidden inputs, which without them are empty, None.
 
     Returns:
         Values by input name, and the names of linked inputs whose value is not there (yet).
     """
-    declared = class_def.INPUT_TYPES()
+    declared = declared_inputs(class_def, inputs)
+    takes_all = accepts_undeclared(class_def)
     values: dict[str, Any] = {}
     missing: set[str] = set()
     for name, value in inputs.items():
@@ -54,22 +60,40 @@ def gather_inputs(
                 values[name] = (None,)
             else:
                 values[name] = source[value[1]]
-        elif category is not None:
+        elif category is not None or takes_all:
             values[name] = [value]
-    extra_data = extra_data or {}
-    hidden: dict[str, Callable[[], Any]] = {
+    hidden = _hidden_values(unique_id, dynprompt, extra_data or {})
+    for name, kind in declared.get("hidden", {}).items():
+        # Other kinds get what the prompt supplies under their name, above.
+        if isinstance(kind, str) and kind in hidden:
+            values[name] = [hidden[kind]()]
+    return values, missing
+
+
+def gather_v3_data(
+    inputs: dict[str, Any],
+    class_def: Any,
+    unique_id: str,
+    dynprompt: DynamicPrompt | None = None,
+    extra_data: dict[str, Any] | None = None,
+) -> V3Data | None:
+    """What a V3 node is called with beside :func:`gather_inputs`, whose arguments these are; None of a V1 node."""
+    return call_data(class_def, inputs, _hidden_values(unique_id, dynprompt, extra_data or {}))
+
+
+def _hidden_values(
+    unique_id: str, dynprompt: DynamicPrompt | None, extra_data: dict[str, Any]
+) -> dict[str, Callable[[], Any]]:
+    """Kind of hidden input -> how to get its value."""
+    return {
         "PROMPT": lambda: dynprompt.get_original_prompt() if dynprompt is not None else {},
         "DYNPROMPT": lambda: dynprompt,
         "EXTRA_PNGINFO": lambda: extra_data.get("extra_pnginfo"),
         "UNIQUE_ID": lambda: unique_id,
         "AUTH_TOKEN_COMFY_ORG": lambda: extra_data.get("auth_token_comfy_org"),
         "API_KEY_COMFY_ORG": lambda: extra_data.get("api_key_comfy_org"),
+        "COMFY_USAGE_SOURCE": lambda: extra_data.get("comfy_usage_source"),
     }
-    for name, kind in declared.get("hidden", {}).items():
-        # Other kinds get what the prompt supplies under their name, above.
-        if isinstance(kind, str) and kind in hidden:
-            values[name] = [hidden[kind]()]
-    return values, missing
 
 
 async def call_over_lists(
@@ -82,6 +106,7 @@ async def call_over_lists(
     allow_interrupt: bool = False,
     on_block: Callable[[ExecutionBlocker], ExecutionBlocker] | None = None,
     before_call: Callable[[int], None] | None = None,
+    v3_data: V3Data | None = None,
 ) -> list[Any]:
     """Call a node's function for every position of its inputs.
 
@@ -90,6 +115,7 @@ async def call_over_lists(
         allow_interrupt: look at the interruption flag before each call.
         on_block: told of a blocked value in place of a call; what it returns is the call's result.
         before_call: told the position before each call that has inputs.
+        v3_data: see :func:`gather_v3_data`.
 
     Returns:
         A result per call. Calls of a coroutine that is not done at once are tasks, still running.
@@ -109,7 +135,8 @@ async def call_over_lists(
             return
         if before_call is not None and index is not None:
             before_call(index)
-        function = getattr(obj, function_name)
+        function = bind(obj, function_name, v3_data)
+        arguments = nest(arguments, v3_data)
         if not inspect.iscoroutinefunction(function):
             with CurrentNodeContext(prompt_id, unique_id, index):
                 results.append(function(**arguments))

@@ -1,9 +1,11 @@
 """Loading node packages: folders and .py files in the custom_nodes folders.
 
 A package is imported under its absolute path as module name (dots replaced), as ComfyUI does, and offers its
-nodes as NODE_CLASS_MAPPINGS. One that fails is logged with its reason and left out; the server runs on. Core
-nodes cannot be replaced by packages.
+nodes as NODE_CLASS_MAPPINGS, or by a ``comfy_entrypoint()`` (see ``node_api``). One that fails is logged with its
+reason and left out; the server runs on. Core nodes cannot be replaced by packages.
 """
+
+# ruff: noqa: ASYNC240 - packages are loaded before anything is served, one after the other
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from typing import Any, NamedTuple
 
 from . import folder_paths, node_registry
 from .arguments import args
+from .extensions import register_extension
 
 logger = logging.getLogger("discomfort.embedded.packs")
 
@@ -98,15 +101,15 @@ def _run_script(script: str) -> bool:
     return True
 
 
-def load_packages() -> None:
+async def load_packages() -> None:
     """Load all packages, and the one this server is part of."""
     core = frozenset(node_registry.NODE_CLASS_MAPPINGS)
     attempts = []
     for path in find_packages():
         start = time.perf_counter()
-        succeeded = load_package(path, core)
+        succeeded = await load_package(path, core)
         attempts.append(Attempt(time.perf_counter() - start, path, succeeded))
-    own = _load_own_package(core)
+    own = await _load_own_package(core)
     if own is not None:
         attempts.append(own)
     _log_attempts("Import times for custom nodes:", "IMPORT FAILED", attempts)
@@ -131,7 +134,7 @@ def find_packages() -> Iterator[str]:
             yield path
 
 
-def load_package(path: str, reserved: Collection[str] = frozenset()) -> bool:
+async def load_package(path: str, reserved: Collection[str] = frozenset()) -> bool:
     """Import a package and add its nodes and browser files.
 
     Args:
@@ -147,14 +150,14 @@ def load_package(path: str, reserved: Collection[str] = frozenset()) -> bool:
     file = path if is_file else os.path.join(path, "__init__.py")
     try:
         module = _import_file(module_name, file, register=True)
-        return _register(module, name, os.path.dirname(file), reserved)
+        return await _register(module, name, os.path.dirname(file), reserved)
     except Exception as exc:
         logger.warning("%s", traceback.format_exc())
         logger.warning("Cannot import %s module for custom nodes: %s", path, exc)
         return False
 
 
-def _load_own_package(reserved: Collection[str]) -> Attempt | None:
+async def _load_own_package(reserved: Collection[str]) -> Attempt | None:
     """Add the nodes of the package this server is part of, unless a custom_nodes folder had it.
 
     It is imported already, under whatever name this module was imported.
@@ -166,7 +169,7 @@ def _load_own_package(reserved: Collection[str]) -> Attempt | None:
         return None
     start = time.perf_counter()
     try:
-        succeeded = _register(sys.modules[_OWN_PACKAGE], "discomfort", str(OWN_FOLDER), reserved)
+        succeeded = await _register(sys.modules[_OWN_PACKAGE], "discomfort", str(OWN_FOLDER), reserved)
     except Exception as exc:
         logger.warning("%s", traceback.format_exc())
         logger.warning("Cannot import %s module for custom nodes: %s", OWN_FOLDER, exc)
@@ -186,7 +189,7 @@ def _import_file(module_name: str, file: str, register: bool) -> ModuleType:
     return module
 
 
-def _register(module: ModuleType, name: str, folder: str, reserved: Collection[str]) -> bool:
+async def _register(module: ModuleType, name: str, folder: str, reserved: Collection[str]) -> bool:
     """Add what an imported package offers.
 
     Raises:
@@ -199,14 +202,15 @@ def _register(module: ModuleType, name: str, folder: str, reserved: Collection[s
         web_folder = os.path.abspath(os.path.join(folder, web_directory))
         if os.path.isdir(web_folder):
             node_registry.EXTENSION_WEB_DIRS[short_name] = web_folder
+    # A single-file package is named by its path.
+    where = f"{name}.py" if os.path.isabs(name) else folder
     classes = getattr(module, "NODE_CLASS_MAPPINGS", None)
+    if classes is None and hasattr(module, "comfy_entrypoint"):
+        return await register_extension(module, short_name, where, reserved)
     if classes is None:
         logger.warning(
-            "Skip %s module for custom nodes due to the lack of NODE_CLASS_MAPPINGS%s",
-            folder,
-            " (its comfy_entrypoint is not supported by the embedded server)"
-            if hasattr(module, "comfy_entrypoint")
-            else "",
+            "Skip %s module for custom nodes due to the lack of NODE_CLASS_MAPPINGS or comfy_entrypoint (need one).",
+            where,
         )
         return False
     for class_type, node_class in classes.items():

@@ -15,6 +15,7 @@ from aiohttp import web
 from . import folder_paths, jobs, node_registry, system_stats
 from .core_nodes import NODE_CLASS_MAPPINGS as CORE_NODES
 from .core_nodes import ORIGINS
+from .node_api.calls import is_v3
 from .prompt_queue import QueueItem
 from .validation import validate_prompt
 from .websocket import server_features
@@ -106,6 +107,7 @@ async def _queue_prompt(server: PromptServer, body: dict[str, Any]) -> web.Respo
         }
         return web.json_response({"error": error, "node_errors": {}}, status=400)
     prompt_id = str(body.get("prompt_id", uuid.uuid4()))
+    server.node_replace_manager.apply_replacements(body["prompt"])
     verdict = await validate_prompt(prompt_id, body["prompt"], body.get("partial_execution_targets"))
     if not verdict.valid:
         logger.warning("invalid prompt: %s", verdict.error)
@@ -198,6 +200,8 @@ def describe_node(class_type: str) -> dict[str, Any]:
         Exception: of the class's INPUT_TYPES.
     """
     node_class = node_registry.NODE_CLASS_MAPPINGS[class_type]
+    if is_v3(node_class):
+        return dict(node_class.GET_NODE_INFO_V1())
     inputs = node_class.INPUT_TYPES()
     outputs = node_class.RETURN_TYPES
     info = {

@@ -21,6 +21,7 @@ from aiohttp import web
 from . import frontend, middleware, node_registry
 from .arguments import args
 from .messages import BinaryEventTypes, encode_event, encode_progress_text
+from .node_replacements import NodeReplacements
 from .prompt_queue import PromptQueue
 from .routes_files import add_file_routes
 from .routes_internal import make_internal_app
@@ -61,6 +62,7 @@ class PromptServer:
         self.last_node_id: str | None = None
         self.last_prompt_id: str | None = None
         self.on_prompt_handlers: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
+        self.node_replace_manager = NodeReplacements()
         self.supports = ["custom_nodes_from_web"]
         self.web_root = frontend.find_web_root(args.front_end_root)
         logger.info("[Prompt Server] web root: %s", self.web_root)

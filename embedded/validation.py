@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from . import node_registry
 from .graph import get_input_info, is_output_node
 from .graph_utils import ExecutionBlocker
-from .node_calls import call_over_lists, gather_inputs, wait_for_results
+from .node_api.calls import declared_inputs, is_v3, optional_function
+from .node_calls import call_over_lists, gather_inputs, gather_v3_data, wait_for_results
 
 logger = logging.getLogger("discomfort.embedded.validation")
 
@@ -178,7 +179,7 @@ class _Checker:
             return self.verdicts[node_id]
         inputs = self.prompt[node_id]["inputs"]
         class_def = node_registry.NODE_CLASS_MAPPINGS[self.prompt[node_id]["class_type"]]
-        declared = class_def.INPUT_TYPES()
+        declared = declared_inputs(class_def, inputs)
         own_check = _OwnCheck(class_def)
         errors: list[Error] = []
         received_types: dict[str, Any] = {}
@@ -188,8 +189,10 @@ class _Checker:
             info = (input_type, options)
             if name not in inputs:
                 if category == "required":
+                    # Of a part of a dynamic input, "values.value0", only the last name is shown.
+                    shown = name.rpartition(".")[2] if is_v3(class_def) else name
                     errors.append(
-                        _error("required_input_missing", "Required input is missing", name, {"input_name": name})
+                        _error("required_input_missing", "Required input is missing", shown, {"input_name": name})
                     )
             elif isinstance(inputs[name], list):
                 error, valid = await self._check_link(name, inputs[name], info, own_check, received_types)
@@ -262,7 +265,9 @@ class _Checker:
         values = {name: value for name, value in values.items() if own_check.chooses(name)}
         if own_check.takes("input_types"):
             values["input_types"] = [received_types]
-        results = await call_over_lists(self.prompt_id, node_id, class_def, "VALIDATE_INPUTS", values)
+        data = gather_v3_data(inputs, class_def, node_id)
+        function = optional_function(class_def, "VALIDATE_INPUTS") or ""
+        results = await call_over_lists(self.prompt_id, node_id, class_def, function, values, v3_data=data)
         results = await wait_for_results(results)
         errors = []
         for name in values:
@@ -278,8 +283,8 @@ class _OwnCheck:
     """What a class's VALIDATE_INPUTS asks for: inputs it names are left to it by the general checks."""
 
     def __init__(self, class_def: Any) -> None:
-        function = getattr(class_def, "VALIDATE_INPUTS", None)
-        spec = inspect.getfullargspec(function) if function is not None else None
+        name = optional_function(class_def, "VALIDATE_INPUTS")
+        spec = inspect.getfullargspec(getattr(class_def, name)) if name is not None else None
         self.parameters: list[str] = spec.args if spec else []
         # Whether it takes **kwargs.
         self.takes_all = spec is not None and spec.varkw is not None
@@ -326,12 +331,18 @@ def _check_constant(name: str, inputs: dict[str, Any], info: tuple[Any, Any], ow
         message = f"Value {value} bigger than max of {options['max']}"
         return _error("value_bigger_than_max", message, name, extra)
     choices = _choices_of(input_type, options)
-    if choices is not None and value not in choices:
+    if choices is None:
+        return None
+    # Several of them in a list, of a combo that takes several.
+    chosen = value if isinstance(value, list) and options.get("multiselect") else [value]
+    wrong = [item for item in chosen if item not in choices]
+    if wrong:
+        named = ", ".join(map(repr, wrong)) if chosen is value else f"'{value}'"
         shown = str(choices)
         if len(choices) > _LONGEST_LIST_IN_ERROR:
             shown = f"(list of length {len(choices)})"
             extra["input_config"] = None
-        return _error("value_not_in_list", "Value not in list", f"{name}: '{value}' not in {shown}", extra)
+        return _error("value_not_in_list", "Value not in list", f"{name}: {named} not in {shown}", extra)
     return None
 
 

@@ -139,3 +139,37 @@ async def test_a_workflow_queued_in_the_editor_shows_its_result(page: Any) -> No
     )
     assert size == [48, 32]
     assert page.problems == []
+
+
+async def test_dynamic_inputs_grow_and_are_chosen_in_the_editor(page: Any) -> None:
+    """A batch of three images, resized by a choice that brings its own widget, comes back in the right size."""
+    prompt = await page.evaluate(
+        """async () => {
+            await app.loadGraphData({ nodes: [], links: [], version: 0.4 });
+            const add = (type) => { const node = LiteGraph.createNode(type); app.graph.add(node); return node; };
+            const batch = add("BatchImagesNode"), resize = add("ResizeImageMaskNode"), preview = add("PreviewImage");
+            for (let i = 0; i < 3; i++) {
+                const source = add("EmptyImage");
+                // Each link makes room for the next one.
+                const slot = batch.inputs.findIndex((input) => input.link == null);
+                source.connect(0, batch, slot);
+                await new Promise((done) => requestAnimationFrame(done));
+            }
+            batch.connect(0, resize, resize.inputs.findIndex((input) => input.name === "input"));
+            resize.connect(0, preview, 0);
+            const choice = resize.widgets.find((widget) => widget.name === "resize_type");
+            choice.value = "scale width";
+            await new Promise((done) => requestAnimationFrame(done));
+            resize.widgets.find((widget) => widget.name === "resize_type.width").value = 48;
+            const prompt = (await app.graphToPrompt()).output;
+            await app.queuePrompt(0);
+            window.previewId = String(preview.id);
+            return prompt;
+        }"""
+    )
+    inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    assert sorted(inputs["BatchImagesNode"]) == ["images.image0", "images.image1", "images.image2"]
+    chosen = {name: value for name, value in inputs["ResizeImageMaskNode"].items() if name.startswith("resize_type")}
+    assert chosen == {"resize_type": "scale width", "resize_type.width": 48}
+    await page.wait_for_function("() => app.nodeOutputs?.[previewId]?.images?.length === 3", timeout=60_000)
+    assert page.problems == []

@@ -90,7 +90,7 @@ class SaveAnimatedWEBP(_SaveAnimation):
             ValueError: the prefix leads out of the folder.
             OSError: the file cannot be written.
         """
-        exif = _exif_metadata(prompt, extra_pnginfo)
+        exif = exif_metadata(prompt, extra_pnginfo)
         effort = self.methods[method]
         return self._save(
             images,
@@ -135,11 +135,11 @@ class SaveAnimatedPNG(_SaveAnimation):
             ValueError: the prefix leads out of the folder.
             OSError: the file cannot be written.
         """
-        metadata = _comf_metadata(prompt, extra_pnginfo)
+        metadata = comf_metadata(prompt, extra_pnginfo)
         return self._save(images, filename_prefix, "png", fps, True, pnginfo=metadata, compress_level=compress_level)
 
 
-def _exif_metadata(prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None) -> Image.Exif:
+def exif_metadata(prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None) -> Image.Exif:
     """Each entry as ``name:JSON`` in an EXIF tag of its own: WEBP has no text chunks."""
     from PIL import Image
 
@@ -153,7 +153,7 @@ def _exif_metadata(prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] 
     return exif
 
 
-def _comf_metadata(prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None) -> PngInfo | None:
+def comf_metadata(prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None) -> PngInfo | None:
     """Each entry in a chunk ``comf``: its name, a zero byte, JSON; behind the pixels, where Pillow keeps them."""
     from PIL.PngImagePlugin import PngInfo
 

@@ -28,6 +28,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     def start(kind: str, *arguments: str) -> driver.Server:
         base = tmp_path_factory.mktemp(f"conformance-{kind}")
         driver.install_pack(base)
+        driver.install_v3_packs(base)
         started.append(getattr(driver.Server, kind)(base, arguments))
         return asyncio.run(started[-1].wait_until_ready())
 

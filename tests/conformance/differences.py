@@ -31,6 +31,42 @@ DIFFERENCES: dict[str, Difference] = {
         "counts on",
         "pictures would be lost",
     ),
+    "v3 combo": Difference(
+        "A value that is not among the options of a V3 combo",
+        "0.3.64 runs the node with it; later versions refuse the prompt",
+        "refuses the prompt (`value_not_in_list`)",
+        "The same mistake is refused in a V1 combo; later versions do so.",
+    ),
+    "v3 multi combo": Difference(
+        "`multi_select` of a V3 combo that takes several options, in /object_info",
+        "0.3.64 says `true`, with `placeholder` and `chip` beside it; later versions an object of these two",
+        "an object",
+        "The editor understands only the object.",
+    ),
+    "v3 returned dict": Difference(
+        "A V3 node that returns a dict with `result`, as V1 nodes do",
+        "0.3.64 fails with a TypeError of its own; later versions take it",
+        "takes it",
+        "A mistake of 0.3.64.",
+    ),
+    "v3 progress": Difference(
+        "`ComfyAPI().execution.set_progress`",
+        "0.3.64 has no `execution` there, although it says so; later versions have",
+        "has it",
+        "A mistake of 0.3.64.",
+    ),
+    "v3 on_load": Difference(
+        "`on_load` of a V3 package's extension",
+        "up to 0.11 nobody calls it; 0.29 does, before it asks for the nodes",
+        "calls it",
+        "A mistake of those versions, which document it.",
+    ),
+    "v3 empty result": Difference(
+        "A V3 node that returns nothing, or only `block_execution`, and is linked to another",
+        "up to 0.11 the other gets None; 0.29 fails with an IndexError",
+        "the other gets None",
+        "As 0.3.64.",
+    ),
 }
 
 

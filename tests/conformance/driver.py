@@ -27,6 +27,9 @@ import aiohttp
 
 PACK = Path(__file__).resolve().parent / "pack"
 ROOT = PACK.parents[2]
+# A package of V3 nodes, and single-file packages with what can be wrong with one.
+PACK_V3 = PACK.with_name("pack_v3")
+PACKS_V3 = PACK.with_name("packs_v3")
 
 # Seconds; generous, because test machines can be slow. Nothing waits that long when all is well.
 START_TIMEOUT = 120.0
@@ -45,6 +48,14 @@ def install_pack(base: Path, name: str = "tiny") -> Path:
     target = base / "custom_nodes" / name
     shutil.copytree(PACK, target, ignore=shutil.ignore_patterns("__pycache__"))
     return target
+
+
+def install_v3_packs(base: Path) -> None:
+    """Put the packages of V3 nodes into a base directory's custom_nodes."""
+    folder = base / "custom_nodes"
+    shutil.copytree(PACK_V3, folder / "tiny_v3", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in PACKS_V3.glob("*.py"):
+        shutil.copy(file, folder)
 
 
 def _die_with_parent() -> None:

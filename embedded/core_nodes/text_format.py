@@ -1,0 +1,44 @@
+"""The core node that fills values into a text. As ComfyUI 0.29.0."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from ..node_api import io
+
+
+class StringFormat(io.ComfyNode):
+    """A text with ``{a}`` to ``{z}`` replaced by the linked values, in Python's format."""
+
+    RELATIVE_PYTHON_MODULE = "comfy_extras.nodes_string"
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        template = io.Autogrow.TemplateNames(io.AnyType.Input("value"), names=list(string.ascii_lowercase), min=0)
+        return io.Schema(
+            node_id="StringFormat",
+            display_name="Format Text",
+            category="text",
+            search_aliases=["string", "format"],
+            description="Same as Python's string format method. Supports all of Python's format options and features.",
+            inputs=[
+                io.Autogrow.Input("values", template=template),
+                io.String.Input("f_string", default="{a}", multiline=True),
+            ],
+            outputs=[io.String.Output()],
+        )
+
+    @classmethod
+    def execute(cls, values: dict[str, Any], f_string: str) -> io.NodeOutput:
+        """The text.
+
+        Raises:
+            KeyError: it names a value that is not linked.
+            ValueError: it is no format, or one the value does not have.
+        """
+        return io.NodeOutput(f_string.format(**values))
+
+
+NODE_CLASS_MAPPINGS: dict[str, type] = {"StringFormat": StringFormat}
+NODE_DISPLAY_NAME_MAPPINGS = {"StringFormat": "Format Text"}

@@ -1,0 +1,1 @@
+// Served at /extensions/tiny_v3/v3.js
