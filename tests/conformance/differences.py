@@ -24,7 +24,21 @@ class Difference(NamedTuple):
 
 
 # Name -> difference, in the order of the table.
-DIFFERENCES: dict[str, Difference] = {}
+DIFFERENCES: dict[str, Difference] = {
+    "bad requests": Difference(
+        "a request that makes the handler raise: an upload of an unknown type, a mask without original_ref, a "
+        "damaged safetensors file",
+        "500",
+        "400 or 404",
+        "the request is at fault, not the server",
+    ),
+    "active files": Difference(
+        "scripts and SVG drawings in GET /view",
+        "under their own type, so a browser runs them as pages of the server (until 0.29)",
+        "plain data to be saved",
+        "as ComfyUI since 0.29",
+    ),
+}
 
 
 def expected(server: Server, name: str, *, comfyui: Any, embedded: Any) -> Any:
