@@ -25,7 +25,13 @@ _CLOSE_TIMEOUT = 1.0
 
 def server_features() -> dict[str, Any]:
     """What the server says it can do (GET /features, and in reply to a client's ``feature_flags``)."""
-    return {"supports_preview_metadata": True, "max_upload_size": args.max_upload_size * 1024 * 1024}
+    return {
+        "supports_preview_metadata": True,
+        "max_upload_size": args.max_upload_size * 1024 * 1024,
+        # Said by later versions (0.29): GET /node_replacements is there, routes below /assets and /tags are not.
+        "node_replacements": True,
+        "assets": False,
+    }
 
 
 class Client:

@@ -32,6 +32,7 @@ DIFFERENCES: dict[str, Difference] = {
         "400 or 404",
         "the request is at fault, not the server",
     ),
+    "secrets": Difference("auth tokens in extra_data", "in /queue (until 0.8)", "nowhere", "as ComfyUI since 0.8"),
     "active files": Difference(
         "scripts and SVG drawings in GET /view",
         "under their own type, so a browser runs them as pages of the server (until 0.29)",

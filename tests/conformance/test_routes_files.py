@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,7 +163,6 @@ async def test_an_upload_cannot_leave_its_folder(server: Server) -> None:
         ],
     )
     assert list(server.base.rglob("*.out")) == [server.base / "input/a.out"]
-    assert not Path("/a.out").exists()
     (server.base / "input/a.out").unlink()
 
 
