@@ -22,19 +22,6 @@ from . import folder_paths
 logger = logging.getLogger("discomfort.embedded.routes_files")
 
 _PLAIN_DATA = "application/octet-stream"
-# Types a browser would run or render as a page of this server; they are sent as plain data, and so is all XML.
-_ACTIVE_TYPES = frozenset(
-    {
-        "text/html",
-        "text/html-sandboxed",
-        "text/css",
-        "text/javascript",
-        "application/javascript",
-        "application/x-javascript",
-        "application/ecmascript",
-        "message/rfc822",
-    }
-)
 
 
 class Refused(Exception):
@@ -281,7 +268,7 @@ def download_headers(path: str, disposition: str = "") -> dict[str, str]:
     What ComfyUI does since 0.29: 0.3.64 did it for fewer kinds of files.
     """
     content_type = mimetypes.guess_type(path)[0] or _PLAIN_DATA
-    if content_type in _ACTIVE_TYPES or content_type.endswith(("+xml", "/xml")):
+    if folder_paths.is_dangerous_content_type(content_type):
         content_type = _PLAIN_DATA
         disposition = "; ".join(filter(None, ("attachment", disposition)))
     headers = {"Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
