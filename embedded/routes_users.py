@@ -22,6 +22,7 @@ from aiohttp import web
 
 from . import folder_paths
 from .arguments import args
+from .routes_files import download_headers
 
 logger = logging.getLogger("discomfort.embedded.routes_users")
 
@@ -53,7 +54,9 @@ class UserData:
     def get_request_user_id(self, request: web.Request) -> str:
         """Who makes a request (KeyError: a user that is not there)."""
         user = request.headers.get("comfy-user", "default") if args.multi_user else "default"
-        if user not in self.users:
+        # Packages keep things in folders with the prefix, as if those were users.
+        is_system = args.multi_user and user.startswith(folder_paths.SYSTEM_USER_PREFIX)
+        if is_system or user not in self.users:
             raise KeyError(f"Unknown user: {user}")
         return user
 
@@ -87,7 +90,7 @@ class UserData:
 
     def _add_user(self, name: str) -> str:
         """Add a user; returns the id."""
-        user_id = re.sub(r"[^a-zA-Z0-9\-_]+", "-", name) + "_" + str(uuid.uuid4())
+        user_id = f"{_user_id_start(name)}_{uuid.uuid4()}"
         self.users[user_id] = name
         _write_json(self._users_file(), self.users)
         return user_id
@@ -141,9 +144,15 @@ class UserData:
         return web.json_response({"storage": "server", "migrated": os.path.exists(str(folder))})
 
     def _post_users(self, request: web.Request, body: bytes) -> web.Response:
-        name = str(json.loads(body)["username"]).strip()
-        if not name or name in self.users.values():
-            reason = "Duplicate username." if name else "username not provided"
+        name = json.loads(body)["username"].strip()
+        reason = None
+        if not name:
+            reason = "username not provided"
+        elif name in self.users.values():
+            reason = "Duplicate username."
+        elif _user_id_start(name).startswith(folder_paths.SYSTEM_USER_PREFIX):
+            reason = "System User prefix not allowed"
+        if reason is not None:
             return web.json_response({"error": reason}, status=400)
         return web.json_response(self._add_user(name))
 
@@ -157,7 +166,8 @@ class UserData:
             return web.Response(status=403, text="Invalid directory")
         if not os.path.exists(path):
             return web.Response(status=404, text="Directory not found")
-        files = sorted(_files_in(path, recurse=_flag(request, "recurse")))
+        # A file has no files below it.
+        files = sorted(_files_in(path, recurse=_flag(request, "recurse"))) if os.path.isdir(path) else []
         listing: list[Any] = [_relative(file, path) for file in files]
         if _flag(request, "full_info"):
             listing = [describe_file(file, path) for file in files]
@@ -194,7 +204,9 @@ class UserData:
         return web.json_response(entries)
 
     def _get_file(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        return web.FileResponse(self._requested_path(request, must_exist=True))
+        path = self._requested_path(request, must_exist=True)
+        # Nothing here is to be looked at in a browser (ComfyUI 0.29).
+        return web.FileResponse(path, headers={**download_headers(path), "Content-Disposition": "attachment"})
 
     def _post_file(self, request: web.Request, body: bytes) -> web.Response:
         path = self._requested_path(request)
@@ -251,6 +263,11 @@ def _in_thread(handler: Handler) -> Callable[[web.Request], Awaitable[web.Stream
             return web.Response(status=refusal.status)
 
     return handle
+
+
+def _user_id_start(name: str) -> str:
+    """What a user's id, which is a folder name, begins with."""
+    return re.sub(r"[^a-zA-Z0-9\-_]+", "-", name)
 
 
 def describe_file(path: str, relative_to: str) -> dict[str, Any]:

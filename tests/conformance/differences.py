@@ -32,6 +32,9 @@ DIFFERENCES: dict[str, Difference] = {
         "400 or 404",
         "the request is at fault, not the server",
     ),
+    "bad users": Difference(
+        "a user without a name (--multi-user)", "500 (until 0.8)", "400 with a reason", "as ComfyUI since 0.8"
+    ),
     "secrets": Difference("auth tokens in extra_data", "in /queue (until 0.8)", "nowhere", "as ComfyUI since 0.8"),
     "active files": Difference(
         "scripts and SVG drawings in GET /view",
