@@ -25,6 +25,12 @@ class Difference(NamedTuple):
 
 # Name -> difference, in the order of the table.
 DIFFERENCES: dict[str, Difference] = {
+    "foreign pages": Difference(
+        "requests with a foreign `Host` or marked cross-site",
+        "answered, unless the origin differs (0.29 refuses what is marked cross-site, too)",
+        "403",
+        "another web page must not drive the server",
+    ),
     "bad requests": Difference(
         "a request that makes the handler raise: an upload of an unknown type, a mask without original_ref, a "
         "damaged safetensors file",
