@@ -158,8 +158,9 @@ class PromptServer:
 
     def client_takes_metadata(self) -> bool:
         """Whether the client of the running prompt wants previews as event 4."""
-        metadata = self.sockets_metadata.get(self.client_id or "", {})
-        return metadata.get("feature_flags", {}).get("supports_preview_metadata") is True
+        flags = self.sockets_metadata.get(self.client_id or "", {}).get("feature_flags")
+        # A client may have said anything.
+        return isinstance(flags, dict) and flags.get("supports_preview_metadata") is True
 
     def add_client(self, client: Client) -> None:
         """A websocket has opened. A second one of the same id takes its place."""

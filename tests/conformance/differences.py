@@ -31,6 +31,24 @@ DIFFERENCES: dict[str, Difference] = {
         "403",
         "another web page must not drive the server",
     ),
+    "second connection": Difference(
+        "an old websocket that closes after a new one of the same client id opened",
+        "evicts the new one",
+        "does not",
+        "messages would be lost",
+    ),
+    "lazy client": Difference(
+        "a websocket that is open and does not read",
+        "holds up all messages to everybody",
+        "is disconnected when 64 MiB or 20,000 messages wait for it",
+        "one sleeping browser tab must not stop the others, nor fill the memory",
+    ),
+    "unwritable message": Difference(
+        "a message of a package that cannot be written as JSON, or a preview as an image",
+        "ends the server",
+        "is logged and not sent",
+        "one package's mistake",
+    ),
     "bad requests": Difference(
         "a request that makes the handler raise: an upload of an unknown type, a mask without original_ref, a "
         "damaged safetensors file",

@@ -14,7 +14,10 @@ from server import PromptServer
 
 @PromptServer.instance.routes.post("/tiny/send")
 async def send(request: web.Request) -> web.Response:
-    """Send a message: {event, data or hex or size, sid, how ("sync", "async", "thread"), times}."""
+    """Send a message: {event, data or hex or size, sid, how, times}.
+
+    how is "sync", "async", "thread", or "unwritable" for data that is no JSON.
+    """
     body = await request.json()
     server = PromptServer.instance
     data = body.get("data")
@@ -29,6 +32,8 @@ async def send(request: web.Request) -> web.Response:
             server.send_sync(*message)
 
     how = body.get("how", "sync")
+    if how == "unwritable":
+        message = (body["event"], object(), body.get("sid"))
     if how == "async":
         await server.send(*message)
     elif how == "thread":
