@@ -49,6 +49,30 @@ DIFFERENCES: dict[str, Difference] = {
         "is logged and not sent",
         "one package's mistake",
     ),
+    "dead executor": Difference(
+        "some prompts (a link to no node inside a wrapped value, say)",
+        "end the thread that runs prompts for good",
+        "are an error",
+        "the server goes on",
+    ),
+    "free": Difference(
+        "`/free` before a queued prompt", "may act after it", "acts before it", "it was asked for first"
+    ),
+    "order": Difference(
+        "the order of outputs and of refused nodes", "that of a set", "that of the prompt", "answers can be compared"
+    ),
+    "transparency": Difference(
+        "RGB onto RGBA in ImageCompositeMasked", "fails (until 0.29)", "works", "as ComfyUI since 0.29"
+    ),
+    "interpolation": Difference(
+        "LatentInterpolate of batches", "mixes the items", "item by item", "what the node says it does"
+    ),
+    "regex group": Difference(
+        "a group that took no part in RegexExtract",
+        "None in place of a text, or a failure",
+        "an empty text",
+        "nodes behind it take texts",
+    ),
     "bad requests": Difference(
         "a request that makes the handler raise: an upload of an unknown type, a mask without original_ref, a "
         "damaged safetensors file",
@@ -61,7 +85,7 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "secrets": Difference("auth tokens in extra_data", "in /queue (until 0.8)", "nowhere", "as ComfyUI since 0.8"),
     "active files": Difference(
-        "scripts and SVG drawings in GET /view",
+        "scripts and SVG drawings in GET /view, any file in GET /userdata",
         "under their own type, so a browser runs them as pages of the server (until 0.29)",
         "plain data to be saved",
         "as ComfyUI since 0.29",
