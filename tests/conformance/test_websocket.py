@@ -329,6 +329,35 @@ async def test_previews(server: Server, kind: str, mode: str, largest: int, size
             assert [data["value"] for data in run.data("progress")] == [1, 2]
 
 
+async def test_images_instead_of_files(client: Client, server: Server) -> None:
+    """SaveImageWebsocket: each image as a PNG of its own size, every time, and no output.
+
+    ComfyUI ships it as a package, which a server with folders of its own does not have.
+    """
+    if "SaveImageWebsocket" not in (await ask(server, "GET", "/object_info")).json:
+        assert not server.is_embedded
+        return
+    prompt = {
+        "1": node("EmptyImage", width=700, height=30, batch_size=2, color=0x336699),
+        "save_image_websocket_node": node("SaveImageWebsocket", images=link("1")),
+    }
+    for _ in range(2):
+        run = await client.run(prompt)
+        assert run.history["status"]["completed"]
+        assert run.history["outputs"] == {}
+        current, images = None, []
+        for kind, data in run.messages:
+            if kind == "executing":
+                current = data["node"]
+            elif kind == 1 and current == "save_image_websocket_node":
+                images.append(data)
+        assert len(images) == 2
+        for data in images:
+            assert data[:4] == b"\0\0\0\2"
+            with Image.open(io.BytesIO(data[4:])) as image:
+                assert (image.format, image.size, image.getpixel((0, 0))) == ("PNG", (700, 30), (0x33, 0x66, 0x99))
+
+
 async def test_a_client_that_does_not_read(server: Server) -> None:
     """ComfyUI sends nobody anything until it has gone; the embedded server disconnects it."""
     _, port = server.url.rsplit(":", 1)
