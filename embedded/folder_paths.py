@@ -158,6 +158,7 @@ extension_mimetypes_cache: dict[str, str] = {"webp": "image", "fbx": "model"}
 def configure(
     base_directory: str | os.PathLike[str],
     *,
+    models_directory: str | os.PathLike[str] | None = None,
     output_directory: str | os.PathLike[str] | None = None,
     input_directory: str | os.PathLike[str] | None = None,
     temp_directory: str | os.PathLike[str] | None = None,
@@ -167,8 +168,8 @@ def configure(
 
     Args:
         base_directory: gets ``models``, ``custom_nodes``, ``input``, ``output``, ``temp`` and ``user``.
-        output_directory, input_directory, temp_directory, user_directory: that exact folder in place of the
-            default one.
+        models_directory, output_directory, input_directory, temp_directory, user_directory: that exact folder in
+            place of the default one.
 
     The four working folders are created; ``models`` and ``custom_nodes`` are not, as both may be absent.
     Nothing is emptied: whether an old temp folder may go is for the server to decide.
@@ -178,7 +179,7 @@ def configure(
     """
     global base_path, models_dir
     base_path = os.path.abspath(base_directory)
-    models_dir = os.path.join(base_path, "models")
+    models_dir = _absolute_or(models_directory, "models")
     set_output_directory(_absolute_or(output_directory, "output"))
     set_input_directory(_absolute_or(input_directory, "input"))
     set_temp_directory(_absolute_or(temp_directory, "temp"))

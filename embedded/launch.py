@@ -249,6 +249,7 @@ def _set_up_folders() -> None:
             os.makedirs(base, mode=0o700, exist_ok=True)
         folder_paths.configure(
             base,
+            models_directory=args.models_directory,
             output_directory=args.output_directory,
             input_directory=args.input_directory,
             temp_directory=temp,

@@ -47,7 +47,7 @@ class UserData:
         # User id -> name.
         self.users: dict[str, str] = {"default": "default"}
         if args.multi_user:
-            self.users = _read_json(self._users_file(), {})
+            self.users = _read_json(self.get_users_file(), {})
 
     # -- paths ---------------------------------------------------------------------------------------------
 
@@ -77,7 +77,10 @@ class UserData:
         """
         if type != "userdata":
             raise KeyError(f"Unknown filepath type: {type}")
-        root = os.path.abspath(os.path.join(folder_paths.get_user_directory(), self.get_request_user_id(request)))
+        folder = folder_paths.get_public_user_directory(self.get_request_user_id(request))
+        if folder is None:
+            return None
+        root = os.path.abspath(folder)
         path = root if file is None else os.path.abspath(os.path.join(root, unquote(file)))
         if os.path.commonpath((root, path)) != root:
             return None
@@ -85,14 +88,25 @@ class UserData:
             os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
 
-    def _users_file(self) -> str:
+    def get_users_file(self) -> str:
+        """Where the names of several users are kept."""
         return os.path.join(folder_paths.get_user_directory(), "users.json")
 
-    def _add_user(self, name: str) -> str:
-        """Add a user; returns the id."""
-        user_id = f"{_user_id_start(name)}_{uuid.uuid4()}"
+    def add_user(self, name: str) -> str:
+        """Add a user; returns the id, which is also the name of the folder.
+
+        Raises:
+            ValueError: there is no such name, or it is one that packages keep things under.
+        """
+        name = name.strip()
+        if not name:
+            raise ValueError("username not provided")
+        start = re.sub(r"[^a-zA-Z0-9\-_]+", "-", name)
+        if start.startswith(folder_paths.SYSTEM_USER_PREFIX):
+            raise ValueError("System User prefix not allowed")
+        user_id = f"{start}_{uuid.uuid4()}"
         self.users[user_id] = name
-        _write_json(self._users_file(), self.users)
+        _write_json(self.get_users_file(), self.users)
         return user_id
 
     # -- routes --------------------------------------------------------------------------------------------
@@ -144,17 +158,13 @@ class UserData:
         return web.json_response({"storage": "server", "migrated": os.path.exists(str(folder))})
 
     def _post_users(self, request: web.Request, body: bytes) -> web.Response:
-        name = json.loads(body)["username"].strip()
-        reason = None
-        if not name:
-            reason = "username not provided"
-        elif name in self.users.values():
-            reason = "Duplicate username."
-        elif _user_id_start(name).startswith(folder_paths.SYSTEM_USER_PREFIX):
-            reason = "System User prefix not allowed"
-        if reason is not None:
-            return web.json_response({"error": reason}, status=400)
-        return web.json_response(self._add_user(name))
+        name = json.loads(body)["username"]
+        if name in self.users.values():
+            return web.json_response({"error": "Duplicate username."}, status=400)
+        try:
+            return web.json_response(self.add_user(name))
+        except ValueError as exc:
+            return web.json_response({"error": str(exc)}, status=400)
 
     def _list_files(self, request: web.Request, body: bytes) -> web.Response:
         """The files of a folder: as relative paths, as paths with their parts, or with size and times."""
@@ -263,11 +273,6 @@ def _in_thread(handler: Handler) -> Callable[[web.Request], Awaitable[web.Stream
             return web.Response(status=refusal.status)
 
     return handle
-
-
-def _user_id_start(name: str) -> str:
-    """What a user's id, which is a folder name, begins with."""
-    return re.sub(r"[^a-zA-Z0-9\-_]+", "-", name)
 
 
 def describe_file(path: str, relative_to: str) -> dict[str, Any]:
