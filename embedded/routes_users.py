@@ -40,10 +40,39 @@ class _Refused(Exception):
         self.status = status
 
 
+class Settings:
+    """The editor's settings of each user (``user_manager.settings`` for packages)."""
+
+    def __init__(self, user_data: UserData) -> None:
+        self._user_data = user_data
+
+    def get_settings(self, request: web.Request) -> dict[str, Any]:
+        """All settings of the user who makes a request; empty where there are none, or the file is damaged.
+
+        Raises:
+            web.HTTPUnauthorized: there is no such user.
+        """
+        settings = _read_json(self._path(request), {})
+        return settings if isinstance(settings, dict) else {}
+
+    def save_settings(self, request: web.Request, settings: dict[str, Any]) -> None:
+        """Put these in place of all settings; raises as :meth:`get_settings`."""
+        _write_json(self._path(request), settings)
+
+    def _path(self, request: web.Request) -> str:
+        try:
+            path = self._user_data.get_request_user_filepath(request, _SETTINGS_FILE)
+        except KeyError as exc:
+            raise web.HTTPUnauthorized() from exc
+        # The name is ours, so it cannot lead out.
+        return str(path)
+
+
 class UserData:
-    """The users and their files."""
+    """The users and their files (``PromptServer.instance.user_manager`` for packages)."""
 
     def __init__(self) -> None:
+        self.settings = Settings(self)
         # User id -> name.
         self.users: dict[str, str] = {"default": "default"}
         if args.multi_user:
@@ -127,29 +156,19 @@ class UserData:
         routes.post("/userdata/{file}/move/{dest}")(_in_thread(self._move_file))
 
     def _get_settings(self, request: web.Request, body: bytes) -> web.Response:
-        return web.json_response(_read_json(self._settings_path(request), {}))
+        return web.json_response(self.settings.get_settings(request))
 
     def _post_settings(self, request: web.Request, body: bytes) -> web.Response:
-        path = self._settings_path(request)
-        _write_json(path, {**_read_json(path, {}), **json.loads(body)})
+        self.settings.save_settings(request, {**self.settings.get_settings(request), **json.loads(body)})
         return web.Response(status=200)
 
     def _get_setting(self, request: web.Request, body: bytes) -> web.Response:
-        settings = _read_json(self._settings_path(request), {})
-        return web.json_response(settings.get(request.match_info["id"]))
+        return web.json_response(self.settings.get_settings(request).get(request.match_info["id"]))
 
     def _post_setting(self, request: web.Request, body: bytes) -> web.Response:
-        path = self._settings_path(request)
-        _write_json(path, {**_read_json(path, {}), request.match_info["id"]: json.loads(body)})
+        changed = {request.match_info["id"]: json.loads(body)}
+        self.settings.save_settings(request, {**self.settings.get_settings(request), **changed})
         return web.Response(status=200)
-
-    def _settings_path(self, request: web.Request) -> str:
-        try:
-            path = self.get_request_user_filepath(request, _SETTINGS_FILE)
-        except KeyError as exc:
-            raise web.HTTPUnauthorized() from exc
-        # The name is ours, so it cannot lead out.
-        return str(path)
 
     def _get_users(self, request: web.Request, body: bytes) -> web.Response:
         if args.multi_user:

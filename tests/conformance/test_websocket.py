@@ -231,6 +231,35 @@ async def test_a_text_on_a_node(server: Server) -> None:
             assert await client.receive() == (3, length + name.encode() + text.encode())
 
 
+async def test_a_preview_without_a_prompt(server: Server) -> None:
+    """By the server object's own methods: event 1, or 4 with what is said about it."""
+    async with connect(server) as client:
+        await client.post("/tiny/picture", {"sid": client.sid})
+        kind, data = await client.receive()
+        assert (kind, data[:4]) == (1, b"\0\0\0\2")
+        await client.post("/tiny/picture", {"sid": client.sid, "metadata": {"node_id": "5"}})
+        kind, described = await client.receive()
+        length = int.from_bytes(described[:4], "big")
+        assert json.loads(described[4 : 4 + length]) == {"node_id": "5", "image_type": "image/png"}
+        assert kind == 4
+        for file in (data[4:], described[4 + length :]):
+            with Image.open(io.BytesIO(file)) as image:
+                assert (image.format, image.size) == ("PNG", (4, 2))
+
+
+async def test_what_packages_find_at_the_server_object(server: Server) -> None:
+    """A session for requests of their own, the users' settings and folders."""
+    await check(server, [Row("POST", "/settings/of.a.package", 200, body=5)])
+    found = (await ask(server, "GET", "/tiny/instance")).json
+    assert found == {
+        "asked": {"exec_info": {"queue_remaining": 0}},
+        "bytes": "0000000378",
+        "setting": 5,
+        "file": str(server.base / "user/default/a/b.txt"),
+        "supports": ["custom_nodes_from_web"],
+    }
+
+
 async def test_a_large_message_arrives_whole(server: Server) -> None:
     """20 MB in one piece."""
     async with connect(server) as client:

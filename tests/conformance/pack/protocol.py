@@ -51,6 +51,37 @@ async def send_text(request: web.Request) -> web.Response:
     return web.Response()
 
 
+@PromptServer.instance.routes.post("/tiny/picture")
+async def send_picture(request: web.Request) -> web.Response:
+    """Send a preview without a prompt: {sid, metadata}."""
+    body = await request.json()
+    server = PromptServer.instance
+    picture = ("PNG", Image.new("RGB", (8, 4), 77), 4)
+    if "metadata" in body:
+        await server.send_image_with_metadata(picture, body["metadata"], body["sid"])
+    else:
+        await server.send_image(picture, body["sid"])
+    return web.Response()
+
+
+@PromptServer.instance.routes.get("/tiny/instance")
+async def get_instance(request: web.Request) -> web.Response:
+    """What packages find at the server object."""
+    server = PromptServer.instance
+    assert server.client_session is not None
+    async with server.client_session.get(f"http://127.0.0.1:{server.port}/prompt") as answer:
+        asked = await answer.json()
+    return web.json_response(
+        {
+            "asked": asked,
+            "bytes": server.encode_bytes(3, b"x").hex(),
+            "setting": server.user_manager.settings.get_settings(request).get("of.a.package"),
+            "file": server.user_manager.get_request_user_filepath(request, "a/b.txt", create_dir=False),
+            "supports": server.supports,
+        }
+    )
+
+
 @PromptServer.instance.routes.post("/tiny/log")
 async def write_log(request: web.Request) -> web.Response:
     """Log a text, or {print: text} it."""
