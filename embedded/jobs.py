@@ -143,8 +143,7 @@ def _describe_past(prompt_id: str, entry: Mapping[str, Any]) -> dict[str, Any]:
             error = data if event == "execution_error" else error
             ending = "cancelled" if event == "execution_interrupted" else ending
     outputs = list(_outputs(entry.get("outputs", {})))
-    previews = [_preview_of(*output) for output in outputs]
-    previews = [preview for preview in previews if preview is not None]
+    previews = [preview for output in outputs if (preview := _preview_of(*output)) is not None]
     saved = [preview for preview in previews if preview.get("type") == "output"]
     return _without_none(
         {

@@ -41,7 +41,7 @@ def add_pack_routes(server: PromptServer) -> None:
     @routes.get("/i18n")
     async def get_i18n(_: web.Request) -> web.Response:
         translations: dict[str, Any] = {}
-        for _, folder in _packages():
+        for _name, folder in _packages():
             merge_into(translations, read_translations(Path(folder, "locales")))
         return web.json_response(translations)
 
