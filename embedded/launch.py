@@ -140,10 +140,10 @@ async def _load(loop: asyncio.AbstractEventLoop) -> PromptServer:
     from . import websocket_images
     from .core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
-    node_registry.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
-    node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(NODE_DISPLAY_NAME_MAPPINGS)
     if not args.disable_all_custom_nodes or websocket_images.FILE_NAME in args.whitelist_custom_nodes:
         node_registry.NODE_CLASS_MAPPINGS.update(websocket_images.NODE_CLASS_MAPPINGS)
+    node_registry.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
+    node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(NODE_DISPLAY_NAME_MAPPINGS)
     packs.load_packages()
     server.add_routes()
     return server
