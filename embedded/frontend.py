@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import importlib.metadata
 import importlib.util
 import logging
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
     from .server import PromptServer
 
 logger = logging.getLogger("discomfort.embedded.frontend")
+
+_TEMPLATES_PACKAGE = "comfyui_workflow_templates"
 
 _NO_FRONTEND = (
     "<!doctype html><title>Discomfort</title><p>The server runs, but there is no editor: install "
@@ -55,9 +61,11 @@ def add_root_route(server: PromptServer) -> None:
 
 def add_statics(app: web.Application, web_root: str | None) -> None:
     """Serve the editor's files, and workflow templates and node help where those packages are installed."""
-    templates = _package_folder("comfyui_workflow_templates", "templates")
+    templates = _package_folder(_TEMPLATES_PACKAGE, "templates")
     if templates:
         app.add_routes([web.static("/templates", templates)])
+    elif importlib.util.find_spec(_TEMPLATES_PACKAGE):
+        app.router.add_get("/templates/{path:.*}", _TemplateFiles().get_file)
     else:
         # The editor asks for the list whether or not there is one.
         app.router.add_get("/templates/index.json", _no_templates)
@@ -66,6 +74,38 @@ def add_statics(app: web.Application, web_root: str | None) -> None:
         app.add_routes([web.static("/docs", docs)])
     if web_root is not None and Path(web_root).is_dir():
         app.add_routes([web.static("/", web_root)])
+
+
+class _TemplateFiles:
+    """The files of ``comfyui-workflow-templates`` since 0.3, which are spread over several packages."""
+
+    def __init__(self) -> None:
+        # Name in the URL -> path; None until somebody has asked for one.
+        self._paths: dict[str, str] | None = None
+        self._lock = threading.Lock()
+
+    async def get_file(self, request: web.Request) -> web.StreamResponse:
+        """GET /templates/{path}."""
+        path = await asyncio.to_thread(self._find, request.match_info["path"])
+        return web.FileResponse(path) if path is not None else web.Response(status=404)
+
+    def _find(self, name: str) -> str | None:
+        """The path of a file, None if there is none of this name."""
+        with self._lock:
+            if self._paths is None:
+                self._paths = dict(self._list())
+            return self._paths.get(name)
+
+    def _list(self) -> Iterator[tuple[str, str]]:
+        """Name and path of every file that is installed."""
+        package = importlib.import_module(_TEMPLATES_PACKAGE)
+        for template in package.iter_templates():
+            for asset in template.assets:
+                try:
+                    yield asset.filename, package.get_asset_path(template.template_id, asset.filename)
+                except FileNotFoundError as exc:
+                    # Pictures are in packages of their own, which need not all be there.
+                    logger.debug("A workflow template lacks a file: %s", exc)
 
 
 async def _no_templates(_: web.Request) -> web.Response:

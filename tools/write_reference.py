@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -28,9 +29,19 @@ def key_table() -> str:
     return "\n".join(rows)
 
 
+def difference_table() -> str:
+    """What the embedded server does otherwise than ComfyUI, as the conformance suite shows it."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    differences = importlib.import_module("conformance.differences").DIFFERENCES.values()
+    rows = ["| what | ComfyUI | here | why |", "| --- | --- | --- | --- |"]
+    rows += [f"| {row.what} | {row.comfyui} | {row.here} | {row.why} |" for row in differences]
+    return "\n".join(rows)
+
+
 # Page and name of a table -> what writes it.
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("configuration.md", "configuration keys"): key_table,
+    ("embedded-server.md", "differences"): difference_table,
     ("embedded-server.md", "nodes"): node_tables.node_table,
     ("embedded-server.md", "missing nodes"): node_tables.missing_table,
 }
