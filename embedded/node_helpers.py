@@ -30,6 +30,13 @@ def pillow(fn: Callable[[Any], Any], arg: Any) -> Any:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
+def string_to_torch_dtype(string: str) -> Any:
+    """``"fp32"``, ``"fp16"`` or ``"bf16"`` as a torch.dtype, None for anything else."""
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}.get(string)
+
+
 def conditioning_set_values(
     conditioning: list[Any], values: Mapping[str, Any] | None = None, append: bool = False
 ) -> list[Any]:
