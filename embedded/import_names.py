@@ -8,10 +8,11 @@ raises the usual error in the package, which then fails alone, with that as its 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 
-from . import recorded_names, system_stats
+from . import folder_paths, recorded_names, system_stats
 
 # Name packages use -> module of this package. In two steps, because some must not be imported before torch is
 # about to be: see launch.py.
@@ -74,6 +75,10 @@ def install_late() -> None:
     for name in _AT_THE_TOP:
         recorded_names.import_recorded(name)
     _install(_LATE)
+    # Packages import each other as ``custom_nodes.<folder>``.
+    packs = ModuleType("custom_nodes")
+    packs.__path__ = folder_paths.get_folder_paths("custom_nodes")
+    sys.modules["custom_nodes"] = packs
     version = ModuleType("comfyui_version")
     version.__dict__["__version__"] = system_stats.COMFYUI_VERSION
     sys.modules["comfyui_version"] = version
@@ -85,6 +90,9 @@ def _install(names: dict[str, str]) -> None:
         module = importlib.import_module(f".{own_name}", __package__)
         recorded_names.add_recorded_names(module, name)
         sys.modules[name] = module
+        if "." not in name:
+            # Packages take its folder for ComfyUI's, and keep files there.
+            module.__file__ = os.path.join(folder_paths.base_path, f"{name}.py")
         parent_name, _, short_name = name.rpartition(".")
         if parent_name:
             setattr(recorded_names.import_recorded(parent_name), short_name, module)

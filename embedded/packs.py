@@ -7,6 +7,7 @@ nodes cannot be replaced by packages.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import folder_paths, node_registry
+from . import folder_paths, node_registry, recorded_names
 from .arguments import args
 
 logger = logging.getLogger("discomfort.embedded.packs")
@@ -92,15 +93,15 @@ def run_prestartup_scripts() -> None:
 def _run_script(script: str) -> bool:
     try:
         _import_file(os.path.splitext(script)[0], script, register=False)
-    except Exception as exc:
-        logger.error("Failed to execute startup-script: %s / %s", script, exc)
+    except (Exception, SystemExit) as exc:
+        logger.error("Failed to execute startup-script: %s / %s", script, _reason(exc))
         return False
     return True
 
 
 def load_packages() -> None:
     """Load all packages, and the one this server is part of."""
-    core = frozenset(node_registry.NODE_CLASS_MAPPINGS)
+    core = reserved_types()
     attempts = []
     for path in find_packages():
         start = time.perf_counter()
@@ -110,6 +111,15 @@ def load_packages() -> None:
     if own is not None:
         attempts.append(own)
     _log_attempts("Import times for custom nodes:", "IMPORT FAILED", attempts)
+
+
+def reserved_types() -> frozenset[str]:
+    """The class types packages may not define: ComfyUI's own nodes, those that the embedded server has not too.
+
+    There a package's ``KSampler`` is ignored, so a prompt that names one never means the package's.
+    """
+    theirs = (class_type for _, class_type, _ in recorded_names.node_types())
+    return frozenset(node_registry.NODE_CLASS_MAPPINGS).union(theirs)
 
 
 def find_packages() -> Iterator[str]:
@@ -139,7 +149,8 @@ def load_package(path: str, reserved: Collection[str] = frozenset()) -> bool:
         reserved: class types it may not define; they are left out silently, as in ComfyUI.
 
     Returns:
-        Whether it could be loaded; the reason why not is logged.
+        Whether it could be loaded; the reason why not is logged. A package that ends the process (``sys.exit``), as
+        it ends ComfyUI, is one that could not be loaded.
     """
     is_file = os.path.isfile(path)
     name = os.path.splitext(path)[0] if is_file else os.path.basename(path)
@@ -148,10 +159,15 @@ def load_package(path: str, reserved: Collection[str] = frozenset()) -> bool:
     try:
         module = _import_file(module_name, file, register=True)
         return _register(module, name, os.path.dirname(file), reserved)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         logger.warning("%s", traceback.format_exc())
-        logger.warning("Cannot import %s module for custom nodes: %s", path, exc)
+        logger.warning("Cannot import %s module for custom nodes: %s", path, _reason(exc))
         return False
+
+
+def _reason(exc: BaseException) -> str:
+    """Why a package could not be loaded."""
+    return f"it ended the process with status {exc.code}" if isinstance(exc, SystemExit) else str(exc)
 
 
 def _load_own_package(reserved: Collection[str]) -> Attempt | None:
@@ -194,11 +210,14 @@ def _register(module: ModuleType, name: str, folder: str, reserved: Collection[s
     """
     short_name = os.path.basename(name)
     node_registry.LOADED_MODULE_DIRS[name] = os.path.abspath(folder)
+    declared = declared_web_folder(folder) if not os.path.isabs(name) else None
+    if declared is not None:
+        node_registry.EXTENSION_WEB_DIRS[declared[0]] = declared[1]
     web_directory = getattr(module, "WEB_DIRECTORY", None)
     if web_directory is not None:
         web_folder = os.path.abspath(os.path.join(folder, web_directory))
         if os.path.isdir(web_folder):
-            node_registry.EXTENSION_WEB_DIRS[short_name] = web_folder
+            node_registry.EXTENSION_WEB_DIRS[name] = web_folder
     classes = getattr(module, "NODE_CLASS_MAPPINGS", None)
     if classes is None:
         logger.warning(
@@ -217,6 +236,40 @@ def _register(module: ModuleType, name: str, folder: str, reserved: Collection[s
     if titles is not None:
         node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(titles)
     return True
+
+
+def declared_web_folder(folder: str) -> tuple[str, str] | None:
+    """The browser files that a package's pyproject.toml names: (the project's name, folder); None if it names none.
+
+    They are the key ``web`` of ``[tool.comfy]``. A file that cannot be read is logged and names none.
+    """
+    file = Path(folder, "pyproject.toml")
+    if not file.is_file():
+        return None
+    try:
+        content = _read_toml(file)
+        web = content.get("tool", {}).get("comfy", {}).get("web", "")
+        name = content.get("project", {}).get("name", "")
+    except (ImportError, OSError, ValueError, AttributeError) as exc:
+        logger.warning("%s cannot be read, and what it says of browser files is left out: %s", file, exc)
+        return None
+    web_folder = os.path.join(folder, web) if web and name else ""
+    if not os.path.isdir(web_folder):
+        return None
+    logger.info("Automatically register web folder %s for %s", web, name)
+    return name, web_folder
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        ImportError: Python is older than 3.11, and tomli is not installed.
+        OSError, ValueError: it cannot be read.
+    """
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    content: dict[str, Any] = toml.loads(file.read_text(encoding="utf-8"))
+    return content
 
 
 def _log_attempts(headline: str, failed: str, attempts: list[Attempt]) -> None:

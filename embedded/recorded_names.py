@@ -21,18 +21,19 @@ WHAT is
 * a list of one constant, null: a function, 0: any other value,
 * an object: a class, with the keys (all optional) ``bases`` (as strings), ``members`` (name -> WHAT), ``enum`` (name ->
   value) and ``mixin`` (its second base), ``error`` (the built-in exception it derives from), and of node classes
-  ``node`` (class_type), ``inputs`` (what INPUT_TYPES returns, ``{"files": folder}`` standing for the files of a model
-  folder), ``declared`` (RETURN_TYPES, FUNCTION, CATEGORY ...).
+  ``node`` (class_type), ``v3`` (true: its ``execute`` is called on the class), ``inputs`` (what INPUT_TYPES returns,
+  ``{"files": folder}`` standing for the files of a model folder), ``declared`` (RETURN_TYPES, FUNCTION, CATEGORY ...).
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import json
 import sys
 from abc import ABCMeta
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -251,6 +252,43 @@ def _own_node(class_type: str) -> Any:
     from . import core_nodes
 
     return core_nodes.NODE_CLASS_MAPPINGS.get(class_type)
+
+
+def node_types() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """ComfyUI's own node classes: module, class_type, what is recorded of the class."""
+    for module_name, module in record().items():
+        for what in module["names"].values():
+            if isinstance(what, dict) and "node" in what:
+                yield module_name, what["node"], what
+
+
+def complete_core_nodes(classes: Mapping[str, Any]) -> None:
+    """Give our core nodes what packages find on ComfyUI's: lists of choices, and ``execute`` to be called on the class.
+
+    Args:
+        classes: by class_type.
+    """
+    for _, class_type, what in node_types():
+        own = classes.get(class_type)
+        if own is None:
+            continue
+        for name, described in what.get("members", {}).items():
+            if isinstance(described, list) and not name.startswith("_") and not hasattr(own, name):
+                setattr(own, name, described[0])
+        function = vars(own).get("execute")
+        if what.get("v3") and inspect.isfunction(function):
+            own.execute = _OnClassOrObject(function)
+
+
+class _OnClassOrObject:
+    """A method that, called on its class, gets a fresh object."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        functools.update_wrapper(self, function)
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self._function.__get__(owner() if instance is None else instance, owner)
 
 
 def _declarations(what: dict[str, Any]) -> dict[str, Any]:

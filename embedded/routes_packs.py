@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from . import node_registry
+from . import folder_paths, node_registry
 
 if TYPE_CHECKING:
     from .server import PromptServer
@@ -41,7 +41,7 @@ def add_pack_routes(server: PromptServer) -> None:
     @routes.get("/i18n")
     async def get_i18n(_: web.Request) -> web.Response:
         translations: dict[str, Any] = {}
-        for folder in _packages().values():
+        for folder in _installed().values():
             merge_into(translations, read_translations(Path(folder, "locales")))
         return web.json_response(translations)
 
@@ -89,7 +89,7 @@ def list_extensions(web_root: str | None, web_folders: Mapping[str, str]) -> lis
 def list_workflow_templates() -> dict[str, list[str]]:
     """The packages' example workflows: folder name -> file names without ending."""
     templates: dict[str, list[str]] = {}
-    for name, folder in _packages().items():
+    for name, folder in _installed().items():
         for example_folder in _EXAMPLE_FOLDERS:
             for file in sorted(Path(folder, example_folder).glob("*.json")):
                 templates.setdefault(name, []).append(file.stem)
@@ -117,6 +117,13 @@ def merge_into(target: dict[str, Any], addition: Mapping[str, Any]) -> None:
             merge_into(target[key], value)
         else:
             target[key] = value
+
+
+def _installed() -> dict[str, str]:
+    """Folder name -> folder of all packages, also of those that could not be loaded, which ComfyUI lists too."""
+    folders = (Path(folder) for folder in folder_paths.get_folder_paths("custom_nodes"))
+    found = {path.name: str(path) for folder in folders for path in sorted(folder.glob("[!.]*")) if path.is_dir()}
+    return {**found, **_packages()}
 
 
 def _packages() -> dict[str, str]:

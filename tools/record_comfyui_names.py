@@ -67,6 +67,8 @@ SCALARS = (str, int, float, bool, type(None))
 OF_THE_MACHINE = ("app.logger", "comfy.model_management", "comfy.ops", "comfy.options", "cuda_malloc", "folder_paths")
 # Longer texts (prompt templates, paths) are content, not names.
 LONGEST_TEXT = 60
+# Characters, as JSON.
+LONGEST_LIST = 200
 
 
 def main() -> None:
@@ -182,7 +184,7 @@ def _describe(value: Any, module: str, name: str, node_ids: dict[Any, list[str]]
     """One name: a string for a reference, a list for a constant, a dict for a class, None for a function, else 0."""
     if isinstance(value, ModuleType):
         return f"{value.__name__}:"
-    if isinstance(value, SCALARS):
+    if _is_plain(value):
         return 0 if module in OF_THE_MACHINE else _constant(value)
     home, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if inspect.isclass(value) or inspect.isroutine(value):
@@ -191,6 +193,8 @@ def _describe(value: Any, module: str, name: str, node_ids: dict[Any, list[str]]
         if (home, qualname) != (module, name):
             return f"{home}:{qualname}" if home in sys.modules and _reaches(home, qualname, value) else None
         return _describe_class(value, node_ids) if inspect.isclass(value) else None
+    if module != "comfy.cli_args" and name == "args" and value is sys.modules["comfy.cli_args"].args:
+        return "comfy.cli_args:args"
     if name != "annotations" and getattr(typing, name, None) is value:
         return f"typing:{name}"
     if callable(value) and inspect.isfunction(getattr(value, "__wrapped__", None)):
@@ -198,8 +202,17 @@ def _describe(value: Any, module: str, name: str, node_ids: dict[Any, list[str]]
     return 0
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number, text or truth value, or a list of such."""
+    return isinstance(value, SCALARS) or (
+        isinstance(value, list) and len(value) > 0 and all(isinstance(item, SCALARS) for item in value)
+    )
+
+
 def _constant(value: Any) -> Any:
-    """A constant, unless it is a text that is none of the record's business."""
+    """A constant, unless it is a text, or too long a list, that is none of the record's business."""
+    if isinstance(value, list):
+        return [value] if len(json.dumps(value)) < LONGEST_LIST else 0
     is_content = isinstance(value, str) and (len(value) > LONGEST_TEXT or "/" in value[:1] or "\n" in value)
     return 0 if is_content else [value]
 
@@ -239,12 +252,14 @@ def _describe_class(cls: type, node_ids: dict[Any, list[str]]) -> dict[str, Any]
                 else None
                 if inspect.isroutine(value)
                 else _constant(value)
-                if isinstance(value, SCALARS)
+                if _is_plain(value)
                 else 0
             )
             members[name] = described_value
     if cls in node_ids:
         described["node"] = node_ids[cls][0]
+        if hasattr(cls, "GET_SCHEMA"):
+            described["v3"] = True
     if callable(getattr(cls, "INPUT_TYPES", None)):
         members.pop("INPUT_TYPES", None)
         described.update(_describe_node(cls))
