@@ -118,8 +118,7 @@ def reserved_types() -> frozenset[str]:
 
     There a package's ``KSampler`` is ignored, so a prompt that names one never means the package's.
     """
-    theirs = (class_type for _, class_type, _ in recorded_names.node_types())
-    return frozenset(node_registry.NODE_CLASS_MAPPINGS).union(theirs)
+    return frozenset(node_registry.NODE_CLASS_MAPPINGS).union(recorded_names.node_types())
 
 
 def find_packages() -> Iterator[str]:

@@ -13,12 +13,13 @@ module makes placeholders:
 Nothing here returns a made-up result, and a name that ComfyUI does not have fails as there: ImportError or
 AttributeError. What the embedded server has itself always comes before the record.
 
-The file: ``{"comfyui": version, "modules": {module: {"names": {name: WHAT}, "package": true, "late": true}}}``; late
+The file: ``{"comfyui": version, "node_types": [class_type], "modules": {module: {"names": {name: WHAT}, "package": true, "late": true}}}``; late
 are modules that ComfyUI's own start does not import, so they are no attributes of their package until somebody does.
 WHAT is
 
 * a string: a name from elsewhere, ``"torch.nn:Module"``, or a module, ``"torch:"``,
-* a list of one constant, null: a function, 0: any other value,
+* a list of one constant (a number, text, truth value or list of such; with a second item "set": a list that is a
+  set), null: a function, 0: any other value,
 * an object: a class, with the keys (all optional) ``bases`` (as strings), ``members`` (name -> WHAT), ``enum`` (name ->
   value) and ``mixin`` (its second base), ``error`` (the built-in exception it derives from), and of node classes
   ``node`` (class_type), ``v3`` (true: its ``execute`` is called on the class), ``inputs`` (what INPUT_TYPES returns,
@@ -66,10 +67,22 @@ class NotInEmbeddedServer(RuntimeError):
 
 
 @functools.cache
+def _content() -> dict[str, Any]:
+    """The file, read once."""
+    content: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return content
+
+
 def record() -> dict[str, dict[str, Any]]:
-    """What ComfyUI's modules have, by module name; read once."""
-    modules: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))["modules"]
+    """What ComfyUI's modules have, by module name."""
+    modules: dict[str, dict[str, Any]] = _content()["modules"]
     return modules
+
+
+def node_types() -> list[str]:
+    """The class types of all of ComfyUI's own nodes."""
+    types: list[str] = _content()["node_types"]
+    return types
 
 
 # Full names that the embedded server has after all -> where: "comfy.sample.prepare_noise" -> "package.module.name".
@@ -180,12 +193,17 @@ def _make(what: Any, module: str, qualname: str) -> Any:
     if isinstance(what, str):
         return _resolve_or_placeholder(what, module, qualname)
     if isinstance(what, list):
-        return what[0]
+        return _constant(what)
     if what is None:
         return _make_function(module, qualname)
     if isinstance(what, dict):
         return _make_class(what, module, qualname)
     return _Value(f"{module}.{qualname}")
+
+
+def _constant(what: list[Any]) -> Any:
+    """A recorded constant."""
+    return set(what[0]) if what[1:] == ["set"] else what[0]
 
 
 def _resolve_or_placeholder(reference: str, module: str, qualname: str) -> Any:
@@ -254,12 +272,12 @@ def _own_node(class_type: str) -> Any:
     return core_nodes.NODE_CLASS_MAPPINGS.get(class_type)
 
 
-def node_types() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """ComfyUI's own node classes: module, class_type, what is recorded of the class."""
-    for module_name, module in record().items():
+def _node_classes() -> Iterator[tuple[str, dict[str, Any]]]:
+    """ComfyUI's own node classes: class_type, what is recorded of the class."""
+    for module in record().values():
         for what in module["names"].values():
             if isinstance(what, dict) and "node" in what:
-                yield module_name, what["node"], what
+                yield what["node"], what
 
 
 def complete_core_nodes(classes: Mapping[str, Any]) -> None:
@@ -268,13 +286,13 @@ def complete_core_nodes(classes: Mapping[str, Any]) -> None:
     Args:
         classes: by class_type.
     """
-    for _, class_type, what in node_types():
+    for class_type, what in _node_classes():
         own = classes.get(class_type)
         if own is None:
             continue
         for name, described in what.get("members", {}).items():
             if isinstance(described, list) and not name.startswith("_") and not hasattr(own, name):
-                setattr(own, name, described[0])
+                setattr(own, name, _constant(described))
         function = vars(own).get("execute")
         if what.get("v3") and inspect.isfunction(function):
             own.execute = _OnClassOrObject(function)

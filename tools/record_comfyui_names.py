@@ -20,6 +20,7 @@ import inspect
 import json
 import os
 import pkgutil
+import re
 import sys
 import tempfile
 import typing
@@ -109,12 +110,12 @@ def _record() -> dict[str, Any]:
     prompt_server = server.PromptServer(loop)
     assert prompt_server is not None
     loop.run_until_complete(nodes.init_builtin_extra_nodes())
-    _register_extras()
     loaded = {name for name in sys.modules if _is_ours(name)}
+    _register_extras()
     _import_all()
     node_ids: dict[Any, list[str]] = {}
     for node_id, node_class in nodes.NODE_CLASS_MAPPINGS.items():
-        node_ids.setdefault(node_class, []).append(node_id)
+        node_ids.setdefault(_identity(node_class), []).append(node_id)
     modules = {}
     for name in sorted(name for name in sys.modules if _is_ours(name) and sys.modules[name] is not None):
         modules[name] = _describe_module(name, sys.modules[name], node_ids)
@@ -122,7 +123,16 @@ def _record() -> dict[str, Any]:
             modules[name]["late"] = True
     import comfyui_version
 
-    return {"comfyui": comfyui_version.__version__, "modules": modules}
+    return {
+        "comfyui": comfyui_version.__version__,
+        "node_types": sorted(nodes.NODE_CLASS_MAPPINGS),
+        "modules": modules,
+    }
+
+
+def _identity(cls: type) -> tuple[str, str]:
+    """A class by file and name: ComfyUI imports some files of nodes twice, under their paths and under their names."""
+    return re.split(r"[./\\]", cls.__module__)[-1], cls.__qualname__
 
 
 def _is_ours(name: str) -> bool:
@@ -203,14 +213,16 @@ def _describe(value: Any, module: str, name: str, node_ids: dict[Any, list[str]]
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is a number, text or truth value, or a list of such."""
+    """Whether it is a number, text or truth value, or a list or set of such."""
     return isinstance(value, SCALARS) or (
-        isinstance(value, list) and len(value) > 0 and all(isinstance(item, SCALARS) for item in value)
+        isinstance(value, (list, set)) and len(value) > 0 and all(isinstance(item, SCALARS) for item in value)
     )
 
 
 def _constant(value: Any) -> Any:
     """A constant, unless it is a text, or too long a list, that is none of the record's business."""
+    if isinstance(value, set):
+        return [sorted(value), "set"]
     if isinstance(value, list):
         return [value] if len(json.dumps(value)) < LONGEST_LIST else 0
     is_content = isinstance(value, str) and (len(value) > LONGEST_TEXT or "/" in value[:1] or "\n" in value)
@@ -256,8 +268,8 @@ def _describe_class(cls: type, node_ids: dict[Any, list[str]]) -> dict[str, Any]
                 else 0
             )
             members[name] = described_value
-    if cls in node_ids:
-        described["node"] = node_ids[cls][0]
+    if _identity(cls) in node_ids:
+        described["node"] = node_ids[_identity(cls)][0]
         if hasattr(cls, "GET_SCHEMA"):
             described["v3"] = True
     if callable(getattr(cls, "INPUT_TYPES", None)):
