@@ -13,9 +13,9 @@ module makes placeholders:
 Nothing here returns a made-up result, and a name that ComfyUI does not have fails as there: ImportError or
 AttributeError. What the embedded server has itself always comes before the record.
 
-The file: ``{"comfyui": version, "node_types": [class_type], "modules": {module: {"names": {name: WHAT}, "package": true, "late": true}}}``; late
-are modules that ComfyUI's own start does not import, so they are no attributes of their package until somebody does.
-WHAT is
+The file: ``{"comfyui": version, "node_types": [class_type], "modules": {module: MODULE}}``, MODULE being ``{"names":
+{name: WHAT}, "package": true, "late": true}``; late are modules that ComfyUI's own start does not import, so they are
+no attributes of their package until somebody does. WHAT is
 
 * a string: a name from elsewhere, ``"torch.nn:Module"``, or a module, ``"torch:"``,
 * a list of one constant (a number, text, truth value or list of such; with a second item "set": a list that is a

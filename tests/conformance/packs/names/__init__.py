@@ -29,7 +29,6 @@ import execution
 import folder_paths
 import latent_preview
 import node_helpers
-import nodes
 import server
 import torch
 from comfy.cli_args import LatentPreviewMethod, args
@@ -38,6 +37,8 @@ from comfy.comfy_types.node_typing import ComfyNodeABC, InputTypeDict
 from comfy.ldm.modules.attention import optimized_attention
 from comfy_execution.graph import ExecutionBlocker
 from comfy_execution.graph_utils import GraphBuilder, is_link
+
+import nodes
 
 PATCHED: list[str] = []
 
@@ -107,16 +108,19 @@ def ask_absent_attributes() -> Any:
 
 def ask_other_imports() -> Any:
     names = [
-        "comfy.clip_vision.Output", "comfy.latent_formats.SDXL", "comfy.lora.load_lora", "comfy.controlnet.ControlNet",
-        "comfy.sd1_clip.token_weights", "comfy.supported_models.SD15", "comfy.conds.CONDRegular", "comfy.hooks.HookGroup",
-        "comfy.taesd.taesd.TAESD", "comfy.model_sampling.EPS", "comfy.k_diffusion.utils.FolderOfImages",
-        "comfy_extras.nodes_upscale_model.ImageUpscaleWithModel", "comfy_extras.nodes_custom_sampler.SamplerCustom",
-        "comfy_extras.nodes_post_processing.Blend", "comfy_extras.nodes_latent.LatentBatch", "server.web", "server.uuid",
-        "execution.validate_prompt", "execution.PromptExecutor", "execution.full_type_name", "protocol.BinaryEventTypes",
-        "nodes.common_ksampler", "nodes.MAX_RESOLUTION", "utils.json_util", "utils.install_util", "utils.extra_config",
-        "app.user_manager.UserManager", "cuda_malloc.cuda_malloc_supported", "comfy.options.enable_args_parsing",
-        "comfy.sampler_helpers.prepare_mask", "comfy.comfy_types.CheckLazyMixin", "comfyui_version.__version__",
-        "comfy_execution.utils.get_executing_context", "comfy_execution.progress.get_progress_state", "custom_nodes",
+        "comfy.clip_vision.Output", "comfy.latent_formats.SDXL", "comfy.lora.load_lora",
+        "comfy.controlnet.ControlNet", "comfy.sd1_clip.token_weights", "comfy.supported_models.SD15",
+        "comfy.conds.CONDRegular", "comfy.hooks.HookGroup", "comfy.taesd.taesd.TAESD", "comfy.model_sampling.EPS",
+        "comfy.k_diffusion.utils.FolderOfImages", "comfy_extras.nodes_upscale_model.ImageUpscaleWithModel",
+        "comfy_extras.nodes_custom_sampler.SamplerCustom", "comfy_extras.nodes_post_processing.Blend",
+        "comfy_extras.nodes_latent.LatentBatch", "server.web", "server.uuid", "execution.validate_prompt",
+        "execution.PromptExecutor", "execution.full_type_name", "protocol.BinaryEventTypes",
+        "nodes.common_ksampler", "nodes.MAX_RESOLUTION", "utils.json_util", "utils.install_util",
+        "utils.extra_config", "app.user_manager.UserManager", "cuda_malloc.cuda_malloc_supported",
+        "comfy.options.enable_args_parsing", "comfy.sampler_helpers.prepare_mask",
+        "comfy.comfy_types.CheckLazyMixin", "comfyui_version.__version__",
+        "comfy_execution.utils.get_executing_context", "comfy_execution.progress.get_progress_state",
+        "custom_nodes",
     ]  # fmt: skip
     return {name: _import(name) for name in names if _import(name) != "nothing"}
 
@@ -222,7 +226,14 @@ def ask_devices() -> Any:
 
 
 def ask_types() -> Any:
-    return [IO.ANY, IO.IMAGE, str(IO.NUMBER), isinstance(IO.INT, str), issubclass(ComfyNodeABC, object), bool(InputTypeDict)]
+    return [
+        IO.ANY,
+        IO.IMAGE,
+        str(IO.NUMBER),
+        isinstance(IO.INT, str),
+        issubclass(ComfyNodeABC, object),
+        bool(InputTypeDict),
+    ]
 
 
 def ask_graph() -> Any:
@@ -263,7 +274,10 @@ def ask_sigmas() -> Any:
         _digits(sampling.get_sigmas_exponential(4, 0.1, 10.0)),
         _digits(sampling.get_sigmas_polyexponential(4, 0.1, 10.0, 2.0)),
         _digits(sampling.get_sigmas_vp(4)),
-        *[_digits(comfy.samplers.calculate_sigmas(Levels(), name, 3)) for name in ("karras", "exponential", "kl_optimal")],
+        *[
+            _digits(comfy.samplers.calculate_sigmas(Levels(), name, 3))
+            for name in ("karras", "exponential", "kl_optimal")
+        ],
         _raised(lambda: comfy.samplers.calculate_sigmas(Levels(), "no such", 3)),
     ]
 
