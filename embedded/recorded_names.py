@@ -303,7 +303,7 @@ class _OnClassOrObject:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        functools.update_wrapper(self, function)
+        self.__doc__ = function.__doc__
 
     def __get__(self, instance: Any, owner: type) -> Any:
         return self._function.__get__(owner() if instance is None else instance, owner)

@@ -121,10 +121,8 @@ def _record() -> dict[str, Any]:
         modules[name] = _describe_module(name, sys.modules[name], node_ids)
         if name not in loaded:
             modules[name]["late"] = True
-    import comfyui_version
-
     return {
-        "comfyui": comfyui_version.__version__,
+        "comfyui": importlib.import_module("comfyui_version").__version__,
         "node_types": sorted(nodes.NODE_CLASS_MAPPINGS),
         "modules": modules,
     }
