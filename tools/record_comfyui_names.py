@@ -28,16 +28,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Modules and packages of ComfyUI that node packages can import. Not comfy_api: the embedded server has it whole.
+# Modules and packages of ComfyUI that node packages can import.
 ROOTS = (
+    "api_server",
     "app",
     "comfy",
+    "comfy_api",
     "comfy_config",
     "comfy_execution",
     "comfy_extras",
     "cuda_malloc",
     "execution",
     "folder_paths",
+    "hook_breaker_ac10a0",
     "latent_preview",
     "middleware",
     "node_helpers",
@@ -243,7 +246,9 @@ def _describe_class(cls: type, node_ids: dict[Any, list[str]]) -> dict[str, Any]
         if all(isinstance(value, SCALARS) for value in values.values()):
             mixin = next((base.__name__ for base in cls.__mro__ if base in (str, int, float)), None)
             return {"enum": values, **({"mixin": mixin} if mixin else {})}
-    bases = [f"{base.__module__}:{base.__qualname__}" for base in cls.__bases__ if _is_ours(base.__module__)]
+    # A decorator can derive a class from the one it was given, under the same name.
+    wrapped = [base for base in cls.__bases__ if _identity(base) != _identity(cls)]
+    bases = [f"{base.__module__}:{base.__qualname__}" for base in wrapped if _is_ours(base.__module__)]
     errors = [
         base.__name__ for base in cls.__mro__ if base.__module__ == "builtins" and issubclass(base, BaseException)
     ]
