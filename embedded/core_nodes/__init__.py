@@ -8,6 +8,7 @@ from __future__ import annotations
 from . import (
     animation,
     compositing,
+    conditioning,
     image,
     image_io,
     latent,
@@ -29,6 +30,7 @@ _FAMILIES = (
     yuv,
     mask,
     compositing,
+    conditioning,
     latent,
     primitive,
     text,

@@ -364,6 +364,24 @@ ANSWERS: dict[str, Any] = {
         "SafetensorError",
         "FileNotFoundError",
     ],
+    "save_paths": [
+        ["a", "b3", 1, "a", "a/b3"],
+        [
+            "Exception",
+            "**** ERROR: Saving image outside the output folder is not allowed.\n"
+            " full_output_folder: TEMP\n"
+            "         output_dir: TEMP/\n"
+            "         commonpath: TEMP",
+        ],
+        [
+            "Exception",
+            "**** ERROR: Saving image outside the output folder is not allowed.\n"
+            " full_output_folder: BASE\n"
+            "         output_dir: TEMP\n"
+            "         commonpath: BASE",
+        ],
+        ["ValueError", "Can't mix absolute and relative paths"],
+    ],
     "casts": [[[0.0, 0.01], [2], "torch.float16"], True, False, [[0.0, 0.01], [2], "torch.float64"]],
     "conditioning": [[[1, {"a": [2], "b": 3}]], [[1, {"a": [1, 2]}]], "torch.bfloat16", None],
     "latent_colours": ["JPEG", [3, 2], 512, [[127, 203, 159], [133, 216, 159], [140, 229, 159]]],
@@ -373,6 +391,106 @@ ANSWERS: dict[str, Any] = {
         [[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], [2, 4, 1, 2], "torch.float32"],
         [[0.0, 0.015, 0.03, 0.045, 0.06, 0.075, 0.09, 0.105, 0.12, 0.135, 0.15, 0.165], [1, 2, 2, 3], "torch.float32"],
         "temp",
+    ],
+    "conditioning_nodes": [
+        [
+            [
+                [[0.0, 0.01, 0.02, 0.03, 0.04, 0.05], [1, 3, 2], "torch.float32"],
+                {"pooled_output": [[0.0, 0.01], [1, 2], "torch.float32"]},
+            ],
+            [[[0.0, 0.01], [1, 1, 2], "torch.float32"], {"a": 1}],
+            [
+                [[1.0, 1.01, 1.02, 1.03], [1, 2, 2], "torch.float32"],
+                {"pooled_output": [[1.0, 1.01], [1, 2], "torch.float32"]},
+            ],
+        ],
+        [
+            [
+                [[0.75, 0.76, 0.77, 0.78, 0.01, 0.0125], [1, 3, 2], "torch.float32"],
+                {"pooled_output": [[0.75, 0.76], [1, 2], "torch.float32"]},
+            ],
+            [
+                [[0.75, 0.76], [1, 1, 2], "torch.float32"],
+                {"a": 1, "pooled_output": [[1.0, 1.01], [1, 2], "torch.float32"]},
+            ],
+        ],
+        [
+            [
+                [[0.0, 0.01, 0.02, 0.03, 0.04, 0.05], [1, 3, 2], "torch.float32"],
+                {"pooled_output": [[0.0, 0.01], [1, 2], "torch.float32"]},
+            ],
+            [[[0.0, 0.01], [1, 1, 2], "torch.float32"], {"a": 1}],
+        ],
+        [
+            [
+                [[0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 1.0, 1.01, 1.02, 1.03], [1, 5, 2], "torch.float32"],
+                {"pooled_output": [[0.0, 0.01], [1, 2], "torch.float32"]},
+            ],
+            [[[0.0, 0.01, 1.0, 1.01, 1.02, 1.03], [1, 3, 2], "torch.float32"], {"a": 1}],
+        ],
+        [
+            [
+                [[1.0, 1.01, 1.02, 1.03], [1, 2, 2], "torch.float32"],
+                {
+                    "pooled_output": [[1.0, 1.01], [1, 2], "torch.float32"],
+                    "area": [16, 8, 2, 1],
+                    "strength": 0.5,
+                    "set_area_to_bounds": False,
+                },
+            ]
+        ],
+        [
+            [
+                [[1.0, 1.01, 1.02, 1.03], [1, 2, 2], "torch.float32"],
+                {
+                    "pooled_output": [[1.0, 1.01], [1, 2], "torch.float32"],
+                    "area": ["percentage", 0.25, 0.5, 1, 0],
+                    "strength": 2,
+                    "set_area_to_bounds": False,
+                },
+            ]
+        ],
+        [
+            [
+                [[1.0, 1.01, 1.02, 1.03], [1, 2, 2], "torch.float32"],
+                {"pooled_output": [[1.0, 1.01], [1, 2], "torch.float32"], "strength": 0.5},
+            ]
+        ],
+        [
+            [
+                [[1.0, 1.01, 1.02, 1.03], [1, 2, 2], "torch.float32"],
+                {
+                    "pooled_output": [[1.0, 1.01], [1, 2], "torch.float32"],
+                    "mask": [[0.0, 0.01, 0.02, 0.03], [1, 2, 2], "torch.float32"],
+                    "set_area_to_bounds": True,
+                    "mask_strength": 0.5,
+                },
+            ]
+        ],
+        [
+            [
+                [[1.0, 1.01, 1.02, 1.03], [1, 2, 2], "torch.float32"],
+                {
+                    "pooled_output": [[1.0, 1.01], [1, 2], "torch.float32"],
+                    "mask": [[0.0, 0.01, 0.02, 0.03], [1, 2, 2], "torch.float32"],
+                    "set_area_to_bounds": False,
+                    "mask_strength": 0.5,
+                },
+            ]
+        ],
+        [
+            [
+                [[0.0, 0.0, 0.0, 0.0, 0.0, 0.0], [1, 3, 2], "torch.float32"],
+                {"pooled_output": [[0.0, 0.0], [1, 2], "torch.float32"]},
+            ],
+            [[[0.0, 0.0], [1, 1, 2], "torch.float32"], {"a": 1}],
+        ],
+        [
+            [
+                [[1.0, 1.01, 1.02, 1.03], [1, 2, 2], "torch.float32"],
+                {"pooled_output": [[1.0, 1.01], [1, 2], "torch.float32"], "start_percent": 0.1, "end_percent": 0.9},
+            ]
+        ],
     ],
     "server": ["PromptServer", True, "1", True, 1, 1, True, True],
     "root": [True, True, True],

@@ -364,6 +364,20 @@ def ask_files() -> Any:
     ]
 
 
+def ask_save_paths() -> Any:
+    folder = folder_paths.get_temp_directory()
+    answers: list[Any] = []
+    for prefix, output in (("a/b%width%", folder), ("a", folder + "/"), ("../a", folder), ("a", "relative")):
+        try:
+            saved = folder_paths.get_save_image_path(prefix, output, 3, 4)
+            answers.append([os.path.relpath(saved[0], folder), *saved[1:]])
+        except Exception as exc:
+            answers.append(
+                [type(exc).__name__, str(exc).replace(folder, "TEMP").replace(os.path.dirname(folder), "BASE")]
+            )
+    return answers
+
+
 def ask_casts() -> Any:
     values = _ramp(2)
     return [
@@ -395,6 +409,32 @@ def ask_nodes_called() -> Any:
     blended = comfy_extras.nodes_post_processing.Blend.execute(image, image * 2, 0.5, "normal")[0]
     saved = nodes.PreviewImage().save_images(image)["ui"]["images"][0]
     return [_digits(scaled), _digits(inverted), _digits(latent["samples"]), _digits(blended), saved["type"]]
+
+
+def ask_conditioning_nodes() -> Any:
+    def call(name: str, *values: Any) -> Any:
+        node_class = getattr(nodes, name)
+        (result,) = getattr(node_class(), node_class.FUNCTION)(*values)
+        return [[_digits(tensor), {key: _shown(value) for key, value in options.items()}] for tensor, options in result]
+
+    def _shown(value: Any) -> Any:
+        return _digits(value) if isinstance(value, torch.Tensor) else value
+
+    first = [[_ramp(1, 3, 2), {"pooled_output": _ramp(1, 2)}], [_ramp(1, 1, 2), {"a": 1}]]
+    second = [[_ramp(1, 2, 2) + 1, {"pooled_output": _ramp(1, 2) + 1}]]
+    return [
+        call("ConditioningCombine", first, second),
+        call("ConditioningAverage", first, second, 0.25),
+        call("ConditioningAverage", first, [[_ramp(1, 4, 2), {}]], 0.25),
+        call("ConditioningConcat", first, second),
+        call("ConditioningSetArea", second, 64, 128, 8, 20, 0.5),
+        call("ConditioningSetAreaPercentage", second, 0.5, 0.25, 0, 1, 2),
+        call("ConditioningSetAreaStrength", second, 0.5),
+        call("ConditioningSetMask", second, _ramp(2, 2), "mask bounds", 0.5),
+        call("ConditioningSetMask", second, _ramp(1, 2, 2), "default", 0.5),
+        call("ConditioningZeroOut", first),
+        call("ConditioningSetTimestepRange", second, 0.1, 0.9),
+    ]
 
 
 # -- the server ----------------------------------------------------------------------------------------------
