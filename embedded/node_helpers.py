@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .arguments import args
+from .conditioning import conditioning_set_values as conditioning_set_values
 from .core_nodes.align import image_alpha_fix as image_alpha_fix
-from .core_nodes.conditioning import conditioning_set_values as conditioning_set_values
 
 
 def hasher() -> Callable[..., Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from . import (
     animation,
     compositing,
-    conditioning,
     image,
     image_io,
     latent,
@@ -30,7 +29,6 @@ _FAMILIES = (
     yuv,
     mask,
     compositing,
-    conditioning,
     latent,
     primitive,
     text,

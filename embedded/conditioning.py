@@ -1,7 +1,8 @@
-"""Nodes that combine and mark conditioning.
+"""Combining and marking conditioning (``nodes.ConditioningCombine`` and others for node packages).
 
 Conditioning is ``[[tensor, options], ...]``: text as numbers, float32 ``[B, tokens, channels]``, and a dict of what is
-said about it. Text encoders make it, which are models; packages have other ways, and these nodes need none.
+said about it. Text encoders make it, which are models; packages have other ways, and call these classes, which need
+none. They are no nodes of prompts: no node of the embedded server makes conditioning.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-logger = logging.getLogger("discomfort.embedded.core_nodes.conditioning")
+logger = logging.getLogger("discomfort.embedded.conditioning")
 
 Conditioning = list[Any]
 
@@ -103,12 +104,10 @@ class ConditioningAverage:
             if missing > 0:
                 part = torch.cat([part, torch.zeros((1, missing, target.shape[2]))], dim=1)
             options = dict(target_options)
-            pooled = options.get("pooled_output", source_pooled)
             if source_pooled is not None:
-                both = pooled is not None
-                options["pooled_output"] = (
-                    pooled * strength + source_pooled * (1.0 - strength) if both else source_pooled
-                )
+                pooled = options.get("pooled_output", source_pooled)
+                mixed = None if pooled is None else pooled * strength + source_pooled * (1.0 - strength)
+                options["pooled_output"] = source_pooled if mixed is None else mixed
             result.append([target * strength + part * (1.0 - strength), options])
         return (result,)
 
@@ -279,23 +278,3 @@ class ConditioningSetTimestepRange:
     def set_range(self, conditioning: Conditioning, start: float, end: float) -> tuple[Conditioning]:
         """From and to which part of the steps, 0 to 1."""
         return (conditioning_set_values(conditioning, {"start_percent": start, "end_percent": end}),)
-
-
-NODE_CLASS_MAPPINGS: dict[str, Any] = {
-    "ConditioningAverage": ConditioningAverage,
-    "ConditioningCombine": ConditioningCombine,
-    "ConditioningConcat": ConditioningConcat,
-    "ConditioningSetArea": ConditioningSetArea,
-    "ConditioningSetAreaPercentage": ConditioningSetAreaPercentage,
-    "ConditioningSetAreaStrength": ConditioningSetAreaStrength,
-    "ConditioningSetMask": ConditioningSetMask,
-    "ConditioningSetTimestepRange": ConditioningSetTimestepRange,
-    "ConditioningZeroOut": ConditioningZeroOut,
-}
-NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
-    "ConditioningCombine": "Conditioning (Combine)",
-    "ConditioningConcat": "Conditioning (Concat)",
-    "ConditioningSetArea": "Conditioning (Set Area)",
-    "ConditioningSetAreaPercentage": "Conditioning (Set Area with Percentage)",
-    "ConditioningSetMask": "Conditioning (Set Mask)",
-}
