@@ -364,6 +364,17 @@ def ask_files() -> Any:
     ]
 
 
+def ask_prompt_weights() -> Any:
+    from comfy.sd1_clip import escape_important, parse_parentheses, token_weights, unescape_important
+
+    texts = ["a (red:1.5) cat", "((a) b:2) (c", "a) (b) c", "(no: number)", "(a\\) b", "", "(:3)", "(a (b:0.5) c)"]
+    return [
+        [token_weights(escape_important(text), 1.0) for text in texts],
+        [parse_parentheses(text) for text in texts],
+        [unescape_important(escape_important(text)) for text in texts],
+    ]
+
+
 def ask_save_paths() -> Any:
     folder = folder_paths.get_temp_directory()
     answers: list[Any] = []
