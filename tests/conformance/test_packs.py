@@ -527,6 +527,12 @@ async def test_names_are_there_and_do_what_they_do_in_comfyui(client: driver.Cli
     assert json.loads(run.shown("1")[0]) == ANSWERS[question]
 
 
+async def test_model_code_is_there_by_name_only(client: driver.Client, server: driver.Server) -> None:
+    run = await client.run({"1": node("NamesProbe", question="models")})
+    raised = expected(server, "model code", comfyui="TypeError", embedded="NotInEmbeddedServer")
+    assert json.loads(run.shown("1")[0]) == [raised] * 3
+
+
 async def test_a_node_derived_from_a_node_of_models_is_described_by_what_it_inherits(client: driver.Client) -> None:
     described = (await client.get("/object_info/NamesLoader"))["NamesLoader"]
     assert described["output"] == ["MODEL", "CLIP"]

@@ -448,6 +448,15 @@ def ask_conditioning_nodes() -> Any:
     ]
 
 
+# -- models --------------------------------------------------------------------------------------------------
+
+
+def ask_models() -> Any:
+    """Model code called as nobody calls it: ComfyUI has it and wants its arguments."""
+    calls = (comfy.sd.load_lora_for_models, comfy.samplers.CFGGuider, nodes.LoraLoader().load_lora)
+    return [_raised(call) for call in calls]
+
+
 # -- the server ----------------------------------------------------------------------------------------------
 
 
