@@ -101,9 +101,14 @@ def _run_script(script: str) -> bool:
 
 def load_packages() -> None:
     """Load all packages, and the one this server is part of."""
-    core = reserved_types()
+    paths = list(find_packages())
+    core = frozenset(node_registry.NODE_CLASS_MAPPINGS)
+    if paths:
+        # Reads the record of ComfyUI's names, which a server without packages need not.
+        core = reserved_types()
+        recorded_names.complete_core_nodes(node_registry.NODE_CLASS_MAPPINGS)
     attempts = []
-    for path in find_packages():
+    for path in paths:
         start = time.perf_counter()
         succeeded = load_package(path, core)
         attempts.append(Attempt(time.perf_counter() - start, path, succeeded))

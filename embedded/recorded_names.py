@@ -38,12 +38,36 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 FILE = Path(__file__).with_name("comfyui_names.json")
 
+# The first parts of the recorded modules' names.
+_ROOTS = frozenset(
+    [
+        "api_server",
+        "app",
+        "comfy",
+        "comfy_api",
+        "comfy_config",
+        "comfy_execution",
+        "comfy_extras",
+        "cuda_malloc",
+        "execution",
+        "folder_paths",
+        "hook_breaker_ac10a0",
+        "latent_preview",
+        "middleware",
+        "node_helpers",
+        "nodes",
+        "protocol",
+        "server",
+        "utils",
+    ]
+)
 # Where, in a module that is served under ComfyUI's names, those names are.
 _NAMES_ATTRIBUTE = "__comfyui_names__"
 _TUPLES = ("RETURN_TYPES", "RETURN_NAMES", "OUTPUT_IS_LIST", "OUTPUT_TOOLTIPS")
@@ -133,9 +157,8 @@ def add_recorded_names(module: ModuleType, name: str) -> None:
     names = vars(module).get(_NAMES_ATTRIBUTE, ())
     if name not in names:
         setattr(module, _NAMES_ATTRIBUTE, (*names, name))
-    if record().get(name, {}).get("package"):
-        # A package in ComfyUI, whose other modules the finder knows.
-        vars(module).setdefault("__path__", [])
+    # Some are packages in ComfyUI, whose other modules the finder knows.
+    vars(module).setdefault("__path__", [])
 
 
 class Finder(MetaPathFinder, Loader):
@@ -145,6 +168,8 @@ class Finder(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a recorded module, None for any other."""
+        if fullname.partition(".")[0] not in _ROOTS:
+            return None
         known = record().get(fullname)
         return None if known is None else ModuleSpec(fullname, self, is_package=known.get("package", False))
 
@@ -383,14 +408,11 @@ class _Value:
 
 
 def import_recorded(name: str) -> ModuleType:
-    """Import a recorded module, even where something else of its name could be imported."""
+    """Import a recorded module, even where something else of its name could be imported. Does not read the record."""
     if name not in sys.modules:
-        finder = Finder()
-        sys.meta_path.insert(0, finder)
-        try:
-            return importlib.import_module(name)
-        finally:
-            sys.meta_path.remove(finder)
+        module = module_from_spec(ModuleSpec(name, Finder(), is_package=True))
+        add_recorded_names(module, name)
+        sys.modules[name] = module
     return sys.modules[name]
 
 
