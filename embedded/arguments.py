@@ -9,10 +9,11 @@ gets new ones every month.
 from __future__ import annotations
 
 import argparse
+import enum
 import ipaddress
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,47 @@ _IGNORED_SWITCHES = [
 ]
 # fmt: on
 
+
+class LatentPreviewMethod(enum.Enum):
+    """The values of ``--preview-method``, as packages read it."""
+
+    NoPreviews = "none"
+    Auto = "auto"
+    Latent2RGB = "latent2rgb"
+    TAESD = "taesd"
+
+
+class PerformanceFeature(enum.Enum):
+    """The values of ``--fast``, as packages read it."""
+
+    Fp16Accumulation = "fp16_accumulation"
+    Fp8MatrixMultiplication = "fp8_matrix_mult"
+    CublasOps = "cublas_ops"
+    AutoTune = "autotune"
+
+
+def _known_in(choices: type[enum.Enum]) -> Callable[[str], enum.Enum | str]:
+    """A converter to a choice; a value of a newer ComfyUI stays a text."""
+
+    def convert(value: str) -> enum.Enum | str:
+        try:
+            return choices(value)
+        except ValueError:
+            return value
+
+    return convert
+
+
 # Flags without effect here that take a value: name -> (default, further argparse settings).
 _IGNORED_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "cache-ram": (0.0, {"type": float, "nargs": "?", "const": 4.0}),
     "comfy-api-base": ("https://api.comfy.org", {}),
     "database-url": ("sqlite:///:memory:", {}),
     "directml": (None, {"type": int, "nargs": "?", "const": -1}),
-    "fast": (None, {"nargs": "*"}),
+    "fast": (None, {"nargs": "*", "type": _known_in(PerformanceFeature)}),
     "front-end-version": (None, {}),
     "oneapi-device-selector": (None, {}),
-    "preview-method": ("none", {}),
+    "preview-method": (LatentPreviewMethod.NoPreviews, {"type": _known_in(LatentPreviewMethod)}),
     "preview-size": (512, {"type": int}),
     "reserve-vram": (None, {"type": float}),
     "vram-headroom": (None, {"type": float}),
@@ -189,10 +221,19 @@ def _add_behaviour(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--quick-test-for-ci", action="store_true", help="load everything, then exit")
 
 
+def _settled(known: argparse.Namespace) -> argparse.Namespace:
+    """The flags as packages read them: with what one says about another."""
+    known.auto_launch = (known.auto_launch or known.windows_standalone_build) and not known.disable_auto_launch
+    known.fp16_unet = known.fp16_unet or known.force_fp16
+    # None: not given; an empty list: everything.
+    known.fast = set(PerformanceFeature) if known.fast == [] else set(known.fast or ())
+    return known
+
+
 parser = _build_parser()
 # The flags in force: defaults until parse_arguments() has run. One object for the life of the process,
 # because packages import it by name.
-args: argparse.Namespace = parser.parse_args([])
+args: argparse.Namespace = _settled(parser.parse_args([]))
 
 
 def parse_arguments(argv: Sequence[str]) -> list[str]:
@@ -212,8 +253,7 @@ def parse_arguments(argv: Sequence[str]) -> list[str]:
     problem = check_listen(known.listen, known.allow_remote)
     if problem:
         parser.error(problem)
-    known.auto_launch = known.auto_launch and not known.disable_auto_launch
-    vars(args).update(vars(known))
+    vars(args).update(vars(_settled(known)))
     return unknown
 
 

@@ -1,15 +1,33 @@
-"""Progress bars and image scaling for nodes (``comfy.utils`` for node packages)."""
+"""Progress bars, image scaling and files of tensors for nodes (``comfy.utils`` for node packages)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # Packages find these under comfy.utils; the core nodes use the same ones.
 from .core_nodes.align import repeat_to_batch_size as repeat_to_batch_size
 from .core_nodes.resize import bislerp as bislerp
 from .core_nodes.resize import common_upscale as common_upscale
 from .core_nodes.resize import lanczos as lanczos
+from .tensor_files import load_torch_file as load_torch_file
+from .tensor_files import safetensors_header as safetensors_header
+from .tensor_files import save_torch_file as save_torch_file
+from .tensor_helpers import calculate_parameters as calculate_parameters
+from .tensor_helpers import convert_sd_to as convert_sd_to
+from .tensor_helpers import copy_to_param as copy_to_param
+from .tensor_helpers import get_attr as get_attr
+from .tensor_helpers import reshape_mask as reshape_mask
+from .tensor_helpers import resize_list_to_batch_size as resize_list_to_batch_size
+from .tensor_helpers import resize_to_batch_size as resize_to_batch_size
+from .tensor_helpers import set_attr as set_attr
+from .tensor_helpers import set_attr_param as set_attr_param
+from .tensor_helpers import state_dict_key_replace as state_dict_key_replace
+from .tensor_helpers import state_dict_prefix_replace as state_dict_prefix_replace
+from .tensor_helpers import weight_dtype as weight_dtype
+from .tiles import get_tiled_scale_steps as get_tiled_scale_steps
+from .tiles import tiled_scale as tiled_scale
+from .tiles import tiled_scale_multidim as tiled_scale_multidim
 
 if TYPE_CHECKING:
     from .messages import Preview
@@ -17,6 +35,9 @@ if TYPE_CHECKING:
 # Called by every ProgressBar: (value, total, preview, node_id=...). Set by the server, read by packages.
 PROGRESS_BAR_HOOK: Callable[..., None] | None = None
 PROGRESS_BAR_ENABLED = True
+# How weights are read from files, which packages look at.
+ALWAYS_SAFE_LOAD = True
+DISABLE_MMAP = MMAP_TORCH_FILES = False
 
 
 def set_progress_bar_global_hook(function: Callable[..., None] | None) -> None:
@@ -63,12 +84,3 @@ class ProgressBar:
     def update(self, value: float) -> None:
         """Go forward by a value; raises as :meth:`update_absolute`."""
         self.update_absolute(self.current + value)
-
-
-def load_torch_file(ckpt: str, *_: Any, **__: Any) -> Any:
-    """There are no models here.
-
-    Raises:
-        RuntimeError: always.
-    """
-    raise RuntimeError(f"the embedded server loads no models, so not {ckpt}; use a ComfyUI installation")

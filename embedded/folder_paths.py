@@ -531,7 +531,7 @@ def get_save_image_path(
     Args:
         filename_prefix: a name, or a path relative to ``output_dir``. ``%width%``, ``%height%``, ``%year%``,
             ``%month%``, ``%day%``, ``%hour%``, ``%minute%`` and ``%second%`` are filled in.
-        output_dir: the folder everything must stay in.
+        output_dir: the folder everything must stay in: absolute, and without a slash at its end, as ComfyUI wants it.
         image_width, image_height: pixels, for ``%width%`` and ``%height%``.
 
     Returns:
@@ -540,16 +540,20 @@ def get_save_image_path(
         folder relative to ``output_dir``; the prefix with its variables filled in.
 
     Raises:
-        ValueError: the prefix leads out of ``output_dir``.
+        Exception: the prefix leads out of ``output_dir``, or that ends with a slash.
+        ValueError: ``output_dir`` is relative.
     """
     if "%" in filename_prefix:
         filename_prefix = _fill_in_variables(filename_prefix, image_width, image_height)
     subfolder, filename = os.path.split(os.path.normpath(filename_prefix))
     folder = os.path.join(output_dir, subfolder)
-    if not _is_inside(folder, output_dir):
-        raise ValueError(
-            f"Saving image outside the output folder is not allowed: the prefix {filename_prefix!r} leads to "
-            f"{os.path.abspath(folder)}, the output folder is {output_dir}"
+    absolute = os.path.abspath(folder)
+    common = os.path.commonpath((output_dir, absolute))
+    if common != output_dir:
+        # Type and text are ComfyUI's: clients get both.
+        raise Exception(
+            "**** ERROR: Saving image outside the output folder is not allowed."
+            f"\n full_output_folder: {absolute}\n         output_dir: {output_dir}\n         commonpath: {common}"
         )
     os.makedirs(folder, exist_ok=True)
     return folder, filename, _next_counter(folder, filename), subfolder, filename_prefix
@@ -571,15 +575,6 @@ def _fill_in_variables(prefix: str, image_width: int, image_height: int) -> str:
     for name, value in values.items():
         prefix = prefix.replace(f"%{name}%", value)
     return prefix
-
-
-def _is_inside(folder: str, container: str) -> bool:
-    """Whether ``folder`` is ``container`` or below it, after resolving ``..`` but not links."""
-    container = os.path.abspath(container)
-    try:
-        return os.path.commonpath((container, os.path.abspath(folder))) == container
-    except ValueError:  # different drives on Windows
-        return False
 
 
 def _next_counter(folder: str, filename: str) -> int:

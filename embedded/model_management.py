@@ -7,6 +7,8 @@ need it, not by this module.
 
 from __future__ import annotations
 
+import os
+import platform
 import threading
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from .arguments import args
+from .recorded_names import NotInEmbeddedServer
 
 if TYPE_CHECKING:
     import torch
@@ -44,9 +47,20 @@ class InterruptProcessingException(Exception):
 
 # The devices' memory is managed by torch alone; packages read this switch.
 DISABLE_SMART_MEMORY = False
+# The models in memory: none, ever.
+current_loaded_models: list[Any] = []
+# What ComfyUI found of further kinds of devices and of attention libraries; none of them is used here.
+directml_enabled = xpu_available = npu_available = mlu_available = ixuca_available = False
+XFORMERS_IS_AVAILABLE = XFORMERS_ENABLED_VAE = False
+XFORMERS_VERSION = ""
+FORCE_FP32 = PRIORITIZE_FP16 = SUPPORT_FP8_OPS = False
+lowvram_available = True
+WINDOWS = os.name == "nt"
+# Bytes that ComfyUI leaves free on a GPU for others.
+EXTRA_RESERVED_VRAM = (600 if WINDOWS else 400) * 1024 * 1024
 
 _interrupted = False
-_interrupted_lock = threading.RLock()
+interrupt_processing_mutex = _interrupted_lock = threading.RLock()
 
 
 # -- interruption --------------------------------------------------------------------------------------------
@@ -186,9 +200,221 @@ def should_use_bf16(device: Any = None, *_: Any, **__: Any) -> bool:
     return is_device_cuda(device) and torch.cuda.is_bf16_supported()
 
 
+def is_device_xpu(device: Any) -> bool:
+    """Whether a device is an Intel GPU."""
+    return is_device_type(device, "xpu")
+
+
+def is_intel_xpu() -> bool:
+    """Whether nodes compute on an Intel GPU: never here."""
+    return xpu_available
+
+
+def is_ascend_npu() -> bool:
+    """Whether nodes compute on a Huawei NPU: never here."""
+    return npu_available
+
+
+def is_mlu() -> bool:
+    """Whether nodes compute on a Cambricon MLU: never here."""
+    return mlu_available
+
+
+def is_ixuca() -> bool:
+    """Whether nodes compute on an Iluvatar GPU: never here."""
+    return ixuca_available
+
+
+def is_directml_enabled() -> bool:
+    """Whether DirectML is used: never here."""
+    return directml_enabled
+
+
+def is_amd() -> bool:
+    """Whether nodes compute on an AMD GPU."""
+    import torch
+
+    return is_device_cuda(get_torch_device()) and bool(torch.version.hip)
+
+
+def mac_version() -> tuple[int, ...] | None:
+    """The version of macOS, such as ``(14, 5)``; None elsewhere."""
+    version = platform.mac_ver()[0]
+    return tuple(int(part) for part in version.split(".")) if version else None
+
+
+def get_autocast_device(dev: Any) -> str:
+    """The device type torch.autocast is told."""
+    return str(getattr(dev, "type", "cuda"))
+
+
+def device_supports_non_blocking(device: Any) -> bool:
+    """Whether copies to a device may overlap with other work."""
+    if args.force_non_blocking:
+        return True
+    return not (is_device_mps(device) or args.deterministic)
+
+
+def device_should_use_non_blocking(device: Any) -> bool:
+    """Whether they should: ComfyUI says no for all devices."""
+    return False
+
+
+def force_channels_last() -> bool:
+    """Whether convolutions are laid out channels last (``--force-channels-last``)."""
+    return bool(args.force_channels_last)
+
+
 def xformers_enabled() -> bool:
     """The xformers library is never used."""
     return False
+
+
+def xformers_enabled_vae() -> bool:
+    """The xformers library is never used."""
+    return False
+
+
+def sage_attention_enabled() -> bool:
+    """Whether ``--use-sage-attention`` was given."""
+    return bool(args.use_sage_attention)
+
+
+def flash_attention_enabled() -> bool:
+    """Whether ``--use-flash-attention`` was given."""
+    return bool(args.use_flash_attention)
+
+
+def pytorch_attention_enabled() -> bool:
+    """Whether ComfyUI would use torch's own attention: asked for, or by default on NVIDIA."""
+    if args.use_pytorch_cross_attention:
+        return True
+    return is_nvidia() and not args.use_split_cross_attention and not args.use_quad_cross_attention
+
+
+def pytorch_attention_enabled_vae() -> bool:
+    """As :func:`pytorch_attention_enabled`, but not on AMD."""
+    return pytorch_attention_enabled() and not is_amd()
+
+
+def pytorch_attention_flash_attention() -> bool:
+    """Whether torch's own attention is used and fast on this device."""
+    return pytorch_attention_enabled() and (is_nvidia() or is_amd())
+
+
+def get_offload_stream(device: Any) -> None:
+    """The CUDA stream weights are copied on: none, for there are no weights."""
+
+
+def sync_stream(device: Any, stream: Any) -> None:
+    """Wait for a stream of :func:`get_offload_stream`."""
+    if stream is not None and is_device_cuda(device):
+        import torch
+
+        torch.cuda.current_stream().wait_stream(stream)
+
+
+# -- data types ----------------------------------------------------------------------------------------------
+
+
+def get_supported_float8_types() -> list[torch.dtype]:
+    """The 8 bit float types this torch has."""
+    import torch
+
+    names = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
+    return [getattr(torch, name) for name in names if hasattr(torch, name)]
+
+
+def dtype_size(dtype: torch.dtype) -> int:
+    """Bytes per element."""
+    return dtype.itemsize
+
+
+def module_size(module: torch.nn.Module) -> int:
+    """Bytes of a module's weights."""
+    return sum(tensor.nelement() * tensor.element_size() for tensor in module.state_dict().values())
+
+
+def supports_dtype(device: Any, dtype: torch.dtype) -> bool:
+    """Whether models would compute with a data type on a device."""
+    import torch
+
+    return dtype == torch.float32 or (dtype in (torch.float16, torch.bfloat16) and not is_device_cpu(device))
+
+
+def supports_cast(device: Any, dtype: torch.dtype) -> bool:
+    """Whether tensors of a data type can be moved to a device."""
+    import torch
+
+    everywhere = (torch.float32, torch.float16, torch.bfloat16)
+    return dtype in everywhere or (
+        not is_device_mps(device) and str(dtype) in ("torch.float8_e4m3fn", "torch.float8_e5m2")
+    )
+
+
+def pick_weight_dtype(dtype: torch.dtype | None, fallback_dtype: torch.dtype, device: Any = None) -> torch.dtype:
+    """The data type, or the fallback where it is None, larger, or not for this device."""
+    if dtype is None or dtype_size(dtype) > dtype_size(fallback_dtype) or not supports_cast(device, dtype):
+        return fallback_dtype
+    return dtype
+
+
+def vae_dtype(device: Any = None, allowed_dtypes: Any = ()) -> torch.dtype:
+    """The data type image encoders would compute with: the flags', else the first allowed one that pays off."""
+    import torch
+
+    flags = ((args.fp16_vae, torch.float16), (args.bf16_vae, torch.bfloat16), (args.fp32_vae, torch.float32))
+    for given, dtype in flags:
+        if given:
+            return dtype
+    for dtype in allowed_dtypes:
+        pays_off = {torch.float16: should_use_fp16, torch.bfloat16: should_use_bf16}.get(dtype)
+        if pays_off is not None and pays_off(device):
+            return dtype  # type: ignore[no-any-return]
+    return torch.float32
+
+
+def text_encoder_dtype(device: Any = None) -> torch.dtype:
+    """The data type text encoders would be kept in: the flags', else float16."""
+    import torch
+
+    for name, dtype_name in (
+        ("fp8_e4m3fn_text_enc", "float8_e4m3fn"),
+        ("fp8_e5m2_text_enc", "float8_e5m2"),
+        ("fp16_text_enc", "float16"),
+        ("bf16_text_enc", "bfloat16"),
+        ("fp32_text_enc", "float32"),
+    ):
+        if getattr(args, name):
+            return getattr(torch, dtype_name)  # type: ignore[no-any-return]
+    return torch.float16
+
+
+def cast_to(
+    weight: torch.Tensor,
+    dtype: torch.dtype | None = None,
+    device: Any = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+    stream: Any = None,
+) -> torch.Tensor:
+    """A tensor in another data type and on another device; itself if nothing changes and ``copy`` is false.
+
+    Args:
+        weight: of any shape.
+        dtype, device: None: as it is.
+        non_blocking: let the copy overlap with other work.
+        stream: the CUDA stream to copy on.
+    """
+    import contextlib
+
+    with stream if stream is not None else contextlib.nullcontext():
+        return weight.to(device=device, dtype=dtype, non_blocking=non_blocking, copy=copy)
+
+
+def cast_to_device(tensor: torch.Tensor, device: Any, dtype: torch.dtype, copy: bool = False) -> torch.Tensor:
+    """As :func:`cast_to`, overlapping with other work where the device can."""
+    return cast_to(tensor, dtype, device, device_supports_non_blocking(device), copy)
 
 
 # -- memory --------------------------------------------------------------------------------------------------
@@ -246,10 +472,39 @@ def load_models_gpu(models: Any, *_: Any, **__: Any) -> None:
     """There are no models to load.
 
     Raises:
-        RuntimeError: some were given.
+        NotInEmbeddedServer: some were given.
     """
     if models:
-        raise RuntimeError("the embedded server runs no models; use a ComfyUI installation for this workflow")
+        raise NotInEmbeddedServer("comfy.model_management.load_models_gpu")
+
+
+def load_model_gpu(model: Any) -> None:
+    """As :func:`load_models_gpu`."""
+    load_models_gpu([model])
+
+
+def loaded_models(only_currently_used: bool = False) -> list[Any]:
+    """The models in memory: none."""
+    return []
+
+
+def cleanup_models() -> None:
+    """There are no models to forget."""
+
+
+def extra_reserved_memory() -> int:
+    """Bytes to be left free on a GPU (``--reserve-vram``, in GiB)."""
+    return EXTRA_RESERVED_VRAM if args.reserve_vram is None else int(args.reserve_vram * 1024**3)
+
+
+def minimum_inference_memory() -> float:
+    """Bytes ComfyUI keeps free for the computation itself."""
+    return 1024**3 * 0.8 + extra_reserved_memory()
+
+
+def maximum_vram_for_weights(device: Any = None) -> float:
+    """Bytes of a device that weights may take."""
+    return float(get_total_memory(device) * 0.88 - minimum_inference_memory())
 
 
 def cleanup_models_gc() -> None:
@@ -266,8 +521,22 @@ def __getattr__(name: str) -> Any:
         return torch.cuda.OutOfMemoryError
     if name == "torch_version":
         return torch.version.__version__
+    if name == "torch_version_numeric":
+        return tuple(int(part) for part in torch.version.__version__.split(".")[:2])
+    if name == "FLOAT8_TYPES":
+        return get_supported_float8_types()
+    if name == "ENABLE_PYTORCH_ATTENTION":
+        return pytorch_attention_enabled()
+    if name == "interrupt_processing":
+        return _interrupted
+    if name == "total_vram":
+        return get_total_memory() / 1024**2
+    if name == "total_ram":
+        return psutil.virtual_memory().total / 1024**2
+    if name == "set_vram_to":
+        return VRAMState.NORMAL_VRAM
     if name == "vram_state":
-        return VRAMState.DISABLED if cpu_mode() else VRAMState.NORMAL_VRAM
+        return VRAMState.SHARED if mps_mode() else VRAMState.DISABLED if cpu_mode() else VRAMState.NORMAL_VRAM
     if name == "cpu_state":
         return CPUState.CPU if cpu_mode() else CPUState.MPS if mps_mode() else CPUState.GPU
     raise AttributeError(f"the embedded server's comfy.model_management has no {name!r}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from .arguments import args
+from .conditioning import conditioning_set_values as conditioning_set_values
 from .core_nodes.align import image_alpha_fix as image_alpha_fix
 
 
@@ -30,15 +31,8 @@ def pillow(fn: Callable[[Any], Any], arg: Any) -> Any:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def conditioning_set_values(
-    conditioning: list[Any], values: Mapping[str, Any] | None = None, append: bool = False
-) -> list[Any]:
-    """A copy of conditioning, ``[[tensor, options], ...]``, with some options set (or added to)."""
-    result = []
-    for tensor, options in conditioning:
-        options = dict(options)
-        for key, value in (values or {}).items():
-            old = options.get(key) if append else None
-            options[key] = value if old is None else old + value
-        result.append([tensor, options])
-    return result
+def string_to_torch_dtype(string: str) -> Any:
+    """``"fp32"``, ``"fp16"`` or ``"bf16"`` as a torch.dtype, None for anything else."""
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}.get(string)

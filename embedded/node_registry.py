@@ -1,4 +1,8 @@
-"""The node classes the server knows, by the names prompts use (``nodes`` for node packages)."""
+"""The node classes the server knows, by the names prompts use (``nodes`` for node packages).
+
+Packages also find ComfyUI's own node classes as attributes here (``class MySave(nodes.SaveImage)``): see
+``recorded_names.py``.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +35,3 @@ def before_node_execution() -> None:
         InterruptProcessingException: the prompt was interrupted.
     """
     model_management.throw_exception_if_processing_interrupted()
-
-
-def __getattr__(name: str) -> Any:
-    """Core node classes as attributes: packages subclass ``nodes.PreviewImage`` and the like."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    for class_type, node_class in NODE_CLASS_MAPPINGS.items():
-        if name in (class_type, getattr(node_class, "__name__", None)):
-            return node_class
-    raise AttributeError(f"the embedded server's 'nodes' has no {name!r}: it serves no nodes of that name")

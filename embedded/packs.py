@@ -9,6 +9,7 @@ reason and left out; the server runs on. Core nodes cannot be replaced by packag
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import folder_paths, node_registry
+from . import folder_paths, node_registry, recorded_names
 from .arguments import args
 from .extensions import register_extension
 
@@ -95,17 +96,22 @@ def run_prestartup_scripts() -> None:
 def _run_script(script: str) -> bool:
     try:
         _import_file(os.path.splitext(script)[0], script, register=False)
-    except Exception as exc:
-        logger.error("Failed to execute startup-script: %s / %s", script, exc)
+    except (Exception, SystemExit) as exc:
+        logger.error("Failed to execute startup-script: %s / %s", script, _reason(exc))
         return False
     return True
 
 
 async def load_packages() -> None:
     """Load all packages, and the one this server is part of."""
+    paths = list(find_packages())
     core = frozenset(node_registry.NODE_CLASS_MAPPINGS)
+    if paths:
+        # Reads the record of ComfyUI's names, which a server without packages need not.
+        core = reserved_types()
+        recorded_names.complete_core_nodes(node_registry.NODE_CLASS_MAPPINGS)
     attempts = []
-    for path in find_packages():
+    for path in paths:
         start = time.perf_counter()
         succeeded = await load_package(path, core)
         attempts.append(Attempt(time.perf_counter() - start, path, succeeded))
@@ -113,6 +119,14 @@ async def load_packages() -> None:
     if own is not None:
         attempts.append(own)
     _log_attempts("Import times for custom nodes:", "IMPORT FAILED", attempts)
+
+
+def reserved_types() -> frozenset[str]:
+    """The class types packages may not define: ComfyUI's own nodes, those that the embedded server has not too.
+
+    There a package's ``KSampler`` is ignored, so a prompt that names one never means the package's.
+    """
+    return frozenset(node_registry.NODE_CLASS_MAPPINGS).union(recorded_names.node_types())
 
 
 def find_packages() -> Iterator[str]:
@@ -142,7 +156,8 @@ async def load_package(path: str, reserved: Collection[str] = frozenset()) -> bo
         reserved: class types it may not define; they are left out silently, as in ComfyUI.
 
     Returns:
-        Whether it could be loaded; the reason why not is logged.
+        Whether it could be loaded; the reason why not is logged. A package that ends the process (``sys.exit``), as
+        it ends ComfyUI, is one that could not be loaded.
     """
     is_file = os.path.isfile(path)
     name = os.path.splitext(path)[0] if is_file else os.path.basename(path)
@@ -151,10 +166,15 @@ async def load_package(path: str, reserved: Collection[str] = frozenset()) -> bo
     try:
         module = _import_file(module_name, file, register=True)
         return await _register(module, name, os.path.dirname(file), reserved)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         logger.warning("%s", traceback.format_exc())
-        logger.warning("Cannot import %s module for custom nodes: %s", path, exc)
+        logger.warning("Cannot import %s module for custom nodes: %s", path, _reason(exc))
         return False
+
+
+def _reason(exc: BaseException) -> str:
+    """Why a package could not be loaded."""
+    return f"it ended the process with status {exc.code}" if isinstance(exc, SystemExit) else str(exc)
 
 
 async def _load_own_package(reserved: Collection[str]) -> Attempt | None:
@@ -197,11 +217,14 @@ async def _register(module: ModuleType, name: str, folder: str, reserved: Collec
     """
     short_name = os.path.basename(name)
     node_registry.LOADED_MODULE_DIRS[name] = os.path.abspath(folder)
+    declared = declared_web_folder(folder) if not os.path.isabs(name) else None
+    if declared is not None:
+        node_registry.EXTENSION_WEB_DIRS[declared[0]] = declared[1]
     web_directory = getattr(module, "WEB_DIRECTORY", None)
     if web_directory is not None:
         web_folder = os.path.abspath(os.path.join(folder, web_directory))
         if os.path.isdir(web_folder):
-            node_registry.EXTENSION_WEB_DIRS[short_name] = web_folder
+            node_registry.EXTENSION_WEB_DIRS[name] = web_folder
     # A single-file package is named by its path.
     where = f"{name}.py" if os.path.isabs(name) else folder
     classes = getattr(module, "NODE_CLASS_MAPPINGS", None)
@@ -221,6 +244,40 @@ async def _register(module: ModuleType, name: str, folder: str, reserved: Collec
     if titles is not None:
         node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(titles)
     return True
+
+
+def declared_web_folder(folder: str) -> tuple[str, str] | None:
+    """The browser files that a package's pyproject.toml names: (the project's name, folder); None if it names none.
+
+    They are the key ``web`` of ``[tool.comfy]``. A file that cannot be read is logged and names none.
+    """
+    file = Path(folder, "pyproject.toml")
+    if not file.is_file():
+        return None
+    try:
+        content = _read_toml(file)
+        web = content.get("tool", {}).get("comfy", {}).get("web", "")
+        name = content.get("project", {}).get("name", "")
+    except (ImportError, OSError, ValueError, AttributeError) as exc:
+        logger.warning("%s cannot be read, and what it says of browser files is left out: %s", file, exc)
+        return None
+    web_folder = os.path.join(folder, web) if web and name else ""
+    if not os.path.isdir(web_folder):
+        return None
+    logger.info("Automatically register web folder %s for %s", web, name)
+    return name, web_folder
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        ImportError: Python is older than 3.11, and tomli is not installed.
+        OSError, ValueError: it cannot be read.
+    """
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    content: dict[str, Any] = toml.loads(file.read_text(encoding="utf-8"))
+    return content
 
 
 def _log_attempts(headline: str, failed: str, attempts: list[Attempt]) -> None:

@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import aiohttp
@@ -88,7 +88,6 @@ class PromptServer:
         add_prompt_routes(self)
         add_model_routes(self.routes)
         add_pack_routes(self)
-        self.user_manager.add_routes(self.routes)
 
     # -- prompts -------------------------------------------------------------------------------------------
 
@@ -211,14 +210,15 @@ class PromptServer:
 
     def add_routes(self) -> None:
         """Build the application. Called once, after packages have added their routes."""
+        # After those of packages, which, as in ComfyUI, may take the place of these.
+        self.user_manager.add_routes(self.routes)
         self.app.add_subapp("/internal", make_internal_app(self))
-        under_api = web.RouteTableDef()
-        for route in self.routes:
+        routes = without_repeats(self.routes)
+        for route in routes:
             # Static folders of packages are served as they are.
             if isinstance(route, web.RouteDef):
-                under_api.route(route.method, "/api" + route.path)(route.handler, **route.kwargs)
-        self.app.add_routes(under_api)
-        self.app.add_routes(self.routes)
+                web.RouteDef(route.method, "/api" + route.path, route.handler, route.kwargs).register(self.app.router)
+        self.app.add_routes(routes)
         add_pack_statics(self.app, node_registry.EXTENSION_WEB_DIRS, node_registry.LOADED_MODULE_DIRS)
         # Last: it matches everything.
         frontend.add_statics(self.app, self.web_root)
@@ -245,6 +245,25 @@ class PromptServer:
             await self.client_session.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+
+def without_repeats(routes: Iterable[web.AbstractRouteDef]) -> list[web.AbstractRouteDef]:
+    """The routes without those that say method and path of an earlier one again.
+
+    The first answers anyway, and aiohttp refuses some of the others with an error, which ends ComfyUI.
+    """
+    kept: list[web.AbstractRouteDef] = []
+    seen: set[tuple[str, str]] = set()
+    for route in routes:
+        if isinstance(route, web.RouteDef):
+            key = (route.method, route.path)
+            if key in seen:
+                module = getattr(route.handler, "__module__", None)
+                logger.warning("%s %s exists already; the one of %s is never called", *key, module)
+                continue
+            seen.add(key)
+        kept.append(route)
+    return kept
 
 
 def _tls_context() -> ssl.SSLContext | None:

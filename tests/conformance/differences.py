@@ -138,6 +138,18 @@ DIFFERENCES: dict[str, Difference] = {
         "plain data to be saved",
         "as ComfyUI since 0.29",
     ),
+    "model code": Difference(
+        "A node of a package calls ComfyUI's model code, such as `comfy.sd.load_lora_for_models`",
+        "it is run",
+        "an error that names what was called and says that the embedded server runs no models",
+        "There are no models here. Packages that only import such names load.",
+    ),
+    "a package that ends the server": Difference(
+        "A node package calls `sys.exit` while it is loaded, or registers a route twice",
+        "the server ends",
+        "the package fails with its reason, the first of the two routes is used, and the server runs on",
+        "A broken package is no reason for the others to be without a server.",
+    ),
 }
 
 
