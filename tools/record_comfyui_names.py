@@ -49,21 +49,21 @@ ROOTS = (
     "server",
     "utils",
 )
-# What a node class declares, apart from its inputs.
+# What a node class declares, apart from its inputs. Descriptions and tooltips are left out, here and there: they are
+# texts that somebody wrote, and the nodes are there by name only.
 DECLARATIONS = (
     "RETURN_TYPES",
     "RETURN_NAMES",
     "FUNCTION",
     "CATEGORY",
-    "DESCRIPTION",
     "OUTPUT_NODE",
     "OUTPUT_IS_LIST",
     "INPUT_IS_LIST",
-    "OUTPUT_TOOLTIPS",
     "DEPRECATED",
     "EXPERIMENTAL",
     "API_NODE",
 )
+TEXTS = ("DESCRIPTION", "OUTPUT_TOOLTIPS", "_DESCRIPTION", "_OUTPUT_TOOLTIPS")
 # Put into each model folder while recording: where it shows in an input's choices, they are the folder's files.
 MARKER = "@{}.safetensors"
 SCALARS = (str, int, float, bool, type(None))
@@ -258,7 +258,7 @@ def _describe_class(cls: type, node_ids: dict[Any, list[str]]) -> dict[str, Any]
         described["error"] = errors[0]
     members = {}
     for name, value in sorted(vars(cls).items()):
-        if not name.startswith("__") and name not in DECLARATIONS:
+        if not name.startswith("__") and name not in (*DECLARATIONS, *TEXTS):
             if isinstance(value, (staticmethod, classmethod)):
                 value = value.__func__
             described_value = (
@@ -286,7 +286,7 @@ def _describe_class(cls: type, node_ids: dict[Any, list[str]]) -> dict[str, Any]
 def _describe_node(cls: Any) -> dict[str, Any]:
     """What a node class declares."""
     try:
-        inputs = _with_file_lists(cls.INPUT_TYPES())
+        inputs = _without_texts(cls.INPUT_TYPES())
         declared = {name: getattr(cls, name, None) for name in DECLARATIONS}
         declared = {name: value for name, value in declared.items() if value not in (None, False)}
         json.dumps([inputs, declared])
@@ -296,12 +296,12 @@ def _describe_node(cls: Any) -> dict[str, Any]:
     return {"inputs": inputs, "declared": declared}
 
 
-def _with_file_lists(value: Any) -> Any:
-    """The value with ``{"files": folder}`` where the marker of a folder is."""
+def _without_texts(value: Any) -> Any:
+    """The value without tooltips, and with ``{"files": folder}`` where the marker of a folder is."""
     if isinstance(value, dict):
-        return {key: _with_file_lists(item) for key, item in value.items()}
+        return {key: _without_texts(item) for key, item in value.items() if key not in ("tooltip", "placeholder")}
     if isinstance(value, (list, tuple)):
-        return [_with_file_lists(item) for item in value]
+        return [_without_texts(item) for item in value]
     if isinstance(value, str) and value.startswith("@") and value.endswith(".safetensors"):
         return {"files": value[1:].removesuffix(".safetensors")}
     return value
