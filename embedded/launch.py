@@ -122,7 +122,7 @@ async def _load(loop: asyncio.AbstractEventLoop) -> PromptServer:
     """Import torch and the server, then all nodes. A coroutine, because packages may ask for the loop."""
     torch_import = _Import("torch")
     import_names.install_late()
-    from . import comfy_utils, node_registry, progress
+    from . import comfy_utils, frontend, node_registry, progress
     from .server import PromptServer
 
     server = PromptServer(loop)
@@ -141,6 +141,7 @@ async def _load(loop: asyncio.AbstractEventLoop) -> PromptServer:
 
     node_registry.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
     node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(NODE_DISPLAY_NAME_MAPPINGS)
+    node_registry.EXTENSION_WEB_DIRS[frontend.EXTENSION_NAME] = frontend.EXTENSION_FOLDER
     packs.load_packages()
     server.add_routes()
     return server

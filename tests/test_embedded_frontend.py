@@ -1,141 +1,80 @@
-"""The real editor, in a real browser, works with the embedded server."""
+"""What the embedded server adds to the editor: templates that run without models. (The editor itself: conformance/.)"""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import AsyncIterator
-from typing import Any
+import json
+from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from conformance import driver
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from discomfort.embedded import frontend
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-# The page has loaded its first graph and knows the nodes.
-READY = """() => window.app && app.graph && app.canvas && app.extensionManager && window.LiteGraph
-    && Object.keys(LiteGraph.registered_node_types).length > 5
-    && app.extensionManager.workflow?.activeWorkflow"""
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """The templates folder of an installed package."""
+    categories = [{"title": "Getting Started", "templates": [{"name": "flux"}]}, {"title": "Images", "templates": []}]
+    (tmp_path / "index.json").write_text(json.dumps(categories))
+    (tmp_path / "index.fr.json").write_text(json.dumps([{"title": "Images fr", "templates": []}]))
+    (tmp_path / "flux.json").write_text("{}")
+    (tmp_path / "index_logo.json").write_text('{"Google": "google.svg"}')
+    return tmp_path
 
-# Files the editor asks for that need not be there; ComfyUI answers 404, too.
-OPTIONAL = ("/user.css", "/api/userdata", "/api/workflow_templates/", "/templates/")
 
-WORKFLOW: dict[str, Any] = {
-    "last_node_id": 2,
-    "last_link_id": 1,
-    "nodes": [
-        {
-            "id": 1,
-            "type": "EmptyImage",
-            "pos": [0, 0],
-            "size": [200, 150],
-            "flags": {},
-            "order": 0,
-            "mode": 0,
-            "inputs": [],
-            "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}],
-            "properties": {},
-            "widgets_values": [48, 32, 1, 255],
-        },
-        {
-            "id": 2,
-            "type": "PreviewImage",
-            "pos": [300, 0],
-            "size": [200, 150],
-            "flags": {},
-            "order": 1,
-            "mode": 0,
-            "inputs": [{"name": "images", "type": "IMAGE", "link": 1}],
-            "outputs": [],
-            "properties": {},
-        },
+def test_every_template_is_complete() -> None:
+    """Each one listed has its workflow and its thumbnail, and nothing else lies there."""
+    (category,) = frontend.list_templates(None)
+    names = [template["name"] for template in category["templates"]]
+    folder = Path(frontend.__file__).with_name("templates")
+    lists = {"index.json", "index_logo.json", "fuse_options.json"}
+    files = {f"{name}{ending}" for name in names for ending in (".json", "-1.webp")}
+    assert {file.name for file in folder.iterdir()} == lists | files
+    for name in names:
+        workflow = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        assert workflow["nodes"]
+        # Older editors refuse null where newer ones leave something out.
+        nulls = {key for node in workflow["nodes"] for slot in node["outputs"] for key in slot if slot[key] is None}
+        assert not nulls | {key for key in workflow if workflow[key] is None}
+
+
+@pytest.mark.parametrize(
+    ("language", "title"),
+    [
+        pytest.param("", "Images", id="English"),
+        pytest.param(".fr", "Images fr", id="a language of the package"),
+        pytest.param(".xx", "Images", id="a language it has not"),
     ],
-    "links": [[1, 1, 0, 2, 0, "IMAGE"]],
-    "groups": [],
-    "config": {},
-    "extra": {},
-    "version": 0.4,
-}
+)
+def test_an_installed_packages_templates_come_behind(package: Path, language: str, title: str) -> None:
+    """In the editor's language where the package has it; a category of the same title is one with ours."""
+    categories = frontend.list_templates(str(package), language)
+    assert [category["title"] for category in categories] == ["Getting Started", title]
+    names = [template["name"] for template in categories[0]["templates"]]
+    assert names[0] == "sunset"
+    assert ("flux" in names) == (title == "Images")
 
 
-def _browser_path() -> str | None:
-    """An installed browser; None: Playwright's own."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-    return next((path for path in map(shutil.which, names) if path), None)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def page(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
-    """A page with the editor, ready. ``page.problems`` collects answers of 400 and above, and exceptions."""
-    playwright_api = pytest.importorskip("playwright.async_api")
-    pytest.importorskip("comfyui_frontend_package")
-    base = tmp_path_factory.mktemp("frontend")
-    driver.install_pack(base)
-    server = driver.Server.embedded(base)
-    try:
-        await server.wait_until_ready()
-        async with playwright_api.async_playwright() as playwright:
-            try:
-                browser = await playwright.chromium.launch(executable_path=_browser_path(), args=["--no-sandbox"])
-            except playwright_api.Error as exc:
-                pytest.skip(f"no browser: {exc}")
-            page = await browser.new_page()
-            page.server, page.problems = server, []
-
-            def note(response: Any) -> None:
-                path = response.url.replace(server.url, "")
-                if response.status >= 400 and not path.startswith(OPTIONAL):
-                    page.problems.append((response.status, path))
-
-            page.on("response", note)
-            page.on("pageerror", lambda error: page.problems.append(("exception", str(error))))
-            # Nothing outside is asked.
-            foreign = lambda url: not url.startswith(server.url)  # noqa: E731
-            await page.route(foreign, lambda route: route.abort())
-            await page.goto(server.url)
-            await page.wait_for_function(READY, timeout=120_000)
-            yield page
-            await browser.close()
-    finally:
-        server.stop()
-
-
-async def test_the_editor_opens_without_a_failing_request(page: Any) -> None:
-    """No answer of 400 or above but to what may be absent, and no exception."""
-    assert page.problems == []
-
-
-async def test_a_packages_script_runs_in_the_editor(page: Any) -> None:
-    """WEB_DIRECTORY's script has been loaded and its setup called."""
-    await page.wait_for_function("() => document.documentElement.dataset.tiny === 'loaded'")
-
-
-async def test_the_editor_turns_a_workflow_into_a_prompt(page: Any) -> None:
-    """graphToPrompt gives both nodes with their values and the link."""
-    prompt = await page.evaluate(
-        "async (workflow) => { await app.loadGraphData(workflow); return (await app.graphToPrompt()).output; }",
-        WORKFLOW,
-    )
-    assert {node_id: (n["class_type"], n["inputs"]) for node_id, n in prompt.items()} == {
-        "1": ("EmptyImage", {"width": 48, "height": 32, "batch_size": 1, "color": 255}),
-        "2": ("PreviewImage", {"images": ["1", 0]}),
-    }
-
-
-async def test_a_workflow_queued_in_the_editor_shows_its_result(page: Any) -> None:
-    """The queue button's call runs it, and the preview appears on the node."""
-    await page.evaluate(
-        "async (workflow) => { await app.loadGraphData(workflow); await app.queuePrompt(0); }", WORKFLOW
-    )
-    await page.wait_for_function("() => app.nodeOutputs?.['2']?.images?.length === 1", timeout=60_000)
-    (image,) = await page.evaluate("() => app.nodeOutputs['2'].images")
-    size = await page.evaluate(
-        """async (image) => {
-            const url = `/view?filename=${image.filename}&type=${image.type}&subfolder=${image.subfolder}`;
-            const bitmap = await createImageBitmap(await (await fetch(url)).blob());
-            return [bitmap.width, bitmap.height];
-        }""",
-        image,
-    )
-    assert size == [48, 32]
-    assert page.problems == []
+@pytest.mark.parametrize("has_package", [True, False])
+async def test_templates_are_served(package: Path, has_package: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list in any language, both kinds of files, and the package's logos."""
+    folder = str(package) if has_package else None
+    monkeypatch.setattr(frontend, "_package_folder", lambda name, _: folder if "templates" in name else None)
+    app = web.Application()
+    frontend.add_statics(app, None)
+    async with TestClient(TestServer(app)) as client:
+        statuses = {
+            name: (await client.get(f"/templates/{name}")).status
+            for name in (
+                "index.json",
+                "index.fr.json",
+                "sunset.json",
+                "sunset-1.webp",
+                "fuse_options.json",
+                "flux.json",
+            )
+        }
+        expected = dict.fromkeys(statuses, 200)
+        assert statuses == (expected if has_package else {**expected, "flux.json": 404})
+        logos = await (await client.get("/templates/index_logo.json")).json()
+        assert logos == ({"Google": "google.svg"} if has_package else {})
