@@ -452,14 +452,16 @@ async def test_a_workflow_file_is_opened(editor: Editor, way: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("save", "kind", "widgets"),
+    ("save", "media_type", "widgets"),
     [
-        ("SaveImage", "image/png", ["frontend"]),
-        ("PreviewImage", "image/png", []),
-        ("SaveAnimatedWEBP", "image/webp", ["frontend", 6.0, True, 80, "default"]),
+        pytest.param("SaveImage", "image/png", ["frontend"], id="SaveImage"),
+        pytest.param("PreviewImage", "image/png", [], id="PreviewImage"),
+        pytest.param("SaveAnimatedWEBP", "image/webp", ["frontend", 6.0, True, 80, "default"], id="animated"),
     ],
 )
-async def test_a_picture_dropped_opens_its_workflow(editor: Editor, save: str, kind: str, widgets: list[Any]) -> None:
+async def test_a_picture_dropped_opens_its_workflow(
+    editor: Editor, save: str, media_type: str, widgets: list[Any]
+) -> None:
     """What the server writes into its files is what the editor reads from them."""
     workflow = picture(save, color=0x00AA11)
     workflow["nodes"][0]["widgets_values"][2] = 2
@@ -469,7 +471,7 @@ async def test_a_picture_dropped_opens_its_workflow(editor: Editor, save: str, k
     image = (await editor.output())["images"][0]
     content = await editor.read("/view?filename={filename}&type={type}&subfolder={subfolder}".format(**image))
     await editor.load(steps(1, 0.0))
-    await editor.hand_over("drop", (image["filename"], kind, content))
+    await editor.hand_over("drop", (image["filename"], media_type, content))
     await editor.wait("(type) => app.graph.getNodeById(2)?.type === type", save)
     assert await editor.ask("() => app.graph.getNodeById(1).widgets[3].value") == 0x00AA11
 
