@@ -120,6 +120,7 @@ def _add_folders(group: argparse._ArgumentGroup) -> None:
         default=None,
         help=f"folder of models, custom_nodes, input, output, temp and user (default: {default_base_directory()})",
     )
+    group.add_argument("--models-directory", default=None, help="folder of all model folders")
     group.add_argument("--output-directory", default=None, help="folder of saved results")
     group.add_argument(
         "--temp-directory",

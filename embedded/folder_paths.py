@@ -1,9 +1,10 @@
 """Where the embedded server's files are: the folders, their listings, and the names for saved images.
 
 The server installs this module in ``sys.modules`` as ``folder_paths``, so node packages written for ComfyUI
-find their paths here. Names and results are those of ComfyUI 0.3.64's module of that name. Three differences
-are deliberate: nothing is created or read at import; a listing survives a folder that vanished between two
-calls; and a save prefix that ends in a slash counts up instead of overwriting its first file.
+find their paths here. Names and results are those of ComfyUI 0.3.64's module of that name, and what later
+versions added is there, too. Three differences are deliberate: nothing is created or read at import; a listing
+survives a folder that vanished between two calls; and a save prefix that ends in a slash counts up instead of
+overwriting its first file.
 
 The state is module-wide, as packages expect (``folder_paths.models_dir`` is read as an attribute, and
 ``folder_names_and_paths`` is changed in place by some). :func:`configure` sets all of it at once.
@@ -28,9 +29,11 @@ supported_pt_extensions: set[str] = {".ckpt", ".pt", ".pt2", ".bin", ".pth", ".s
 # Folder names that were renamed once; workflows and packages may still use the old ones.
 _RENAMED_FOLDERS = {"unet": "diffusion_models", "clip": "text_encoders"}
 
-# Model folder name -> folders below models/, in search order. All of them hold supported_pt_extensions files.
-_WEIGHT_FOLDERS: dict[str, tuple[str, ...]] = {
+# Model folder name -> folders below models/, in search order; those that are None are not below it, or hold other
+# files (see _lay_out_models). In ComfyUI's order, which clients see; what has no entry in 0.3.64 is of later versions.
+_MODEL_FOLDERS: dict[str, tuple[str, ...] | None] = {
     "checkpoints": ("checkpoints",),
+    "configs": None,
     "loras": ("loras",),
     "vae": ("vae",),
     "text_encoders": ("text_encoders", "clip"),
@@ -38,14 +41,24 @@ _WEIGHT_FOLDERS: dict[str, tuple[str, ...]] = {
     "clip_vision": ("clip_vision",),
     "style_models": ("style_models",),
     "embeddings": ("embeddings",),
+    "diffusers": None,
     "vae_approx": ("vae_approx",),
     "controlnet": ("controlnet", "t2i_adapter"),
     "gligen": ("gligen",),
     "upscale_models": ("upscale_models",),
+    "latent_upscale_models": ("latent_upscale_models",),
+    "custom_nodes": None,
+    "datasets": None,
     "hypernetworks": ("hypernetworks",),
     "photomaker": ("photomaker",),
+    "classifiers": None,
     "model_patches": ("model_patches",),
     "audio_encoders": ("audio_encoders",),
+    "background_removal": ("background_removal",),
+    "frame_interpolation": ("frame_interpolation",),
+    "geometry_estimation": ("geometry_estimation",),
+    "optical_flow": ("optical_flow",),
+    "detection": ("detection",),
 }
 
 # Where nodes that save weights write them, below the output folder; ComfyUI offers those to its loaders too.
@@ -61,6 +74,26 @@ output_directory: str = os.path.join(base_path, "output")
 temp_directory: str = os.path.join(base_path, "temp")
 input_directory: str = os.path.join(base_path, "input")
 user_directory: str = os.path.join(base_path, "user")
+
+
+# What the folders of get_system_user_directory() begin with.
+SYSTEM_USER_PREFIX = "__"
+
+# Types of files a browser would run or render as a page of the server; so are all kinds of XML.
+DANGEROUS_CONTENT_TYPES = {
+    "text/html",
+    "text/html-sandboxed",
+    "application/xhtml+xml",
+    "text/javascript",
+    "application/javascript",
+    "application/x-javascript",
+    "application/ecmascript",
+    "text/css",
+    "image/svg+xml",
+    "application/xml",
+    "text/xml",
+    "message/rfc822",
+}
 
 
 class Listing(NamedTuple):
@@ -125,6 +158,7 @@ extension_mimetypes_cache: dict[str, str] = {"webp": "image", "fbx": "model"}
 def configure(
     base_directory: str | os.PathLike[str],
     *,
+    models_directory: str | os.PathLike[str] | None = None,
     output_directory: str | os.PathLike[str] | None = None,
     input_directory: str | os.PathLike[str] | None = None,
     temp_directory: str | os.PathLike[str] | None = None,
@@ -134,8 +168,8 @@ def configure(
 
     Args:
         base_directory: gets ``models``, ``custom_nodes``, ``input``, ``output``, ``temp`` and ``user``.
-        output_directory, input_directory, temp_directory, user_directory: that exact folder in place of the
-            default one.
+        models_directory, output_directory, input_directory, temp_directory, user_directory: that exact folder in
+            place of the default one.
 
     The four working folders are created; ``models`` and ``custom_nodes`` are not, as both may be absent.
     Nothing is emptied: whether an old temp folder may go is for the server to decide.
@@ -145,7 +179,7 @@ def configure(
     """
     global base_path, models_dir
     base_path = os.path.abspath(base_directory)
-    models_dir = os.path.join(base_path, "models")
+    models_dir = _absolute_or(models_directory, "models")
     set_output_directory(_absolute_or(output_directory, "output"))
     set_input_directory(_absolute_or(input_directory, "input"))
     set_temp_directory(_absolute_or(temp_directory, "temp"))
@@ -166,16 +200,22 @@ def _absolute_or(given: str | os.PathLike[str] | None, default_name: str) -> str
 
 def _lay_out_models() -> None:
     """Fill ``folder_names_and_paths`` with the defaults, in place: packages may hold a reference to it."""
+    others: dict[str, tuple[list[str], Collection[str]]] = {
+        "configs": ([os.path.join(models_dir, "configs")], [".yaml"]),
+        # The word "folder" matches no file name ending: diffusers models are folders, found by their loader.
+        "diffusers": ([os.path.join(models_dir, "diffusers")], ["folder"]),
+        # Files without any ending.
+        "classifiers": ([os.path.join(models_dir, "classifiers")], {""}),
+        "custom_nodes": ([os.path.join(base_path, "custom_nodes")], set()),
+        "datasets": ([os.path.join(base_path, "datasets")], set()),
+    }
     table = folder_names_and_paths
     table.clear()
-    for name, folders in _WEIGHT_FOLDERS.items():
-        table[name] = ([os.path.join(models_dir, folder) for folder in folders], supported_pt_extensions)
-    table["configs"] = ([os.path.join(models_dir, "configs")], [".yaml"])
-    # The word "folder" matches no file name ending: diffusers models are folders, found by their loader.
-    table["diffusers"] = ([os.path.join(models_dir, "diffusers")], ["folder"])
-    # Files without any ending.
-    table["classifiers"] = ([os.path.join(models_dir, "classifiers")], {""})
-    table["custom_nodes"] = ([os.path.join(base_path, "custom_nodes")], set())
+    for name, folders in _MODEL_FOLDERS.items():
+        if folders is None:
+            table[name] = others[name]
+        else:
+            table[name] = ([os.path.join(models_dir, folder) for folder in folders], supported_pt_extensions)
 
 
 def map_legacy(folder_name: str) -> str:
@@ -230,6 +270,31 @@ def get_user_directory() -> str:
     return user_directory
 
 
+def get_system_user_directory(name: str = "system") -> str:
+    """A folder of the user folder that packages keep to themselves: no client's request reaches it.
+
+    Args:
+        name: letters, digits and underscores, not beginning with one.
+
+    Raises:
+        ValueError: another name.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError("System user name cannot be empty")
+    if not name.replace("_", "").isalnum():
+        raise ValueError(f"Invalid system user name: {name!r}")
+    if name.startswith("_"):
+        raise ValueError("System user name should not start with underscore")
+    return os.path.join(get_user_directory(), SYSTEM_USER_PREFIX + name)
+
+
+def get_public_user_directory(user_id: str) -> str | None:
+    """The folder of a user who sends requests; None for what is no user's (see get_system_user_directory)."""
+    if not isinstance(user_id, str) or not user_id or user_id.startswith(SYSTEM_USER_PREFIX):
+        return None
+    return os.path.join(get_user_directory(), user_id)
+
+
 def get_directory_by_type(type_name: str) -> str | None:
     """The folder that ``"output"``, ``"temp"`` or ``"input"`` names; None for any other word.
 
@@ -251,6 +316,21 @@ def annotated_filepath(name: str) -> tuple[str, str | None]:
             # One more character goes: the space in front of the annotation.
             return name[: -len(annotation) - 1], get_directory_by_type(type_name)
     return name, None
+
+
+def is_dangerous_content_type(content_type: str | None) -> bool:
+    """Whether a browser may run or render a file of this type, whatever its parameters and case."""
+    name = (content_type or "").split(";", 1)[0].strip().lower()
+    return name in DANGEROUS_CONTENT_TYPES or name.endswith(("+xml", "/xml"))
+
+
+def is_within_directory(directory: str, target: str) -> bool:
+    """Whether a path is in a folder, after following all links."""
+    try:
+        folder = os.path.realpath(directory)
+        return os.path.commonpath((folder, os.path.realpath(target))) == folder
+    except ValueError:  # different drives on Windows, or a NUL character
+        return False
 
 
 def get_annotated_filepath(name: str, default_dir: str | None = None) -> str:

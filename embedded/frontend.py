@@ -1,21 +1,20 @@
-"""The editor's files, from the installed ``comfyui-frontend-package``, and what makes it useful without models.
+"""The editor's files, from the installed ``comfyui-frontend-package``, and what this server adds to them.
 
-What a newcomer sees first is the editor's template browser, or its default workflow. Both need models, or a package
-of templates; so this server brings a few templates that run on it (``templates/``), and a script that shows one of them
-instead of the default workflow where the nodes of that are not there (``web/``).
+A newcomer sees templates first (``workflow_templates.py``), and behind them the editor's default workflow, which needs
+models. So a script (``web/``) shows a template in its place where the nodes for it are not there.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import logging
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
+
+from .workflow_templates import WorkflowTemplates
 
 if TYPE_CHECKING:
     from .server import PromptServer
@@ -25,11 +24,6 @@ logger = logging.getLogger("discomfort.embedded.frontend")
 # This server's own scripts for the editor: their name in /extensions, and their folder.
 EXTENSION_NAME = "discomfort.embedded"
 EXTENSION_FOLDER = str(Path(__file__).with_name("web"))
-
-# Workflows that need no models: index.json as in the package comfyui-workflow-templates, <name>.json, <name>-1.webp.
-_OWN_TEMPLATES = Path(__file__).with_name("templates")
-# What newer editors ask for beside them, and newer packages have: logos of model makers, how the search weighs.
-_LISTS = frozenset({"index_logo.json", "fuse_options.json"})
 
 _NO_FRONTEND = (
     "<!doctype html><title>Discomfort</title><p>The server runs, but there is no editor: install "
@@ -71,67 +65,12 @@ def add_root_route(server: PromptServer) -> None:
 
 def add_statics(app: web.Application, web_root: str | None) -> None:
     """Serve the editor's files, workflow templates, and node help where that package is installed."""
-    _add_templates(app, _package_folder("comfyui_workflow_templates", "templates"))
+    WorkflowTemplates().add_routes(app.router)
     docs = _package_folder("comfyui_embedded_docs", "docs")
     if docs:
         app.add_routes([web.static("/docs", docs)])
     if web_root is not None and Path(web_root).is_dir():
         app.add_routes([web.static("/", web_root)])
-
-
-def _add_templates(app: web.Application, installed: str | None) -> None:
-    """Serve this server's templates under /templates, and those of the installed package behind them.
-
-    Args:
-        installed: the package's folder, None without it.
-    """
-
-    async def get_index(request: web.Request) -> web.Response:
-        return web.json_response(list_templates(installed, request.match_info["language"]))
-
-    # "index.json", and "index.fr.json" for another language of the editor.
-    app.router.add_get(r"/templates/index{language:(\.[\w-]+)?}.json", get_index)
-    for file in sorted(_OWN_TEMPLATES.iterdir()):
-        if file.name not in _LISTS or not (installed and Path(installed, file.name).is_file()):
-            app.router.add_get(f"/templates/{file.name}", _file_handler(file))
-    if installed:
-        app.add_routes([web.static("/templates", installed)])
-
-
-def _file_handler(file: Path) -> Callable[[web.Request], Awaitable[web.FileResponse]]:
-    """A handler that answers with a file."""
-
-    async def handle(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(file)
-
-    return handle
-
-
-def list_templates(installed: str | None, language: str = "") -> list[dict[str, Any]]:
-    """The categories of workflow templates: this server's own come first, then those of the installed package.
-
-    A category both have becomes one: the editor opens "Getting Started" for a newcomer, and there is only one of it.
-
-    Args:
-        installed: the package's folder, None without it.
-        language: ``".fr"`` for French; the package's English list where it has none of that language.
-    """
-    categories = _read_categories(_OWN_TEMPLATES / "index.json")
-    if installed:
-        files = (Path(installed, f"index{language}.json"), Path(installed, "index.json"))
-        for category in next((_read_categories(file) for file in files if file.is_file()), []):
-            same = next((own for own in categories if own["title"] == category.get("title")), None)
-            if same is None:
-                categories.append(category)
-            else:
-                same["templates"] += category["templates"]
-    return categories
-
-
-def _read_categories(file: Path) -> list[dict[str, Any]]:
-    """The content of an index.json."""
-    categories: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    return categories
 
 
 def _package_folder(package: str, folder: str) -> str | None:

@@ -1,20 +1,24 @@
 """Prompts as the editor's job list wants them (GET /jobs): waiting, running and past ones in one list.
 
-ComfyUI 0.3.64 has no such route, 0.8.0 does; the status "cancelled" for interrupted prompts is of later versions,
-whose editor asks for it.
+ComfyUI 0.3.64 has no such route, 0.8.0 does. The status "cancelled" for interrupted prompts is of 0.11, previews of
+texts and cancelling by id are of 0.29; an editor of any version finds what it asks for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .prompt_queue import QueueItem
 
 STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
 
-_PREVIEWABLE = frozenset({"images", "video", "audio"})
-_MODEL_ENDINGS = (".obj", ".fbx", ".gltf", ".glb")
+_PREVIEWABLE = frozenset({"images", "video", "audio", "3d", "text"})
+_MODEL_ENDINGS = (".obj", ".fbx", ".gltf", ".glb", ".usdz")
+_TEXT_ENDINGS = (".txt", ".md", ".json")
+# Characters of a text that a preview shows.
+_MAX_TEXT = 1024
 _END_EVENTS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
 
@@ -87,7 +91,7 @@ def describe_job(
         workflow = {"prompt": entry["prompt"][2], "extra_data": entry["prompt"][3]}
         return {
             **_describe_past(job_id, entry),
-            "outputs": entry["outputs"],
+            "outputs": _whole_outputs(entry["outputs"]),
             "execution_status": entry["status"],
             "workflow": workflow,
         }
@@ -96,6 +100,18 @@ def describe_job(
             if item[1] == job_id:
                 return _describe_queued(item, status)
     return None
+
+
+def bad_ids(job_ids: Sequence[Any]) -> list[str]:
+    """Those of a client's job ids that can be none: an id is a UUID in small letters with hyphens."""
+    return [value if isinstance(value, str) else repr(value) for value in job_ids if not _is_job_id(value)]
+
+
+def _is_job_id(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
 
 
 def _describe_queued(item: QueueItem, status: str) -> dict[str, Any]:
@@ -126,16 +142,9 @@ def _describe_past(prompt_id: str, entry: Mapping[str, Any]) -> dict[str, Any]:
             times["end"] = data.get("timestamp")
             error = data if event == "execution_error" else error
             ending = "cancelled" if event == "execution_interrupted" else ending
-    items = [
-        {**item, "nodeId": node_id, "mediaType": media_type}
-        for node_id, shown in entry.get("outputs", {}).items()
-        for media_type, values in shown.items()
-        if media_type != "animated" and isinstance(values, list)
-        for item in values
-        if isinstance(item, dict)
-    ]
-    previews = [item for item in items if _is_previewable(item)]
-    saved = [item for item in previews if item.get("type") == "output"]
+    outputs = list(_outputs(entry.get("outputs", {})))
+    previews = [preview for output in outputs if (preview := _preview_of(*output)) is not None]
+    saved = [preview for preview in previews if preview.get("type") == "output"]
     return _without_none(
         {
             "id": prompt_id,
@@ -145,20 +154,67 @@ def _describe_past(prompt_id: str, entry: Mapping[str, Any]) -> dict[str, Any]:
             "execution_start_time": times.get("start"),
             "execution_end_time": times.get("end"),
             "execution_error": error,
-            "outputs_count": len(items),
+            "outputs_count": sum(isinstance(item, dict) for _, _, item in outputs),
             "preview_output": next(iter(saved + previews), None),
             "workflow_id": _workflow_id(extra_data),
         }
     )
 
 
-def _is_previewable(item: Mapping[str, Any]) -> bool:
-    """Whether the editor can show an output."""
+def _outputs(outputs: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """What nodes show, one thing after the other: node id, kind ("images", "text", ...), the thing.
+
+    A thing is a file (a dict), or a text that is just to be read; names of 3D models are files, too.
+    """
+    for node_id, shown in outputs.items():
+        if not isinstance(shown, Mapping):
+            continue
+        for kind, items in shown.items():
+            # "animated" has a flag for each image, which is nothing to show.
+            if kind != "animated" and isinstance(items, list):
+                yield from ((node_id, kind, _as_file(item)) for item in items)
+
+
+def _as_file(item: Any) -> Any:
+    """The name of a 3D model as a file of the output folder; anything else as it is."""
+    if isinstance(item, str) and item.lower().endswith(_MODEL_ENDINGS):
+        return {"filename": item, "type": "output", "subfolder": "", "mediaType": "3d"}
+    return item
+
+
+def _preview_of(node_id: str, kind: str, item: Any) -> dict[str, Any] | None:
+    """An output as the editor's list shows it, None if it cannot."""
+    if isinstance(item, dict):
+        return {"mediaType": kind, **item, "nodeId": node_id} if _is_previewable(kind, item) else None
+    if kind != "text" or item is None:
+        return None
+    text = str(next(iter(item), "") if isinstance(item, (list, tuple)) else item)
+    content = {"content": text} if len(text) <= _MAX_TEXT else {"content": text[:_MAX_TEXT], "truncated": True}
+    return {**content, "nodeId": node_id, "mediaType": kind}
+
+
+def _is_previewable(kind: str, item: Mapping[str, Any]) -> bool:
+    """Whether the editor can show a file."""
     return (
-        item["mediaType"] in _PREVIEWABLE
+        kind in _PREVIEWABLE
         or str(item.get("format") or "").startswith(("video/", "audio/"))
-        or str(item.get("filename") or "").lower().endswith(_MODEL_ENDINGS)
+        or str(item.get("filename") or "").lower().endswith(_MODEL_ENDINGS + _TEXT_ENDINGS)
     )
+
+
+def _whole_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs of a job without empty places, and names of 3D models as files."""
+    return {
+        node_id: {
+            kind: [_as_file(item) for item in items if item is not None]
+            if kind != "animated" and isinstance(items, list)
+            else items
+            for kind, items in shown.items()
+        }
+        if isinstance(shown, Mapping)
+        else shown
+        for node_id, shown in outputs.items()
+    }
 
 
 def _workflow_id(extra_data: Mapping[str, Any]) -> str | None:
@@ -181,12 +237,14 @@ def _without_none(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _integer(query: Mapping[str, str], name: str) -> int | None:
-    """A whole number of the query; only a bad ``limit`` is an error."""
+    """A whole number of the query, None if it is not there.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
     if name not in query:
         return None
     try:
         return int(query[name])
     except ValueError:
-        if name == "limit":
-            raise ValueError("limit must be an integer") from None
-        return None
+        raise ValueError(f"{name} must be an integer") from None

@@ -137,11 +137,14 @@ async def _load(loop: asyncio.AbstractEventLoop) -> PromptServer:
         import torch
 
         torch.use_deterministic_algorithms(True, warn_only=True)
+    from . import websocket_images
     from .core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
     node_registry.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
     node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(NODE_DISPLAY_NAME_MAPPINGS)
     node_registry.EXTENSION_WEB_DIRS[frontend.EXTENSION_NAME] = frontend.EXTENSION_FOLDER
+    if not args.disable_all_custom_nodes or websocket_images.FILE_NAME in args.whitelist_custom_nodes:
+        node_registry.NODE_CLASS_MAPPINGS.update(websocket_images.NODE_CLASS_MAPPINGS)
     packs.load_packages()
     server.add_routes()
     return server
@@ -247,6 +250,7 @@ def _set_up_folders() -> None:
             os.makedirs(base, mode=0o700, exist_ok=True)
         folder_paths.configure(
             base,
+            models_directory=args.models_directory,
             output_directory=args.output_directory,
             input_directory=args.input_directory,
             temp_directory=temp,

@@ -33,28 +33,37 @@ class _Tee:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        # Kept, and not yet told to the listeners.
+        self._untold: list[Entry] = []
 
     def write(self, text: str) -> int:
         """Write and keep."""
         written = self._stream.write(text)
         self._stream.flush()
-        _keep(text)
+        self._untold.append(_keep(text))
         return written
+
+    def flush(self) -> None:
+        """Tell the listeners what was written since the last time: a line, not each of the parts print() writes."""
+        self._stream.flush()
+        entries, self._untold = self._untold, []
+        if entries:
+            for listener in list(_listeners):
+                listener(entries)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def _keep(text: str) -> None:
-    """Keep one write and tell the listeners."""
+def _keep(text: str) -> Entry:
+    """Keep one write."""
     entry = {"t": datetime.now().isoformat(), "m": text}
     with _lock:
         # A progress bar that overwrites its line overwrites its entry, too.
         if text.startswith("\r") and _entries and not _entries[-1]["m"].endswith("\n"):
             _entries.pop()
         _entries.append(entry)
-    for listener in list(_listeners):
-        listener([entry])
+    return entry
 
 
 def get_logs() -> list[Entry]:
@@ -64,7 +73,7 @@ def get_logs() -> list[Entry]:
 
 
 def on_entries(listener: Callable[[list[Entry]], None]) -> None:
-    """Have a function called with every new entry, in the thread that writes it; it must not log."""
+    """Have a function called with the new entries at each flush, in the thread that flushes; it must not log."""
     _listeners.append(listener)
 
 

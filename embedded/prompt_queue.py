@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from . import model_management
+
 # Older entries are forgotten beyond this.
 MAXIMUM_HISTORY_SIZE = 10000
 
@@ -136,6 +138,14 @@ class PromptQueue:
                     self._on_change()
                     return True
         return False
+
+    def interrupt_if_running(self, prompt_id: str) -> bool:
+        """Interrupt a prompt if it is the one that runs at this moment, so that no other is hit; whether it was."""
+        with self.mutex:
+            is_running = any(item[1] == prompt_id for item in self.currently_running.values())
+            if is_running:
+                model_management.interrupt_current_processing()
+        return is_running
 
     # -- history -------------------------------------------------------------------------------------------
 

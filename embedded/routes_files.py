@@ -21,10 +21,7 @@ from . import folder_paths
 
 logger = logging.getLogger("discomfort.embedded.routes_files")
 
-# Types a browser would run or render as a page of this server; they are sent as plain data.
-_ACTIVE_TYPES = frozenset(
-    {"text/html", "text/html-sandboxed", "application/xhtml+xml", "text/javascript", "text/css", "image/svg+xml"}
-)
+_PLAIN_DATA = "application/octet-stream"
 
 
 class Refused(Exception):
@@ -77,22 +74,34 @@ async def _upload(request: web.Request, with_mask: bool) -> web.Response:
     image = form.get("image")
     if not isinstance(image, web.FileField) or not image.filename:
         return web.Response(status=400)
-    reference = form.get("original_ref") if with_mask else None
-    upload = _Upload(
-        content=image.file.read(),
-        filename=image.filename,
-        type=str(form.get("type") or "input"),
-        subfolder=str(form.get("subfolder", "")),
-        overwrite=form.get("overwrite") in ("true", "1"),
-        original_ref=json.loads(str(reference)) if reference is not None else None,
-    )
-    if with_mask and upload.original_ref is None:
-        return web.Response(status=400)
     try:
+        upload = _Upload(
+            content=image.file.read(),
+            filename=image.filename,
+            type=str(form.get("type") or "input"),
+            subfolder=str(form.get("subfolder", "")),
+            overwrite=form.get("overwrite") in ("true", "1"),
+            original_ref=_parse_reference(form.get("original_ref")) if with_mask else None,
+        )
         name = await asyncio.to_thread(_store, upload)
     except Refused as refusal:
         return web.Response(status=refusal.status)
     return web.json_response({"name": name, "subfolder": upload.subfolder, "type": upload.type})
+
+
+def _parse_reference(text: Any) -> dict[str, Any]:
+    """A form's ``original_ref``: JSON with at least a filename.
+
+    Raises:
+        Refused: 400 for anything else.
+    """
+    try:
+        reference = json.loads(text)
+    except (TypeError, ValueError):
+        raise Refused(400) from None
+    if not isinstance(reference, dict) or not isinstance(reference.get("filename"), str):
+        raise Refused(400)
+    return reference
 
 
 def _store(upload: _Upload) -> str:
@@ -101,6 +110,9 @@ def _store(upload: _Upload) -> str:
     Returns:
         Its name: as wished if that is free, overwritten, or the same content is there under it already;
         else ``"name (1).png"`` and so on.
+
+    Raises:
+        Refused: 400 for an unknown type or a name that leads out of its folder.
     """
     root = folder_paths.get_directory_by_type(upload.type)
     if root is None:
@@ -111,7 +123,6 @@ def _store(upload: _Upload) -> str:
     if not is_inside(path, root):
         raise Refused(400)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    content = upload.content if upload.original_ref is None else None
     filename = upload.filename
     if not upload.overwrite:
         stem, ending = os.path.splitext(filename)
@@ -122,8 +133,9 @@ def _store(upload: _Upload) -> str:
             count += 1
             filename = f"{stem} ({count}){ending}"
             path = os.path.join(folder, filename)
-    if content is None:
-        content = _apply_mask(upload.original_ref or {}, upload.content)
+    content: bytes | None = upload.content
+    if upload.original_ref is not None:
+        content = _apply_mask(upload.original_ref, upload.content, os.path.splitext(filename)[1])
     if content is not None:
         Path(path).write_bytes(content)
     return filename
@@ -136,26 +148,35 @@ def _has_content(path: str, content: bytes) -> bool:
     return hashlib.sha256(Path(path).read_bytes()).digest() == hashlib.sha256(content).digest()
 
 
-def _apply_mask(original_ref: dict[str, Any], mask: bytes) -> bytes | None:
-    """The original image with the transparency of an uploaded one, as PNG with the original's texts.
+def _apply_mask(original_ref: dict[str, Any], mask: bytes, ending: str) -> bytes | None:
+    """The original image with the transparency of an uploaded one; a PNG has the original's texts.
 
     Args:
-        original_ref: filename, subfolder and type, as in ``executed`` messages.
+        original_ref: filename (possibly annotated), subfolder and type, as in ``executed`` messages.
         mask: an image file of the same size.
+        ending: of the new file's name, which says its format.
 
     Returns:
-        The file's content; None if the original is not there.
+        The file's content; None if there is no original, or it is not one a client may name. ComfyUI answers such
+        an upload as if it had been stored, and so does this server: the editor takes any error for a lost image.
+
+    Raises:
+        OSError, ValueError: the two do not fit together, or the format has no transparency.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    path = find_file(
-        str(original_ref.get("filename", "")),
-        original_ref.get("type", "output"),
-        original_ref.get("subfolder", ""),
-        keep_folders=True,
-    )
+    try:
+        path = find_file(
+            original_ref["filename"],
+            str(original_ref.get("type", "output")),
+            str(original_ref.get("subfolder", "")),
+            keep_folders=True,
+        )
+    except Refused:
+        path = ""
     if not os.path.isfile(path):
+        logger.warning("A mask was uploaded for %r, which is not there: nothing is stored", original_ref)
         return None
     with Image.open(path) as original, Image.open(io.BytesIO(mask)) as masked:
         texts = PngInfo()
@@ -164,7 +185,8 @@ def _apply_mask(original_ref: dict[str, Any], mask: bytes) -> bytes | None:
         result = original.convert("RGBA")
         result.putalpha(masked.convert("RGBA").getchannel("A"))
     file = io.BytesIO()
-    result.save(file, format="PNG", compress_level=4, pnginfo=texts)
+    image_format = Image.registered_extensions().get(ending.lower())
+    result.save(file, format=image_format, compress_level=4, pnginfo=texts)
     return file.getvalue()
 
 
@@ -224,7 +246,8 @@ async def _view(request: web.Request) -> web.StreamResponse:
     if "filename" not in query:
         return web.Response(status=404)
     path = find_existing_file(query["filename"], query.get("type", "output"), query.get("subfolder", ""))
-    headers = {"Content-Disposition": f'filename="{os.path.basename(path)}"'}
+    name = os.path.basename(path)
+    headers = {"Content-Disposition": f'filename="{name}"'}
     channel = query.get("channel", "")
     if "preview" in query:
         body, content_type = await asyncio.to_thread(_encode_preview, path, query["preview"], channel)
@@ -232,10 +255,29 @@ async def _view(request: web.Request) -> web.StreamResponse:
         body = await asyncio.to_thread(_encode_channel, path, channel)
         content_type = "image/png"
     else:
-        guessed = mimetypes.guess_type(path)[0] or "application/octet-stream"
-        headers["Content-Type"] = "application/octet-stream" if guessed in _ACTIVE_TYPES else guessed
-        return web.FileResponse(path, headers=headers)
+        return web.FileResponse(path, headers=download_headers(path, f'filename="{_quotable(name)}"'))
     return web.Response(body=body, content_type=content_type, headers=headers)
+
+
+def download_headers(path: str, disposition: str = "") -> dict[str, str]:
+    """The headers a client's file is sent with, so that no browser runs it as a page of this server.
+
+    Args:
+        disposition: what is said about the file beside that it is to be saved, if it is of such a kind.
+
+    What ComfyUI does since 0.29: 0.3.64 did it for fewer kinds of files.
+    """
+    content_type = mimetypes.guess_type(path)[0] or _PLAIN_DATA
+    if folder_paths.is_dangerous_content_type(content_type):
+        content_type = _PLAIN_DATA
+        disposition = "; ".join(filter(None, ("attachment", disposition)))
+    headers = {"Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
+    return {**headers, "Content-Disposition": disposition} if disposition else headers
+
+
+def _quotable(name: str) -> str:
+    """A name as it is written between the quotes of a header (RFC 6266)."""
+    return name.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _encode_preview(path: str, wish: str, channel: str) -> tuple[bytes, str]:

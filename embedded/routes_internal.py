@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -19,6 +19,7 @@ def make_internal_app(server: PromptServer) -> web.Application:
     routes = web.RouteTableDef()
     # Clients that want log lines as they come.
     subscribers: set[str] = set()
+    terminal = _Terminal()
 
     @routes.get("/logs")
     async def get_logs(_: web.Request) -> web.Response:
@@ -26,7 +27,7 @@ def make_internal_app(server: PromptServer) -> web.Application:
 
     @routes.get("/logs/raw")
     async def get_raw_logs(_: web.Request) -> web.Response:
-        return web.json_response({"entries": log_buffer.get_logs(), "size": _terminal_size()})
+        return web.json_response({"entries": log_buffer.get_logs(), "size": terminal.look()})
 
     @routes.patch("/logs/subscribe")
     async def subscribe_logs(request: web.Request) -> web.Response:
@@ -52,9 +53,12 @@ def make_internal_app(server: PromptServer) -> web.Application:
         return web.json_response([entry.name for entry in files])
 
     def send_to_subscribers(entries: list[dict[str, str]]) -> None:
+        if not subscribers:
+            return
+        message = {"entries": entries, "size": terminal.look_for_change()}
         for client_id in list(subscribers):
             if server.has_listener(client_id):
-                server.send_sync("logs", {"entries": entries, "size": None}, client_id)
+                server.send_sync("logs", message, client_id)
             else:
                 subscribers.discard(client_id)
 
@@ -64,6 +68,20 @@ def make_internal_app(server: PromptServer) -> web.Application:
     return app
 
 
-def _terminal_size() -> dict[str, Any]:
-    size = shutil.get_terminal_size()
-    return {"cols": size.columns, "rows": size.lines}
+class _Terminal:
+    """The size of the server's terminal, for the editor's log panel to wrap lines as it does."""
+
+    def __init__(self) -> None:
+        # As clients know it; None: nobody has been told.
+        self._known: dict[str, int] | None = None
+
+    def look(self) -> dict[str, int]:
+        """The size: {"cols": ..., "rows": ...}, in characters."""
+        size = shutil.get_terminal_size()
+        self._known = {"cols": size.columns, "rows": size.lines}
+        return self._known
+
+    def look_for_change(self) -> dict[str, int] | None:
+        """The size if it is not what clients know, else None."""
+        known = self._known
+        return None if self.look() == known else self._known

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import glob
+import io
 import json
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ from . import folder_paths
 
 # Bytes; a longer safetensors header is not read.
 _MAX_HEADER = 1024 * 1024
+# Bytes; the same for one that may contain pictures.
+_MAX_COVER_HEADER = 8 * 1024 * 1024
 
 _NO_MODEL_FOLDERS = frozenset({"configs", "custom_nodes"})
 
@@ -51,8 +57,13 @@ def add_model_routes(routes: web.RouteTableDef) -> None:
 
     @routes.get("/experiment/models")
     async def get_model_folders(_: web.Request) -> web.Response:
-        names = [name for name in folder_paths.folder_names_and_paths if name not in _NO_MODEL_FOLDERS]
-        return web.json_response([{"name": name, "folders": folder_paths.get_folder_paths(name)} for name in names])
+        folders = [
+            # The endings are of ComfyUI 0.29.
+            {"name": name, "folders": folder_paths.get_folder_paths(name), "extensions": sorted(entry[1])}
+            for name, entry in folder_paths.folder_names_and_paths.items()
+            if name not in _NO_MODEL_FOLDERS
+        ]
+        return web.json_response(folders)
 
     @routes.get("/experiment/models/{folder}")
     async def get_model_files(request: web.Request) -> web.Response:
@@ -63,18 +74,77 @@ def add_model_routes(routes: web.RouteTableDef) -> None:
 
     @routes.get("/experiment/models/preview/{folder}/{path_index}/{filename:.*}")
     async def get_model_preview(request: web.Request) -> web.Response:
-        # Pictures beside model files are not looked for: there are no models to choose from.
-        return web.Response(status=404)
+        match = request.match_info
+        status, image = await asyncio.to_thread(_read_preview, match["folder"], match["path_index"], match["filename"])
+        if image is None:
+            return web.Response(status=status)
+        return web.Response(body=image, content_type="image/webp")
 
 
-def read_safetensors_header(path: str) -> dict[str, Any] | None:
-    """The header of a safetensors file: 8 bytes little-endian length, then JSON. None if it is none."""
+def _read_preview(folder_name: str, path_index: str, filename: str) -> tuple[int, bytes | None]:
+    """A model's picture as WEBP, or the status that says why there is none.
+
+    Args:
+        path_index: which of the folders of that name, from 0.
+        filename: of the model, relative to that folder; its ending does not matter.
+
+    Statuses are those of ComfyUI 0.29; 0.3.64 fails (500) where they are 400, and reads any folder.
+    """
+    if folder_name not in folder_paths.folder_names_and_paths:
+        return 404, None
+    if not filename or not path_index.isdecimal():
+        return 400, None
+    folders = folder_paths.get_folder_paths(folder_name)
+    if int(path_index) >= len(folders):
+        return 404, None
+    folder = folders[int(path_index)]
+    path = os.path.normpath(os.path.join(folder, filename))
+    if not folder_paths.is_within_directory(folder, path):
+        return 403, None
+    picture = next(_pictures_of(path), None)
+    if isinstance(picture, str) and not folder_paths.is_within_directory(folder, picture):
+        return 403, None
+    return (404, None) if picture is None else _encode_webp(picture)
+
+
+def _pictures_of(path: str) -> Iterator[str | io.BytesIO]:
+    """Where pictures of a model are: files beside it of its name (or name.preview), then those it contains."""
+    stem = os.path.splitext(path)[0]
+    beside = sorted(glob.glob(f"{glob.escape(stem)}.*"))
+    for file in folder_paths.filter_files_content_types(beside, ["image"]):
+        if os.path.splitext(file)[0] in (stem, f"{stem}.preview") and os.path.isfile(file):
+            yield file
+    for file in beside:
+        if file.endswith(".safetensors"):
+            header = read_safetensors_header(file, _MAX_COVER_HEADER) or {}
+            covers = json.loads(header.get("__metadata__", {}).get("ssmd_cover_images") or "[]")
+            yield from (io.BytesIO(base64.b64decode(cover)) for cover in covers)
+
+
+def _encode_webp(picture: str | io.BytesIO) -> tuple[int, bytes | None]:
+    """An image file as WEBP; 404 for what is none."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    try:
+        with Image.open(picture) as image:
+            image.save(file, format="WEBP")
+    except (OSError, ValueError):
+        return 404, None
+    return 200, file.getvalue()
+
+
+def read_safetensors_header(path: str, max_length: int = _MAX_HEADER) -> dict[str, Any] | None:
+    """The header of a safetensors file: 8 bytes little-endian length, then JSON.
+
+    None for a file that is none, or whose header is longer than ``max_length`` bytes.
+    """
     with Path(path).open("rb") as file:
         start = file.read(8)
         if len(start) < 8:
             return None
         (length,) = struct.unpack("<Q", start)
-        if length > _MAX_HEADER:
+        if length > max_length:
             return None
         try:
             header = json.loads(file.read(length))

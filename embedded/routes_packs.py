@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from . import node_registry
+from . import folder_paths, node_registry
 
 if TYPE_CHECKING:
     from .server import PromptServer
@@ -41,7 +41,7 @@ def add_pack_routes(server: PromptServer) -> None:
     @routes.get("/i18n")
     async def get_i18n(_: web.Request) -> web.Response:
         translations: dict[str, Any] = {}
-        for folder in _packages().values():
+        for _name, folder in _packages():
             merge_into(translations, read_translations(Path(folder, "locales")))
         return web.json_response(translations)
 
@@ -89,7 +89,7 @@ def list_extensions(web_root: str | None, web_folders: Mapping[str, str]) -> lis
 def list_workflow_templates() -> dict[str, list[str]]:
     """The packages' example workflows: folder name -> file names without ending."""
     templates: dict[str, list[str]] = {}
-    for name, folder in _packages().items():
+    for name, folder in _packages():
         for example_folder in _EXAMPLE_FOLDERS:
             for file in sorted(Path(folder, example_folder).glob("*.json")):
                 templates.setdefault(name, []).append(file.stem)
@@ -119,14 +119,23 @@ def merge_into(target: dict[str, Any], addition: Mapping[str, Any]) -> None:
             target[key] = value
 
 
-def _packages() -> dict[str, str]:
-    """Folder name -> folder of the loaded packages that are folders."""
-    return {name: folder for name, folder in node_registry.LOADED_MODULE_DIRS.items() if not os.path.isabs(name)}
+def _packages() -> Iterator[tuple[str, str]]:
+    """Name and folder of the packages that are folders; as in ComfyUI of all that are installed, loaded or not."""
+    installed = set()
+    for folder in folder_paths.get_folder_paths("custom_nodes"):
+        for path in sorted(Path(folder).glob("*")):
+            if path.is_dir() and not path.name.startswith("."):
+                installed.add(path.name)
+                yield path.name, str(path)
+    # This project's own package need not be in one of those folders.
+    for name, folder in node_registry.LOADED_MODULE_DIRS.items():
+        if not os.path.isabs(name) and name not in installed:
+            yield name, folder
 
 
 def _subgraphs() -> Iterator[tuple[str, dict[str, Any], Path]]:
     """The packages' subgraph blueprints: id, description, file."""
-    for name, folder in _packages().items():
+    for name, folder in _packages():
         for file in sorted(Path(folder, "subgraphs").glob("*.json")):
             key = hashlib.sha256(f"custom_node{file.as_posix()}".encode()).hexdigest()
             info = {"node_pack": f"custom_nodes.{name}"}

@@ -27,6 +27,7 @@ def add_prompt_routes(server: PromptServer) -> None:
     """Add them all."""
     _add_queue_routes(server)
     _add_history_routes(server)
+    _add_job_routes(server)
     _add_description_routes(server)
 
 
@@ -63,12 +64,13 @@ def _add_queue_routes(server: PromptServer) -> None:
         except json.JSONDecodeError:
             body = {}
         prompt_id = body.get("prompt_id")
-        running = [item[1] for item in queue.get_current_queue_volatile()[0]]
-        if prompt_id and prompt_id not in running:
-            logger.info("Prompt %s is not currently running, skipping interrupt", prompt_id)
-        else:
-            logger.info("Interrupting prompt %s", prompt_id or "(global interrupt)")
+        if not prompt_id:
+            logger.info("Global interrupt (no prompt_id specified)")
             node_registry.interrupt_processing()
+        elif queue.interrupt_if_running(prompt_id):
+            logger.info("Interrupting prompt %s", prompt_id)
+        else:
+            logger.info("Prompt %s is not currently running, skipping interrupt", prompt_id)
         return web.Response(status=200)
 
     @routes.post("/free")
@@ -93,7 +95,9 @@ async def _queue_prompt(server: PromptServer, body: dict[str, Any]) -> web.Respo
     if "number" in body:
         number = float(body["number"])
     else:
-        number = -server.number if body.get("front") else server.number
+        # A list is a body without a prompt, as any JSON in which one can look for a key.
+        front = isinstance(body, dict) and body.get("front")
+        number = -server.number if front else server.number
         server.number += 1
     if "prompt" not in body:
         error = {
@@ -104,6 +108,7 @@ async def _queue_prompt(server: PromptServer, body: dict[str, Any]) -> web.Respo
         }
         return web.json_response({"error": error, "node_errors": {}}, status=400)
     prompt_id = str(body.get("prompt_id", uuid.uuid4()))
+    server.node_replace_manager.apply_replacements(body["prompt"])
     verdict = await validate_prompt(prompt_id, body["prompt"], body.get("partial_execution_targets"))
     if not verdict.valid:
         logger.warning("invalid prompt: %s", verdict.error)
@@ -141,6 +146,14 @@ def _add_history_routes(server: PromptServer) -> None:
             queue.delete_history_item(prompt_id)
         return web.Response(status=200)
 
+
+def _add_job_routes(server: PromptServer) -> None:
+    routes, queue = server.routes, server.prompt_queue
+
+    def cancel(job_id: str) -> bool:
+        """Cancel a prompt that waits or runs; whether there was one. In this order: it may start in between."""
+        return queue.delete_queue_item(partial(_has_id, job_id)) or queue.interrupt_if_running(job_id)
+
     @routes.get("/jobs")
     async def get_jobs(request: web.Request) -> web.Response:
         try:
@@ -158,6 +171,27 @@ def _add_history_routes(server: PromptServer) -> None:
         if job is None:
             return web.json_response({"error": "Job not found"}, status=404)
         return _json(job)
+
+    @routes.post("/jobs/{job_id}/cancel")
+    async def post_cancel(request: web.Request) -> web.Response:
+        return web.json_response({"cancelled": cancel(request.match_info["job_id"])})
+
+    @routes.post("/jobs/cancel")
+    async def post_cancel_several(request: web.Request) -> web.Response:
+        try:
+            body = await request.json()
+        except json.JSONDecodeError:
+            return web.json_response({"error": "Request body must be valid JSON"}, status=400)
+        job_ids = body.get("job_ids") if isinstance(body, dict) else None
+        if not isinstance(job_ids, list):
+            return web.json_response({"error": "job_ids must be a list"}, status=400)
+        invalid = jobs.bad_ids(job_ids)
+        if invalid:
+            error = {"error": "job_ids contains invalid id(s)", "invalid_ids": invalid}
+            return web.json_response(error, status=400)
+        # All of them, also behind one that is past: no any() over the calls.
+        cancelled = [cancel(job_id) for job_id in job_ids]
+        return web.json_response({"cancelled": any(cancelled)})
 
 
 def _add_description_routes(server: PromptServer) -> None:

@@ -22,6 +22,7 @@ from aiohttp import web
 
 from . import folder_paths
 from .arguments import args
+from .routes_files import download_headers
 
 logger = logging.getLogger("discomfort.embedded.routes_users")
 
@@ -39,21 +40,52 @@ class _Refused(Exception):
         self.status = status
 
 
+class Settings:
+    """The editor's settings of each user (``user_manager.settings`` for packages)."""
+
+    def __init__(self, user_data: UserData) -> None:
+        self._user_data = user_data
+
+    def get_settings(self, request: web.Request) -> dict[str, Any]:
+        """All settings of the user who makes a request; empty where there are none, or the file is damaged.
+
+        Raises:
+            web.HTTPUnauthorized: there is no such user.
+        """
+        settings = _read_json(self._path(request), {})
+        return settings if isinstance(settings, dict) else {}
+
+    def save_settings(self, request: web.Request, settings: dict[str, Any]) -> None:
+        """Put these in place of all settings; raises as :meth:`get_settings`."""
+        _write_json(self._path(request), settings)
+
+    def _path(self, request: web.Request) -> str:
+        try:
+            path = self._user_data.get_request_user_filepath(request, _SETTINGS_FILE)
+        except KeyError as exc:
+            raise web.HTTPUnauthorized() from exc
+        # The name is ours, so it cannot lead out.
+        return str(path)
+
+
 class UserData:
-    """The users and their files."""
+    """The users and their files (``PromptServer.instance.user_manager`` for packages)."""
 
     def __init__(self) -> None:
+        self.settings = Settings(self)
         # User id -> name.
         self.users: dict[str, str] = {"default": "default"}
         if args.multi_user:
-            self.users = _read_json(self._users_file(), {})
+            self.users = _read_json(self.get_users_file(), {})
 
     # -- paths ---------------------------------------------------------------------------------------------
 
     def get_request_user_id(self, request: web.Request) -> str:
         """Who makes a request (KeyError: a user that is not there)."""
         user = request.headers.get("comfy-user", "default") if args.multi_user else "default"
-        if user not in self.users:
+        # Packages keep things in folders with the prefix, as if those were users.
+        is_system = args.multi_user and user.startswith(folder_paths.SYSTEM_USER_PREFIX)
+        if is_system or user not in self.users:
             raise KeyError(f"Unknown user: {user}")
         return user
 
@@ -74,7 +106,10 @@ class UserData:
         """
         if type != "userdata":
             raise KeyError(f"Unknown filepath type: {type}")
-        root = os.path.abspath(os.path.join(folder_paths.get_user_directory(), self.get_request_user_id(request)))
+        folder = folder_paths.get_public_user_directory(self.get_request_user_id(request))
+        if folder is None:
+            return None
+        root = os.path.abspath(folder)
         path = root if file is None else os.path.abspath(os.path.join(root, unquote(file)))
         if os.path.commonpath((root, path)) != root:
             return None
@@ -82,14 +117,25 @@ class UserData:
             os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
 
-    def _users_file(self) -> str:
+    def get_users_file(self) -> str:
+        """Where the names of several users are kept."""
         return os.path.join(folder_paths.get_user_directory(), "users.json")
 
-    def _add_user(self, name: str) -> str:
-        """Add a user; returns the id."""
-        user_id = re.sub(r"[^a-zA-Z0-9\-_]+", "-", name) + "_" + str(uuid.uuid4())
+    def add_user(self, name: str) -> str:
+        """Add a user; returns the id, which is also the name of the folder.
+
+        Raises:
+            ValueError: there is no such name, or it is one that packages keep things under.
+        """
+        name = name.strip()
+        if not name:
+            raise ValueError("username not provided")
+        start = re.sub(r"[^a-zA-Z0-9\-_]+", "-", name)
+        if start.startswith(folder_paths.SYSTEM_USER_PREFIX):
+            raise ValueError("System User prefix not allowed")
+        user_id = f"{start}_{uuid.uuid4()}"
         self.users[user_id] = name
-        _write_json(self._users_file(), self.users)
+        _write_json(self.get_users_file(), self.users)
         return user_id
 
     # -- routes --------------------------------------------------------------------------------------------
@@ -110,29 +156,19 @@ class UserData:
         routes.post("/userdata/{file}/move/{dest}")(_in_thread(self._move_file))
 
     def _get_settings(self, request: web.Request, body: bytes) -> web.Response:
-        return web.json_response(_read_json(self._settings_path(request), {}))
+        return web.json_response(self.settings.get_settings(request))
 
     def _post_settings(self, request: web.Request, body: bytes) -> web.Response:
-        path = self._settings_path(request)
-        _write_json(path, {**_read_json(path, {}), **json.loads(body)})
+        self.settings.save_settings(request, {**self.settings.get_settings(request), **json.loads(body)})
         return web.Response(status=200)
 
     def _get_setting(self, request: web.Request, body: bytes) -> web.Response:
-        settings = _read_json(self._settings_path(request), {})
-        return web.json_response(settings.get(request.match_info["id"]))
+        return web.json_response(self.settings.get_settings(request).get(request.match_info["id"]))
 
     def _post_setting(self, request: web.Request, body: bytes) -> web.Response:
-        path = self._settings_path(request)
-        _write_json(path, {**_read_json(path, {}), request.match_info["id"]: json.loads(body)})
+        changed = {request.match_info["id"]: json.loads(body)}
+        self.settings.save_settings(request, {**self.settings.get_settings(request), **changed})
         return web.Response(status=200)
-
-    def _settings_path(self, request: web.Request) -> str:
-        try:
-            path = self.get_request_user_filepath(request, _SETTINGS_FILE)
-        except KeyError as exc:
-            raise web.HTTPUnauthorized() from exc
-        # The name is ours, so it cannot lead out.
-        return str(path)
 
     def _get_users(self, request: web.Request, body: bytes) -> web.Response:
         if args.multi_user:
@@ -141,11 +177,13 @@ class UserData:
         return web.json_response({"storage": "server", "migrated": os.path.exists(str(folder))})
 
     def _post_users(self, request: web.Request, body: bytes) -> web.Response:
-        name = str(json.loads(body)["username"]).strip()
-        if not name or name in self.users.values():
-            reason = "Duplicate username." if name else "username not provided"
-            return web.json_response({"error": reason}, status=400)
-        return web.json_response(self._add_user(name))
+        name = json.loads(body)["username"]
+        if name in self.users.values():
+            return web.json_response({"error": "Duplicate username."}, status=400)
+        try:
+            return web.json_response(self.add_user(name))
+        except ValueError as exc:
+            return web.json_response({"error": str(exc)}, status=400)
 
     def _list_files(self, request: web.Request, body: bytes) -> web.Response:
         """The files of a folder: as relative paths, as paths with their parts, or with size and times."""
@@ -157,7 +195,8 @@ class UserData:
             return web.Response(status=403, text="Invalid directory")
         if not os.path.exists(path):
             return web.Response(status=404, text="Directory not found")
-        files = sorted(_files_in(path, recurse=_flag(request, "recurse")))
+        # A file has no files below it.
+        files = sorted(_files_in(path, recurse=_flag(request, "recurse"))) if os.path.isdir(path) else []
         listing: list[Any] = [_relative(file, path) for file in files]
         if _flag(request, "full_info"):
             listing = [describe_file(file, path) for file in files]
@@ -194,7 +233,9 @@ class UserData:
         return web.json_response(entries)
 
     def _get_file(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        return web.FileResponse(self._requested_path(request, must_exist=True))
+        path = self._requested_path(request, must_exist=True)
+        # Nothing here is to be looked at in a browser (ComfyUI 0.29).
+        return web.FileResponse(path, headers={**download_headers(path), "Content-Disposition": "attachment"})
 
     def _post_file(self, request: web.Request, body: bytes) -> web.Response:
         path = self._requested_path(request)

@@ -14,13 +14,15 @@ import ssl
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import aiohttp
 from aiohttp import web
 
 from . import frontend, middleware, node_registry
 from .arguments import args
 from .messages import BinaryEventTypes, encode_event, encode_progress_text
+from .node_replacements import NodeReplaceManager
 from .prompt_queue import PromptQueue
 from .routes_files import add_file_routes
 from .routes_internal import make_internal_app
@@ -29,6 +31,9 @@ from .routes_packs import add_pack_routes, add_pack_statics
 from .routes_prompts import add_prompt_routes
 from .routes_users import UserData
 from .websocket import Client, add_websocket_route
+
+if TYPE_CHECKING:
+    from .messages import Preview
 
 __all__ = ["BinaryEventTypes", "PromptServer"]
 
@@ -61,9 +66,12 @@ class PromptServer:
         self.last_node_id: str | None = None
         self.last_prompt_id: str | None = None
         self.on_prompt_handlers: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
+        self.node_replace_manager = NodeReplaceManager()
         self.supports = ["custom_nodes_from_web"]
         self.web_root = frontend.find_web_root(args.front_end_root)
         logger.info("[Prompt Server] web root: %s", self.web_root)
+        # For packages that ask other servers; None until start().
+        self.client_session: aiohttp.ClientSession | None = None
         # Set when the first address is being listened on.
         self.address: str | None = None
         self.port: int | None = None
@@ -80,6 +88,7 @@ class PromptServer:
         add_prompt_routes(self)
         add_model_routes(self.routes)
         add_pack_routes(self)
+        self.node_replace_manager.add_routes(self.routes)
         self.user_manager.add_routes(self.routes)
 
     # -- prompts -------------------------------------------------------------------------------------------
@@ -145,6 +154,26 @@ class PromptServer:
         """As :meth:`send_sync`, for coroutines of packages."""
         self.send_sync(event, bytes(data), sid)
 
+    async def send_image(self, image_data: Preview, sid: str | None = None) -> None:
+        """Send a preview as event 1, for coroutines of packages."""
+        self.send_sync(BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, image_data, sid)
+
+    async def send_image_with_metadata(
+        self, image_data: Preview, metadata: dict[str, Any] | None = None, sid: str | None = None
+    ) -> None:
+        """Send a preview as event 4, for coroutines of packages."""
+        self.send_sync(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, (image_data, metadata), sid)
+
+    def encode_bytes(self, event: int, data: bytes) -> bytearray:
+        """A binary message as it goes over the wire, for packages that send it themselves.
+
+        Raises:
+            RuntimeError: the event is no number.
+        """
+        if not isinstance(event, int):
+            raise RuntimeError(f"Binary event types must be integers, got {event}")
+        return bytearray(event.to_bytes(4, "big") + data)
+
     def send_progress_text(self, text: str | bytes, node_id: str, sid: str | None = None) -> None:
         """Show a text on a node. Any thread."""
         self.send_sync(BinaryEventTypes.TEXT, encode_progress_text(text, node_id), sid)
@@ -155,8 +184,9 @@ class PromptServer:
 
     def client_takes_metadata(self) -> bool:
         """Whether the client of the running prompt wants previews as event 4."""
-        metadata = self.sockets_metadata.get(self.client_id or "", {})
-        return metadata.get("feature_flags", {}).get("supports_preview_metadata") is True
+        flags = self.sockets_metadata.get(self.client_id or "", {}).get("feature_flags")
+        # A client may have said anything.
+        return isinstance(flags, dict) and flags.get("supports_preview_metadata") is True
 
     def add_client(self, client: Client) -> None:
         """A websocket has opened. A second one of the same id takes its place."""
@@ -198,6 +228,7 @@ class PromptServer:
         """Answer requests on listening sockets."""
         self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=_STOP_TIMEOUT)
         await self._runner.setup()
+        self.client_session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
         tls = _tls_context()
         for listening in sockets:
             await web.SockSite(self._runner, listening, ssl_context=tls).start()
@@ -211,6 +242,8 @@ class PromptServer:
     async def stop(self) -> None:
         """Close all connections."""
         await asyncio.gather(*(client.close() for client in self._clients.values()))
+        if self.client_session is not None:
+            await self.client_session.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

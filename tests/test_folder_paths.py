@@ -397,3 +397,63 @@ def test_results_equal_the_real_modules(tmp_path: Path) -> None:
     if "latent_upscale_models" in results[1][0]:  # newer than 0.3.64
         del results[1][0]["latent_upscale_models"]
     assert results[0] == results[1]
+
+
+# -- names of later versions ---------------------------------------------------------------------------------
+
+
+def test_models_can_lie_elsewhere(tmp_path: Path) -> None:
+    """models_directory is the folder of all model folders; what else there is stays below the base folder."""
+    folder_paths.configure(tmp_path / "base", models_directory=tmp_path / "weights")
+    assert folder_paths.models_dir == str(tmp_path / "weights")
+    assert folder_paths.get_folder_paths("vae")[0] == str(tmp_path / "weights/vae")
+    assert folder_paths.get_folder_paths("optical_flow") == [str(tmp_path / "weights/optical_flow")]
+    assert folder_paths.get_folder_paths("custom_nodes") == [str(tmp_path / "base/custom_nodes")]
+    assert folder_paths.get_folder_paths("datasets") == [str(tmp_path / "base/datasets")]
+
+
+def test_packages_have_folders_no_client_reaches(tmp_path: Path) -> None:
+    """Below the user folder, under names that are no users'."""
+    folder_paths.configure(tmp_path)
+    user = tmp_path / "user"
+    assert folder_paths.get_system_user_directory() == str(user / "__system")
+    assert folder_paths.get_system_user_directory("my_cache") == str(user / "__my_cache")
+    for name in ("", "_x", "__x", "a/b", "..", "a b"):
+        with pytest.raises(ValueError, match=r"[Uu]ser name"):
+            folder_paths.get_system_user_directory(name)
+    assert folder_paths.get_public_user_directory("default") == str(user / "default")
+    assert folder_paths.get_public_user_directory("__system") is None
+    assert folder_paths.get_public_user_directory("") is None
+
+
+@pytest.mark.parametrize(
+    ("content_type", "dangerous"),
+    [
+        ("text/html", True),
+        ("TEXT/HTML; charset=utf-8", True),
+        ("image/svg+xml", True),
+        ("application/rss+xml", True),
+        ("application/xml", True),
+        ("application/javascript", True),
+        ("text/plain", False),
+        ("image/png", False),
+        ("application/json", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_what_a_browser_would_run(content_type: str | None, dangerous: bool) -> None:
+    """Whatever the case and the parameters."""
+    assert folder_paths.is_dangerous_content_type(content_type) is dangerous
+
+
+def test_a_link_leads_out_of_a_folder(tmp_path: Path) -> None:
+    """is_within_directory follows it."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "link").symlink_to(tmp_path / "outside")
+    within = folder_paths.is_within_directory
+    assert within(str(inside), str(inside / "a/b"))
+    assert within(str(inside), str(inside))
+    for path in (inside / "link", inside / "../outside", tmp_path, inside / "a\0b"):
+        assert not within(str(inside), str(path))

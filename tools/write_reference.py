@@ -1,4 +1,4 @@
-"""Write the tables of docs/ that come from the code: the keys of comfy_serverless.json.
+"""Write the tables of docs/ that come from the code, between <!-- begin: NAME --> and <!-- end: NAME -->.
 
 ./dev run python tools/write_reference.py           write them
 ./dev run python tools/write_reference.py --check   exit 1 where a table is not up to date
@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from discomfort.comfy_serverless import ConnectorConfig
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-BEGIN, END = "<!-- begin: configuration keys -->", "<!-- end: configuration keys -->"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 
 
 def key_table() -> str:
@@ -26,22 +28,41 @@ def key_table() -> str:
     return "\n".join(rows)
 
 
-def renewed(text: str) -> str:
-    """The page with its table written anew."""
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n{key_table()}\n{END}{rest.split(END)[1]}"
+def difference_table() -> str:
+    """What the embedded server does otherwise than ComfyUI, as the conformance suite shows it."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    differences = importlib.import_module("conformance.differences").DIFFERENCES.values()
+    rows = ["| what | ComfyUI | here | why |", "| --- | --- | --- | --- |"]
+    rows += [f"| {row.what} | {row.comfyui} | {row.here} | {row.why} |" for row in differences]
+    return "\n".join(rows)
+
+
+# Page and name of a table -> what writes it.
+TABLES: dict[tuple[str, str], Callable[[], str]] = {
+    ("configuration.md", "configuration keys"): key_table,
+    ("embedded-server.md", "differences"): difference_table,
+}
+
+
+def renewed(text: str, name: str, table: str) -> str:
+    """A page with one of its tables written anew."""
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
 def main() -> int:
-    page = DOCS / "configuration.md"
-    text = page.read_text(encoding="utf-8")
-    if "--check" in sys.argv:
-        if renewed(text) != text:
-            print(f"{page} is not up to date: run tools/write_reference.py", file=sys.stderr)
-            return 1
-    else:
-        page.write_text(renewed(text), encoding="utf-8")
-    return 0
+    status = 0
+    for (page_name, name), write in TABLES.items():
+        page = DOCS / page_name
+        text = page.read_text(encoding="utf-8")
+        new = renewed(text, name, write())
+        if "--check" not in sys.argv:
+            page.write_text(new, encoding="utf-8")
+        elif new != text:
+            print(f"{page}, {name}: not up to date: run tools/write_reference.py", file=sys.stderr)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

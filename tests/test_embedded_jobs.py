@@ -1,0 +1,70 @@
+"""What the editor's job list shows of outputs; the routes are in tests/conformance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from discomfort.embedded import jobs
+
+
+def described(outputs: Any) -> dict[str, Any]:
+    """A past job with these outputs."""
+    entry = {"prompt": (1, "id", {}, {}, []), "outputs": outputs, "status": {"status_str": "success", "messages": []}}
+    job = jobs.describe_job("id", [], [], {"id": entry})
+    assert job is not None
+    return job
+
+
+SAVED = {"filename": "a.png", "subfolder": "", "type": "output"}
+SHOWN = {"filename": "b.png", "subfolder": "", "type": "temp"}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "count", "preview"),
+    [
+        ({}, 0, None),
+        ({"1": {"images": [SHOWN]}, "2": {"images": [SAVED]}}, 2, {**SAVED, "nodeId": "2", "mediaType": "images"}),
+        ({"1": {"images": [SHOWN], "animated": [True]}}, 1, {**SHOWN, "nodeId": "1", "mediaType": "images"}),
+        (
+            {"1": {"gifs": [{**SAVED, "format": "video/mp4"}]}},
+            1,
+            {**SAVED, "format": "video/mp4", "nodeId": "1", "mediaType": "gifs"},
+        ),
+        ({"1": {"other": [SAVED]}}, 1, None),
+        ({"1": {"values": [1, 2]}}, 0, None),
+        ({"1": {"text": ["hello"]}}, 0, {"content": "hello", "nodeId": "1", "mediaType": "text"}),
+        ({"1": {"text": [("hello",)]}}, 0, {"content": "hello", "nodeId": "1", "mediaType": "text"}),
+        (
+            {"1": {"text": ["x" * 1025]}},
+            0,
+            {"content": "x" * 1024, "truncated": True, "nodeId": "1", "mediaType": "text"},
+        ),
+        ({"1": {"text": ["hello"]}, "2": {"images": [SAVED]}}, 1, {**SAVED, "nodeId": "2", "mediaType": "images"}),
+        (
+            {"1": {"result": [None, "mesh.GLB"]}},
+            1,
+            {"filename": "mesh.GLB", "type": "output", "subfolder": "", "mediaType": "3d", "nodeId": "1"},
+        ),
+        (
+            {"1": {"files": [{"filename": "notes.md"}]}},
+            1,
+            {"filename": "notes.md", "nodeId": "1", "mediaType": "files"},
+        ),
+        ({"1": "no object", "2": {"images": "no list"}}, 0, None),
+    ],
+)
+def test_a_job_is_shown_by_one_of_its_outputs(outputs: Any, count: int, preview: Any) -> None:
+    """A saved file before a preview, a file before a text; texts are not counted."""
+    job = described(outputs)
+    assert (job["outputs_count"], job.get("preview_output")) == (count, preview)
+
+
+def test_the_outputs_of_a_job_have_no_gaps() -> None:
+    """Empty places are left out, names of 3D models are files; all else is as in the history."""
+    model = {"filename": "m.obj", "type": "output", "subfolder": "", "mediaType": "3d"}
+    outputs = {"1": {"result": [None, "m.obj", "text", SAVED], "animated": [None], "x": 5}, "2": None}
+    assert described(outputs)["outputs"] == {
+        "1": {"result": [model, "text", SAVED], "animated": [None], "x": 5},
+        "2": None,
+    }
