@@ -15,6 +15,7 @@ import importlib.util
 import io
 import json
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -45,7 +46,6 @@ OPTIONAL = (
     "/api/userdata/comfy.templates.json",  # node templates, before the first is stored
     "/api/userdata?dir=",  # a folder before the first file in it
     "/api/userdata/workflows%2F.index.json",  # bookmarks, before there is one
-    "/api/workflow_templates/",  # thumbnails of other packages
     "/docs/",  # help in Markdown, of the package comfyui-embedded-docs; without it the description is shown
 )
 # What this editor asks for and ComfyUI has only since later versions (or with a later package of templates).
@@ -305,8 +305,12 @@ async def frontend_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -
         pytest.skip("needs the package comfyui-frontend-package")
     static = Path(package.submodule_search_locations[0], "static")
     base = tmp_path_factory.mktemp(f"frontend-{kind}")
-    templates = driver.install_pack(base, "tiny_with_template") / "example_workflows"
-    templates.mkdir(exist_ok=True)
+    pack = driver.install_pack(base, "tiny_with_template")
+    # Those the package has for other tests have no thumbnails, for which the editor would ask.
+    for folder in ("example_workflows", "examples"):
+        shutil.rmtree(pack / folder, ignore_errors=True)
+    templates = pack / "example_workflows"
+    templates.mkdir()
     (templates / "one picture.json").write_text(json.dumps(picture()))
     (templates / "one picture.jpg").write_bytes(a_picture("JPEG"))
     # Pictures that are there before the editor asks for the list.
@@ -609,7 +613,7 @@ async def test_the_running_prompt_is_interrupted_by_keyboard(editor: Editor) -> 
 async def test_a_waiting_prompt_is_cancelled_in_the_panel(editor: Editor) -> None:
     """The panel of jobs lists running and waiting ones; the menu of one of them takes it out of the queue."""
     editor.needs_jobs()
-    if await editor.post("/jobs/cancel", {"job_ids": []}) != 200:
+    if await editor.post("/api/jobs/cancel", {"job_ids": []}) != 200:
         pytest.skip("this ComfyUI cannot cancel jobs as this editor does")
     page = editor.page
     await editor.load(steps(**LONG))
