@@ -122,7 +122,7 @@ async def _load(loop: asyncio.AbstractEventLoop) -> PromptServer:
     """Import torch and the server, then all nodes. A coroutine, because packages may ask for the loop."""
     torch_import = _Import("torch")
     import_names.install_late()
-    from . import comfy_utils, frontend, node_registry, progress
+    from . import comfy_utils, node_registry, progress
     from .server import PromptServer
 
     server = PromptServer(loop)
@@ -140,11 +140,10 @@ async def _load(loop: asyncio.AbstractEventLoop) -> PromptServer:
     from . import websocket_images
     from .core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
-    node_registry.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
-    node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(NODE_DISPLAY_NAME_MAPPINGS)
-    node_registry.EXTENSION_WEB_DIRS[frontend.EXTENSION_NAME] = frontend.EXTENSION_FOLDER
     if not args.disable_all_custom_nodes or websocket_images.FILE_NAME in args.whitelist_custom_nodes:
         node_registry.NODE_CLASS_MAPPINGS.update(websocket_images.NODE_CLASS_MAPPINGS)
+    node_registry.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
+    node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(NODE_DISPLAY_NAME_MAPPINGS)
     packs.load_packages()
     server.add_routes()
     return server

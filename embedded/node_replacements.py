@@ -1,100 +1,100 @@
-"""Nodes that took the place of others: prompts with the old ones run all the same (ComfyUI 0.29.0).
+"""Nodes under new names: what packages say a class that is gone is to be replaced by.
 
-Packages register them by ``ComfyAPI().node_replacement.register(...)``; the editor asks for the list to offer the
-exchange in workflows.
+Of ComfyUI 0.29 (``PromptServer.instance.node_replace_manager``); the editor asks for the table (GET
+/node_replacements) to repair workflows, and prompts that still name an old class are repaired when they are queued.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
-
-from aiohttp import web
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from . import node_registry
 from .graph_utils import is_link
 
-if TYPE_CHECKING:
-    from .node_api.node_replacement import NodeReplace
-
 logger = logging.getLogger("discomfort.embedded.node_replacements")
 
 
-class NodeReplaceManager:
-    """The replacements of a server (``PromptServer.instance.node_replace_manager``)."""
+class Replacement(Protocol):
+    """What a package registers (``comfy_api``'s NodeReplace, or anything with these attributes)."""
 
-    def __init__(self) -> None:
-        # class_type of the old node -> its replacements; the first one is used.
-        self._replacements: dict[str, list[NodeReplace]] = {}
-
-    def register(self, node_replace: NodeReplace) -> None:
-        """Add a replacement, unless there is one of these two nodes."""
-        known = self._replacements.setdefault(node_replace.old_node_id, [])
-        if any(entry.new_node_id == node_replace.new_node_id for entry in known):
-            logger.debug("%s is replaced by %s already", node_replace.old_node_id, node_replace.new_node_id)
-            return
-        known.append(node_replace)
-
-    def get_replacement(self, old_node_id: str) -> list[NodeReplace] | None:
-        """The replacements of a class_type, None if it has none."""
-        return self._replacements.get(old_node_id)
-
-    def has_replacement(self, old_node_id: str) -> bool:
-        """Whether a class_type has a replacement."""
-        return old_node_id in self._replacements
-
-    def apply_replacements(self, prompt: dict[str, Any]) -> None:
-        """Put the new nodes in place of old ones the server does not have, in the prompt itself.
-
-        Inputs that are not mapped are left out, links from outputs that are not mapped stay as they are.
-        """
-        for node_id, node in list(prompt.items()):
-            if not isinstance(node, dict) or "inputs" not in node:
-                continue
-            class_type = node.get("class_type")
-            if class_type in node_registry.NODE_CLASS_MAPPINGS or class_type not in self._replacements:
-                continue
-            replacement = self._replacements[class_type][0]
-            if replacement.new_node_id in node_registry.NODE_CLASS_MAPPINGS:
-                prompt[node_id] = {
-                    **node,
-                    "class_type": replacement.new_node_id,
-                    "inputs": _map_inputs(node["inputs"], replacement),
-                }
-                _map_outputs(prompt, node_id, replacement)
+    # the class_type that is gone, and the one that takes its place
+    old_node_id: str
+    new_node_id: str
+    # [{"new_id": input, "old_id": input} or {"new_id": input, "set_value": value}, ...]; None: no inputs
+    input_mapping: Sequence[Mapping[str, Any]] | None
+    # [{"old_idx": output, "new_idx": output}, ...]; None: outputs stay as they are
+    output_mapping: Sequence[Mapping[str, Any]] | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The answer of GET /node_replacements."""
-        return {old: [entry.as_dict() for entry in entries] for old, entries in self._replacements.items()}
-
-    def add_routes(self, routes: web.RouteTableDef) -> None:
-        """Add the route the editor asks."""
-
-        @routes.get("/node_replacements")
-        async def get_node_replacements(_: web.Request) -> web.Response:
-            return web.json_response(self.as_dict())
+        """As JSON."""
+        ...
 
 
-def _map_inputs(inputs: dict[str, Any], replacement: NodeReplace) -> dict[str, Any]:
-    """The new node's inputs.
+class NodeReplacements:
+    """The table of one server."""
 
-    Raises:
-        KeyError: the prompt's node lacks an input that is mapped.
-    """
-    mapped: dict[str, Any] = {}
+    def __init__(self) -> None:
+        # Old class_type -> replacements; the first one is taken.
+        self._table: dict[str, list[Replacement]] = {}
+
+    def register(self, node_replace: Replacement) -> None:
+        """Add a replacement; a second one of the same two names is ignored."""
+        known = self._table.setdefault(node_replace.old_node_id, [])
+        if all(entry.new_node_id != node_replace.new_node_id for entry in known):
+            known.append(node_replace)
+
+    def get_replacement(self, old_node_id: str) -> list[Replacement] | None:
+        """What a class may be replaced by, None if nobody has said."""
+        return self._table.get(old_node_id)
+
+    def has_replacement(self, old_node_id: str) -> bool:
+        """Whether somebody has said what a class is replaced by."""
+        return old_node_id in self._table
+
+    def as_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """The table as JSON: old class_type -> replacements."""
+        return {old: [entry.as_dict() for entry in entries] for old, entries in self._table.items()}
+
+    def apply_replacements(self, prompt: dict[str, Any]) -> None:
+        """Replace the nodes of a prompt, in place, whose class is not there and has a replacement that is."""
+        if not self._table:
+            return
+        for node_id, node in prompt.items():
+            replacement = self._replacement_of(node)
+            if replacement is not None:
+                logger.info("Node %s: %s is replaced by %s", node_id, node["class_type"], replacement.new_node_id)
+                prompt[node_id] = _replaced(node, replacement)
+                _move_links(prompt, node_id, replacement.output_mapping or ())
+
+    def _replacement_of(self, node: Any) -> Replacement | None:
+        """What a node is to be replaced by, if it is."""
+        if not isinstance(node, dict) or "class_type" not in node or "inputs" not in node:
+            return None
+        classes = node_registry.NODE_CLASS_MAPPINGS
+        if node["class_type"] in classes:
+            return None
+        first = next(iter(self._table.get(node["class_type"], ())), None)
+        return first if first is not None and first.new_node_id in classes else None
+
+
+def _replaced(node: dict[str, Any], replacement: Replacement) -> dict[str, Any]:
+    """A node of the new class with the inputs the replacement says."""
+    inputs = {}
     for entry in replacement.input_mapping or ():
         if "set_value" in entry:
-            mapped[entry["new_id"]] = entry["set_value"]  # type: ignore[typeddict-item]
-        elif "old_id" in entry:
-            mapped[entry["new_id"]] = inputs[entry["old_id"]]
-    return mapped
+            inputs[entry["new_id"]] = entry["set_value"]
+        elif entry.get("old_id") in node["inputs"]:
+            inputs[entry["new_id"]] = node["inputs"][entry["old_id"]]
+    return {**node, "class_type": replacement.new_node_id, "inputs": inputs}
 
 
-def _map_outputs(prompt: dict[str, Any], node_id: str, replacement: NodeReplace) -> None:
-    """Let what is linked to the old node's outputs be linked to the new one's."""
-    slots = {entry["old_idx"]: entry["new_idx"] for entry in replacement.output_mapping or ()}
+def _move_links(prompt: dict[str, Any], node_id: str, output_mapping: Sequence[Mapping[str, Any]]) -> None:
+    """Let the links from a node begin at its new outputs."""
+    slots = {entry["old_idx"]: entry["new_idx"] for entry in output_mapping}
     for node in prompt.values():
-        inputs = node.get("inputs") if isinstance(node, dict) else None
-        for value in (inputs or {}).values():
+        inputs = node.get("inputs", {}) if isinstance(node, dict) else {}
+        for name, value in inputs.items():
             if is_link(value) and value[0] == node_id and value[1] in slots:
-                value[1] = slots[value[1]]
+                inputs[name] = [node_id, slots[value[1]]]

@@ -222,6 +222,10 @@ def _add_description_routes(server: PromptServer) -> None:
     async def get_features(_: web.Request) -> web.Response:
         return web.json_response(server_features())
 
+    @routes.get("/node_replacements")
+    async def get_node_replacements(_: web.Request) -> web.Response:
+        return web.json_response(server.node_replace_manager.as_dict())
+
 
 def describe_node(class_type: str) -> dict[str, Any]:
     """A node class as /object_info has it.

@@ -22,7 +22,7 @@ from aiohttp import web
 from . import frontend, middleware, node_registry
 from .arguments import args
 from .messages import BinaryEventTypes, encode_event, encode_progress_text
-from .node_replacements import NodeReplaceManager
+from .node_replacements import NodeReplacements
 from .prompt_queue import PromptQueue
 from .routes_files import add_file_routes
 from .routes_internal import make_internal_app
@@ -66,7 +66,7 @@ class PromptServer:
         self.last_node_id: str | None = None
         self.last_prompt_id: str | None = None
         self.on_prompt_handlers: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
-        self.node_replace_manager = NodeReplaceManager()
+        self.node_replace_manager = NodeReplacements()
         self.supports = ["custom_nodes_from_web"]
         self.web_root = frontend.find_web_root(args.front_end_root)
         logger.info("[Prompt Server] web root: %s", self.web_root)
@@ -88,7 +88,6 @@ class PromptServer:
         add_prompt_routes(self)
         add_model_routes(self.routes)
         add_pack_routes(self)
-        self.node_replace_manager.add_routes(self.routes)
         self.user_manager.add_routes(self.routes)
 
     # -- prompts -------------------------------------------------------------------------------------------
@@ -220,6 +219,7 @@ class PromptServer:
                 under_api.route(route.method, "/api" + route.path)(route.handler, **route.kwargs)
         self.app.add_routes(under_api)
         self.app.add_routes(self.routes)
+        node_registry.EXTENSION_WEB_DIRS[frontend.EXTENSION_NAME] = frontend.EXTENSION_FOLDER
         add_pack_statics(self.app, node_registry.EXTENSION_WEB_DIRS, node_registry.LOADED_MODULE_DIRS)
         # Last: it matches everything.
         frontend.add_statics(self.app, self.web_root)

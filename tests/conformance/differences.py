@@ -61,6 +61,12 @@ DIFFERENCES: dict[str, Difference] = {
     "order": Difference(
         "the order of outputs and of refused nodes", "that of a set", "that of the prompt", "answers can be compared"
     ),
+    "queue order": Difference(
+        "waiting prompts in GET /queue",
+        "those of a heap: only the first is in its place",
+        "in the order in which they will run",
+        "clients show them",
+    ),
     "transparency": Difference(
         "RGB onto RGBA in ImageCompositeMasked", "fails (until 0.29)", "works", "as ComfyUI since 0.29"
     ),

@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 from conformance import driver
-from conformance.asking import ANY, Row, ask, check, has
+from conformance.asking import ANY, Answer, Row, ask, check, has
 from conformance.differences import expected
 from conformance.driver import Server, link, node
 
@@ -122,16 +122,15 @@ async def test_the_queue_shows_what_runs_and_what_waits(client: Any, server: Ser
         await client.queue(SHOW, prompt_id=prompt_id, **fields)
 
     def shows(*waiting: str) -> Row:
-        return Row(
-            "GET",
-            "/api/queue",
-            200,
-            lambda answer: (
-                [i[1] for i in answer.json["queue_running"]]
-                == [running]  # ComfyUI shows the heap it keeps them in, of which only the first is in its place.
-                and [i[1] for i in sorted(answer.json["queue_pending"], key=itemgetter(0))] == list(waiting)
-            ),
-        )
+        def look(answer: Answer) -> bool:
+            pending = answer.json["queue_pending"]
+            heap = sorted(pending, key=itemgetter(0))
+            in_order = expected(server, "queue order", comfyui=heap, embedded=pending)
+            return [item[1] for item in answer.json["queue_running"]] == [running] and [
+                item[1] for item in in_order
+            ] == list(waiting)
+
+        return Row("GET", "/api/queue", 200, look)
 
     queue = (await ask(server, "GET", "/queue")).json
     assert set(queue) == {"queue_running", "queue_pending"}

@@ -312,7 +312,7 @@ def previewed(kind: str, mode: str = "RGB", largest: int = 0, steps: int = 1) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode", "largest", "size"),
+    ("file_type", "mode", "largest", "size"),
     [
         ("JPEG", "RGB", 0, (40, 20)),
         ("PNG", "RGB", 0, (40, 20)),
@@ -324,9 +324,9 @@ def previewed(kind: str, mode: str = "RGB", largest: int = 0, steps: int = 1) ->
         ("JPEG", "RGB", 80, (80, 40)),
     ],
 )
-async def test_previews(server: Server, kind: str, mode: str, largest: int, size: tuple[int, int]) -> None:
+async def test_previews(server: Server, file_type: str, mode: str, largest: int, size: tuple[int, int]) -> None:
     """Event 1 with the format (1 JPEG, 2 PNG), or 4 with metadata for clients that say so."""
-    prompt = previewed(kind, mode, largest, steps=2)
+    prompt = previewed(file_type, mode, largest, steps=2)
     for flags, event in (
         (None, 1),
         ({}, 1),
@@ -342,7 +342,7 @@ async def test_previews(server: Server, kind: str, mode: str, largest: int, size
                 (number,) = struct.unpack(">I", data[:4])
                 image = data[4:]
                 if event == 1:
-                    assert number == (2 if kind == "PNG" else 1)
+                    assert number == (2 if file_type == "PNG" else 1)
                 else:
                     metadata, image = json.loads(image[:number]), image[number:]
                     names = ("node_id", "display_node_id", "real_node_id")
@@ -350,10 +350,10 @@ async def test_previews(server: Server, kind: str, mode: str, largest: int, size
                         **dict.fromkeys(names, "1"),
                         "parent_node_id": None,
                         "prompt_id": run.prompt_id,
-                        "image_type": f"image/{kind.lower()}",
+                        "image_type": f"image/{file_type.lower()}",
                     }
                 with Image.open(io.BytesIO(image)) as shown:
-                    assert (shown.format, shown.mode, shown.size) == (kind, mode, size)
+                    assert (shown.format, shown.mode, shown.size) == (file_type, mode, size)
             # Each is beside the message of its step, which says how far the node is.
             assert [data["value"] for data in run.data("progress")] == [1, 2]
 
