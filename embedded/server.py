@@ -219,6 +219,7 @@ class PromptServer:
             if isinstance(route, web.RouteDef):
                 web.RouteDef(route.method, "/api" + route.path, route.handler, route.kwargs).register(self.app.router)
         self.app.add_routes(routes)
+        node_registry.EXTENSION_WEB_DIRS[frontend.EXTENSION_NAME] = frontend.EXTENSION_FOLDER
         add_pack_statics(self.app, node_registry.EXTENSION_WEB_DIRS, node_registry.LOADED_MODULE_DIRS)
         # Last: it matches everything.
         frontend.add_statics(self.app, self.web_root)

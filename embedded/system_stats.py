@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 from . import frontend, model_management
+from .arguments import args
 
 # The ComfyUI version whose behaviour this server has. Clients compare it, so it is a version and nothing else.
 COMFYUI_VERSION = "0.3.64"
@@ -31,7 +32,9 @@ def collect() -> dict[str, Any]:
     device = model_management.get_torch_device()
     vram_total, torch_vram_total = model_management.get_total_memory(device, torch_total_too=True)
     vram_free, torch_vram_free = model_management.get_free_memory(device, torch_free_too=True)
-    frontend_version = frontend.installed_version("comfyui-frontend-package")
+    # What is installed is what is required, and of a frontend that was chosen (--front-end-root) nothing is:
+    # there is nothing to warn about.
+    frontend_version = None if args.front_end_root else frontend.installed_version("comfyui-frontend-package")
     templates_version = frontend.installed_version("comfyui-workflow-templates")
     return {
         "system": {
@@ -39,7 +42,6 @@ def collect() -> dict[str, Any]:
             "ram_total": memory.total,
             "ram_free": memory.available,
             "comfyui_version": COMFYUI_VERSION,
-            # What is installed is what is required: there is nothing to warn about.
             "required_frontend_version": frontend_version,
             "installed_templates_version": templates_version,
             "required_templates_version": templates_version,

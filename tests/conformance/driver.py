@@ -58,6 +58,12 @@ def install_v3_packs(base: Path) -> None:
         shutil.copy(file, folder)
 
 
+def browser_path() -> str | None:
+    """An installed browser; None: Playwright's own."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
 def _die_with_parent() -> None:
     """In the child: ask Linux to kill it when the tests are killed (PR_SET_PDEATHSIG is 1)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
