@@ -9,6 +9,8 @@ three ways of forgetting:
 - :class:`LRUCache`: what was not used for longest is dropped when a prompt starts and more than N are kept.
 - :class:`NoCache`: a result is dropped as soon as everything that uses it has run.
 
+and, of later versions (0.29.0), :class:`RamCache`: results are dropped when memory runs short.
+
 Equality is Python's: a seed of 1 and of 1.0 are the same key, NaN is unlike any other NaN (but like itself: an
 IS_CHANGED that returns the one object ``math.nan`` every time counts as unchanged, in ComfyUI as here).
 """
@@ -55,11 +57,11 @@ class Unhashable:
 
 def to_hashable(value: Any) -> Hashable:
     """A JSON-like value as something to compare and to hash; a tuple counts as a list."""
-    if value is None or isinstance(value, (int, float, str)):
+    if value is None or isinstance(value, (int, float, str, bytes)):
         return value
     if isinstance(value, Mapping):
         return frozenset((to_hashable(key), to_hashable(item)) for key, item in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+    if isinstance(value, Sequence):
         return tuple(to_hashable(item) for item in value)
     return Unhashable()
 
@@ -381,11 +383,105 @@ class OnePromptCache(LastPromptCache):
         await super().set_prompt(dynprompt, node_ids, keys)
 
 
+_GIB = 1024**3
+# Of this prompt only results of at least so many bytes are dropped: smaller ones would not help.
+_LARGE = 512 * 1024**2
+# What a result without tensors counts, and how much more one of the prompt before counts than the same of this one.
+_SMALL = 0.05
+_AGEING = 1.3
+
+
+def memory_to_keep_free(values: Sequence[float]) -> tuple[float, float]:
+    """What ``--cache-ram`` means, in GiB, with ComfyUI 0.29.0's defaults for what it does not say.
+
+    Returns:
+        Below so much free memory results of the running prompt are dropped, and below so much those of others.
+    """
+    import psutil
+
+    total = psutil.virtual_memory().total / _GIB
+    defaults = (min(10.0, max(2.0, total * 0.1)), min(128.0, total))
+    given = tuple(values[:2])
+    return (*given, *defaults[len(given) :])
+
+
+class RamCache(LRUCache):
+    """Keeps results until memory runs short: then the largest of the oldest prompts are dropped first."""
+
+    def __init__(self, keep_free: float, keep_free_for_others: float) -> None:
+        """Args: GiB, see :func:`memory_to_keep_free`."""
+        super().__init__()
+        self.keep_free = keep_free * _GIB
+        self.keep_free_for_others = keep_free_for_others * _GIB
+
+    def clean_unused(self) -> None:
+        """Nothing is forgotten because a prompt starts."""
+
+    def relieve_memory(self, find_needed: Callable[[], Collection[str]]) -> None:
+        """Called after each node: drop what there is no memory for.
+
+        Args:
+            find_needed: the nodes whose results are still needed; asked only when it matters.
+        """
+        if self._free() < self.keep_free_for_others:
+            self._drop(self.keep_free_for_others, [k for k in self.entries if self._age(k) > 0])
+        if self._free() < self.keep_free:
+            keys = self._require_keys()
+            needed = {keys.get(node_id) for node_id in find_needed()}
+            large = [k for k, v in self.entries.items() if k not in needed and tensor_bytes(v) >= _LARGE]
+            self._drop(self.keep_free, large)
+
+    def _drop(self, keep_free: float, candidates: list[Any]) -> None:
+        def weight(key: Any) -> float:
+            return max(tensor_bytes(self.entries[key]), _SMALL) * _AGEING ** self._age(key)
+
+        # Stable: of equal ones, the one that was kept first.
+        for key in sorted(candidates, key=weight, reverse=True):
+            if self._free() >= keep_free:
+                break
+            del self.entries[key]
+            self.used_generation.pop(key, None)
+
+    def _age(self, key: Any) -> int:
+        """How many prompts ago it was used."""
+        return self.generation - self.used_generation.get(key, 0)
+
+    @staticmethod
+    def _free() -> int:
+        """Bytes of memory that are free."""
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+
+
+class FollowingCache(LRUCache):
+    """Keeps what belongs to the results of another cache, as long as that keeps them."""
+
+    def __init__(self, leader: Cache) -> None:
+        super().__init__()
+        self.leader = leader
+
+    def clean_unused(self) -> None:
+        """Forget what the other cache has dropped."""
+        self.entries = {key: value for key, value in self.entries.items() if key in self.leader.entries}
+
+
+def tensor_bytes(outputs: Any) -> int:
+    """The size of the CPU tensors in a node's outputs, in bytes."""
+    import torch
+
+    if isinstance(outputs, torch.Tensor):
+        return outputs.numel() * outputs.element_size() if outputs.device.type == "cpu" else 0
+    if isinstance(outputs, (list, tuple)):
+        return sum(tensor_bytes(item) for item in outputs)
+    return 0
+
+
 class CacheSet:
     """The caches of an executor: nodes' outputs, what they show (ui), and their objects."""
 
-    def __init__(self, lru_size: int = 0, none: bool = False) -> None:
-        """Args: ``lru_size`` results under LRU; or ``none`` at all; by default the last prompt's."""
+    def __init__(self, lru_size: int = 0, none: bool = False, ram: tuple[float, float] | None = None) -> None:
+        """Args: ``lru_size`` results under LRU; ``none`` at all; as ``ram`` allows; by default the last prompt's."""
 
         # node -> list per output slot of a list of values
         self.outputs: Cache
@@ -394,11 +490,19 @@ class CacheSet:
         # node -> instance of its class, so that a node keeps its own state while its id is in the prompt
         self.objects: Cache
         if none:
-            self.outputs, self.ui, self.objects = NoCache(), OnePromptCache(), OnePromptCache()
+            self.outputs, self.ui, self.objects = NoCache(), OnePromptCache(), NoCache()
+        elif ram is not None:
+            self.outputs = RamCache(*ram)
+            self.ui, self.objects = FollowingCache(self.outputs), LastPromptCache()
         elif lru_size > 0:
             self.outputs, self.ui, self.objects = LRUCache(lru_size), LRUCache(lru_size), LastPromptCache()
         else:
             self.outputs, self.ui, self.objects = LastPromptCache(), LastPromptCache(), LastPromptCache()
+
+    def relieve_memory(self, find_needed: Callable[[], Collection[str]]) -> None:
+        """Called after each node; see :meth:`RamCache.relieve_memory`."""
+        if isinstance(self.outputs, RamCache):
+            self.outputs.relieve_memory(find_needed)
 
     @property
     def all(self) -> list[Cache]:

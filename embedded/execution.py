@@ -106,16 +106,24 @@ class ChangeDetector:
 class PromptExecutor:
     """Runs prompts one after the other in the calling thread, keeping results between them."""
 
-    def __init__(self, server: PromptServer, cache_lru: int = 0, cache_none: bool = False) -> None:
+    def __init__(
+        self,
+        server: PromptServer,
+        cache_lru: int = 0,
+        cache_none: bool = False,
+        cache_ram: tuple[float, float] | None = None,
+    ) -> None:
         """
         Args:
             server: gets the messages, and knows the running node.
             cache_lru: keep this many node results; 0: those of the last prompt.
             cache_none: keep none.
+            cache_ram: keep all while so many GiB of memory are free; see :class:`caching.RamCache`.
         """
         self.server = server
         self._cache_lru = cache_lru
         self._cache_none = cache_none
+        self._cache_ram = cache_ram
         # Of the last prompt: whether it ended well, its messages, and what goes into the history.
         self.success = True
         self.status_messages: list[tuple[str, dict[str, Any]]] = []
@@ -124,7 +132,7 @@ class PromptExecutor:
 
     def reset(self) -> None:
         """Forget all results (POST /free)."""
-        self.caches = CacheSet(self._cache_lru, self._cache_none)
+        self.caches = CacheSet(self._cache_lru, self._cache_none, self._cache_ram)
         self.status_messages = []
         self.success = True
 
@@ -205,7 +213,7 @@ class PromptExecutor:
             return
         for key in ("exception_message", "exception_type", "traceback", "current_inputs"):
             message[key] = failure.details[key]
-        message["current_outputs"] = self.caches.outputs.all_node_ids()
+        message["current_outputs"] = run.known_before
         self.add_message("execution_error", message, broadcast=False)
 
     def _collect_ui(self) -> dict[str, Any]:
@@ -234,14 +242,16 @@ class _PromptRun:
         self.prompt_id = prompt_id
         self.extra_data = extra_data
         self.todo = ExecutionList(dynprompt, caches.outputs)
+        # The nodes whose results were kept before it started, or could have been; errors list them.
+        self.known_before = caches.outputs.all_node_ids()
         # Nodes that have run (not: came from the cache), in order.
         self.executed: dict[str, None] = {}
         # Node -> results and tasks of its calls, while tasks are running.
         self._calls: dict[str, list[Any]] = {}
         # Node -> its results, while the nodes it expanded into run: (expanded?, result with links).
         self._expansions: dict[str, list[tuple[bool, Any]]] = {}
-        # Node -> what it was called with, to be shown with an error.
-        self._values: dict[str, dict[str, Any]] = {}
+        # What the node whose turn it is was called with, to be shown with an error.
+        self._values: dict[str, Any] = {}
         # Tasks that wait for calls; kept, as the loop holds tasks weakly.
         self._watchers: set[asyncio.Task[None]] = set()
 
@@ -260,7 +270,16 @@ class _PromptRun:
                 self.todo.unstage_node_execution()
             else:
                 self.todo.complete_node_execution()
+            self.caches.relieve_memory(self._still_needed)
         return None
+
+    def _still_needed(self) -> set[str]:
+        """The nodes whose results a node that is still to be run, or to be finished, is linked to."""
+        inputs = [
+            value for node_id in self.todo.pending for value in self.dynprompt.get_node(node_id)["inputs"].values()
+        ]
+        results = [value for items in self._expansions.values() for _, result in items for value in result or ()]
+        return {value[0] for value in inputs + results if is_link(value)}
 
     async def cancel_calls(self) -> None:
         """End async calls that are still running after a failure, and wait for that."""
@@ -282,11 +301,13 @@ class _PromptRun:
             return ExecutionResult.FAILURE, NodeFailure(details, exc)
         except Exception as exc:
             return ExecutionResult.FAILURE, self._describe_failure(node_id, exc)
+        finally:
+            # Not kept for a later turn: an error of that one is shown without them, as in ComfyUI.
+            self._values = {}
         if not finished:
             return ExecutionResult.PENDING, None
         get_progress_state().finish_progress(node_id)
         self.executed[node_id] = None
-        self._values.pop(node_id, None)
         return ExecutionResult.SUCCESS, None
 
     def _resend_cached(self, node_id: str) -> None:
@@ -334,7 +355,7 @@ class _PromptRun:
         values, missing = gather_inputs(
             inputs, class_def, node_id, self.caches.outputs, self.dynprompt, self.extra_data
         )
-        self._values[node_id] = values
+        self._values = values
         if self.server.client_id is not None:
             self.server.last_node_id = self.dynprompt.get_display_node_id(node_id)
             self._send("executing", {"node": node_id, "display_node": self.server.last_node_id})
@@ -362,8 +383,6 @@ class _PromptRun:
         if not tasks:
             return [call.result() if isinstance(call, asyncio.Task) else call for call in calls]
         self._calls[node_id] = calls
-        # An error that comes later is shown without the inputs, as in ComfyUI; they need not be kept.
-        del self._values[node_id]
         unblock = self.todo.add_external_block(node_id)
         watcher = asyncio.create_task(_call_when_done(tasks, unblock))
         self._watchers.add(watcher)
@@ -429,9 +448,12 @@ class _PromptRun:
             if is_output_node(self.dynprompt.class_of(new_id)):
                 self.todo.add_node(new_id)
         for graph, result in graphs:
-            for value in result if graph is not None and result is not None else ():
-                if is_link(value):
-                    self.todo.add_strong_link(value[0], value[1], node_id)
+            if graph is None:
+                continue
+            # An expansion without "result" fails here, with the TypeError it has in ComfyUI.
+            for slot in range(len(result)):
+                if is_link(result[slot]):
+                    self.todo.add_strong_link(*result[slot], node_id)
         self._expansions[node_id] = [(graph is not None, result) for graph, result in graphs]
 
     def _follow_links(self, expanded: bool, result: Any) -> tuple[Any, ...]:
@@ -439,7 +461,7 @@ class _PromptRun:
         if not expanded:
             return tuple(result)
         values: list[Any] = []
-        for value in result or ():
+        for value in result:
             if is_link(value):
                 values.extend(self.caches.outputs.get(value[0])[value[1]])
             else:
@@ -466,13 +488,12 @@ class _PromptRun:
             tip = _OUT_OF_MEMORY_TIP
             logger.error("Got an OOM, unloading all loaded models.")
             model_management.unload_all_models()
-        values = self._values.get(node_id, {})
         details = {
             "node_id": self.dynprompt.get_real_node_id(node_id),
             "exception_message": f"{exc}\n{tip}",
             "exception_type": full_type_name(type(exc)),
             "traceback": traceback.format_tb(exc.__traceback__),
-            "current_inputs": {name: [_shown(v) for v in items] for name, items in values.items()},
+            "current_inputs": {name: [_shown(v) for v in items] for name, items in self._values.items()},
         }
         return NodeFailure(details, exc)
 

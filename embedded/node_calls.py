@@ -64,6 +64,8 @@ def gather_inputs(
         "UNIQUE_ID": lambda: unique_id,
         "AUTH_TOKEN_COMFY_ORG": lambda: extra_data.get("auth_token_comfy_org"),
         "API_KEY_COMFY_ORG": lambda: extra_data.get("api_key_comfy_org"),
+        # of later versions (0.29.0)
+        "COMFY_USAGE_SOURCE": lambda: extra_data.get("comfy_usage_source"),
     }
     for name, kind in declared.get("hidden", {}).items():
         # Other kinds get what the prompt supplies under their name, above.

@@ -18,6 +18,8 @@ from comfy_execution.graph_utils import GraphBuilder
 from PIL import Image
 from server import PromptServer
 
+from . import execution_nodes
+
 WEB_DIRECTORY = "./web"
 
 # Node id -> how often it was called since the server started.
@@ -390,4 +392,5 @@ class TinyImage(_Tiny):
 
 _CLASSES = [value for value in vars(sys.modules[__name__]).values() if isinstance(value, type)]
 NODE_CLASS_MAPPINGS = {c.__name__: c for c in _CLASSES if issubclass(c, _Tiny) and c is not _Tiny}
+NODE_CLASS_MAPPINGS.update(execution_nodes.NODE_CLASS_MAPPINGS)
 NODE_DISPLAY_NAME_MAPPINGS = {"TinyNumber": "Tiny number"}
