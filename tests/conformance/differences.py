@@ -31,6 +31,24 @@ DIFFERENCES: dict[str, Difference] = {
         "an error of each, with the nodes of the cycle",
         "the message says what is wrong",
     ),
+    "combo": Difference(
+        "a value that is not among the options of a ``COMBO``",
+        "0.3.64 runs it, later versions refuse it",
+        "refused",
+        "as for choices in the old form",
+    ),
+    "multiselect": Difference(
+        "several choices for an input that says ``multiselect``",
+        "0.3.64 refuses them, 0.29.0 takes them",
+        "taken",
+        "nodes of later versions need it",
+    ),
+    "expansion without a cache": Difference(
+        "nodes that expand under ``--cache-none``",
+        "0.3.64: the prompt fails; 0.8.0: works",
+        "work",
+        "a mistake of that version",
+    ),
     "async ids": Difference(
         "ids of the nodes that async nodes expand into",
         "may start with the id of any node that runs at the same time",

@@ -679,8 +679,8 @@ class ExecExpand(_Exec):
     """Expands into a piece of a prompt written as JSON.
 
     Args of the JSON: ``nodes``, ``result`` (outputs; links or values), ``ui``. The text ``"$link"`` stands for
-    whatever the input ``value`` is linked to, ``"$value"`` for the id of this node, and ``{"block": message}`` in
-    ``result`` for a blocker.
+    whatever the input ``value`` is linked to, ``$id`` for the id of this node (``$later`` for ``$id`` in a graph within
+    this one), and ``{"block": message}`` in ``result`` for a blocker.
     """
 
     RETURN_TYPES = (ANY, ANY)
@@ -695,7 +695,7 @@ class ExecExpand(_Exec):
 
     def run(self, graph: str, node_id: str, value: Any = None) -> dict[str, Any]:
         NOTES.append(f"expands {node_id}")
-        text = graph.replace('"$link"', json.dumps(value)).replace("$id", node_id)
+        text = graph.replace('"$link"', json.dumps(value)).replace("$id", node_id).replace("$later", "$id")
         parts = json.loads(text)
         answer: dict[str, Any] = {"expand": parts["nodes"]}
         if "result" in parts:
