@@ -18,7 +18,7 @@ IS_CHANGED that returns the one object ``math.nan`` every time counts as unchang
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .graph import DynamicPrompt
@@ -28,6 +28,8 @@ logger = logging.getLogger("discomfort.embedded.caching")
 
 # Asks a node's IS_CHANGED; see execution.ChangeDetector.get.
 IsChanged = Callable[[str], Awaitable[Any]]
+# A linked input: its name, the node it is linked to, and which of its outputs.
+Link = tuple[str, str, Any]
 
 
 # -- keys ----------------------------------------------------------------------------------------------------
@@ -50,6 +52,12 @@ class Signature:
             return True
         return isinstance(other, Signature) and self._hash == other._hash and self.parts == other.parts
 
+    @property
+    def links(self) -> tuple[Any, ...]:
+        """Of a nested key: (input, key of the source, slot) of each link."""
+        links: Any = self.parts[1]
+        return tuple(links)
+
 
 class Unhashable:
     """Stands for a value that cannot be compared: equal to itself alone, so what depends on it runs again."""
@@ -66,27 +74,119 @@ def to_hashable(value: Any) -> Hashable:
     return Unhashable()
 
 
-class KeySet:
-    """The keys of a prompt's nodes. One is made per prompt, its caches share it."""
+class KeyTable:
+    """What the key sets of successive prompts share, so that equal keys are one object and are compared at a glance."""
 
-    def __init__(self, dynprompt: DynamicPrompt, is_changed: IsChanged) -> None:
+    def __init__(self) -> None:
+        self._interned: dict[Signature, Signature] = {}
+        # Class -> whether its nodes share results with equal nodes of other ids; asked once, as in ComfyUI.
+        self._depends_on_id: dict[Any, bool] = {}
+
+    def intern(self, key: Signature) -> Signature:
+        """The one object for all keys equal to this one."""
+        return self._interned.setdefault(key, key)
+
+    def depends_on_id(self, class_def: Any) -> bool:
+        """See :func:`_depends_on_id`."""
+        if class_def not in self._depends_on_id:
+            self._depends_on_id[class_def] = _depends_on_id(class_def)
+        return self._depends_on_id[class_def]
+
+    def forget_unused(self, roots: Collection[Any]) -> None:
+        """Keep, of the keys, these and those they are made of. Does nothing until most are unused."""
+        if len(self._interned) < 1000 + 8 * len(roots):
+            return
+        left, kept = list(roots), dict[Signature, Signature]()
+        while left:
+            key = left.pop()
+            if isinstance(key, Signature) and self._interned.get(key) is key and key not in kept:
+                kept[key] = key
+                left.extend(link[1] for link in key.links)
+        self._interned = kept
+
+
+class KeySet:
+    """The keys of a prompt's nodes. One is made per prompt, its caches share it.
+
+    A node's key must tell two shapes of the graph upstream apart: an input used twice is not the same as two equal
+    inputs. Written out, with all nodes upstream, keys cost the square of a prompt's size. So a key is made of the
+    keys of the node's sources, which says the same as long as no two nodes upstream have equal keys, and written out
+    only for nodes where two have.
+    """
+
+    def __init__(self, dynprompt: DynamicPrompt, is_changed: IsChanged, table: KeyTable | None = None) -> None:
         self.dynprompt = dynprompt
         self._is_changed = is_changed
+        self._table = table or KeyTable()
         self._keys: dict[str, Signature] = {}
         # Node -> (what it is apart from its links, its links as (input, source, slot) by input name).
-        self._immediate: dict[str, tuple[Signature, list[tuple[str, str, Any]]]] = {}
+        self._immediate: dict[str, tuple[Signature, list[Link]]] = {}
+        # Node -> its key made of those of its sources; None behind a cycle or a link to nowhere, where there is none.
+        self._nested: dict[str, Signature | None] = {}
+        # Sets of nodes are numbers with a bit for each. Node -> itself and all upstream; nested key -> the nodes that
+        # have it, and the same of those keys that several nodes have.
+        self._upstream: dict[str, int] = {}
+        self._having: dict[Signature, int] = {}
+        self._twins: dict[Signature, int] = {}
 
     async def add(self, node_ids: Iterable[str]) -> None:
         """Make the keys of these nodes; calls IS_CHANGED of those not seen before."""
         for node_id in node_ids:
             if node_id not in self._keys and self.dynprompt.has_node(node_id):
-                self._keys[node_id] = await self._signature(node_id)
+                if node_id not in self._nested:
+                    await self._nest(node_id)
+                key = self._nested[node_id]
+                self._keys[node_id] = (
+                    key if key and not self._has_twins_upstream(node_id) else await self._write(node_id)
+                )
 
     def get(self, node_id: str) -> Signature | None:
         """A node's key, None before :meth:`add`."""
         return self._keys.get(node_id)
 
-    async def _signature(self, node_id: str) -> Signature:
+    def all(self) -> Collection[Signature]:
+        """All keys made so far."""
+        return self._keys.values()
+
+    async def _nest(self, node_id: str) -> None:
+        """Make the nested keys of a node and of all upstream, sources first, without recursion."""
+        # The path from the node to one upstream, each with its links still to be followed.
+        path: dict[str, Iterator[Link]] = {}
+        wanted: str | None = node_id
+        while wanted is not None or path:
+            if wanted is not None:
+                path[wanted] = iter((await self._describe(wanted))[1])
+            current, links = next(reversed(path.items()))
+            wanted = next((link[1] for link in links if link[1] not in self._nested and link[1] not in path), None)
+            if wanted is None:
+                del path[current]
+                await self._nest_one(current)
+
+    async def _nest_one(self, node_id: str) -> None:
+        """The nested key of a node whose sources have theirs (or are not there, or part of a cycle with it)."""
+        if not self.dynprompt.has_node(node_id):
+            return
+        immediate, links = await self._describe(node_id)
+        mine = upstream = 1 << len(self._upstream)
+        key = None
+        sources = [self._nested.get(source) for _, source, _ in links]
+        for _, source, _ in links:
+            upstream |= self._upstream.get(source, 0)
+        if all(source is not None for source in sources):
+            nested = tuple((name, source, slot) for (name, _, slot), source in zip(links, sources, strict=True))
+            key = self._table.intern(Signature((immediate, nested)))
+            if key in self._having:
+                self._twins[key] = self._having[key] = self._having[key] | mine
+            else:
+                self._having[key] = mine
+        self._nested[node_id], self._upstream[node_id] = key, upstream
+
+    def _has_twins_upstream(self, node_id: str) -> bool:
+        """Whether two nodes upstream have equal keys."""
+        upstream = self._upstream[node_id]
+        return any((upstream & twins).bit_count() > 1 for twins in self._twins.values())
+
+    async def _write(self, node_id: str) -> Signature:
         """The node, then all nodes upstream in the order their links are met, links given by position."""
         order: dict[str, int] = {}
         members = [node_id]
@@ -109,13 +209,17 @@ class KeySet:
             parts.append(tuple((name, order[source], slot) for name, source, slot in links))
         return Signature(tuple(parts))
 
-    async def _describe(self, node_id: str) -> tuple[Signature, list[tuple[str, str, Any]]]:
+    async def _describe(self, node_id: str) -> tuple[Signature, list[Link]]:
         """A node apart from its links, and its links."""
-        if node_id not in self._immediate:
-            self._immediate[node_id] = await self._describe_anew(node_id)
-        return self._immediate[node_id]
+        if node_id in self._immediate:
+            return self._immediate[node_id]
+        description = await self._describe_anew(node_id)
+        # A node that is not there may be added later.
+        if self.dynprompt.has_node(node_id):
+            self._immediate[node_id] = description
+        return description
 
-    async def _describe_anew(self, node_id: str) -> tuple[Signature, list[tuple[str, str, Any]]]:
+    async def _describe_anew(self, node_id: str) -> tuple[Signature, list[Link]]:
         if not self.dynprompt.has_node(node_id):
             # A link to nowhere: nothing that depends on it can be found again.
             return Signature((Unhashable(),)), []
@@ -123,7 +227,7 @@ class KeySet:
         class_def = self.dynprompt.class_of(node_id)
         inputs = node["inputs"]
         parts: list[Hashable] = [node["class_type"], to_hashable(await self._is_changed(node_id))]
-        if _depends_on_id(class_def):
+        if self._table.depends_on_id(class_def):
             parts.append(node_id)
         links = []
         for name in sorted(inputs):
@@ -214,6 +318,12 @@ class Cache:
         for subcache in self.subcaches.values():
             ids.update(dict.fromkeys(subcache.all_node_ids()))
         return list(ids)
+
+    def stored_keys(self) -> Iterator[Any]:
+        """The keys of everything that is kept."""
+        yield from self.entries
+        for subcache in self.subcaches.values():
+            yield from subcache.stored_keys()
 
     def _cache_of(self, node_id: str) -> Cache | None:
         """The cache a node's results are in: this one, or a subcache for an added node."""
@@ -401,8 +511,8 @@ def memory_to_keep_free(values: Sequence[float]) -> tuple[float, float]:
 
     total = psutil.virtual_memory().total / _GIB
     defaults = (min(10.0, max(2.0, total * 0.1)), min(128.0, total))
-    given = tuple(values[:2])
-    return (*given, *defaults[len(given) :])
+    own, others = [*values, *defaults[len(values) :]]
+    return own, others
 
 
 class RamCache(LRUCache):
@@ -489,6 +599,7 @@ class CacheSet:
         self.ui: Cache
         # node -> instance of its class, so that a node keeps its own state while its id is in the prompt
         self.objects: Cache
+        self._keys = KeyTable()
         if none:
             self.outputs, self.ui, self.objects = NoCache(), OnePromptCache(), NoCache()
         elif ram is not None:
@@ -512,9 +623,10 @@ class CacheSet:
     async def set_prompt(self, dynprompt: DynamicPrompt, is_changed: IsChanged) -> None:
         """Start a prompt in all caches and forget what it will not use."""
         node_ids = dynprompt.original_prompt.keys()
-        keys = KeySet(dynprompt, is_changed)
+        keys = KeySet(dynprompt, is_changed, self._keys)
         for cache in (self.outputs, self.ui):
             await cache.set_prompt(dynprompt, node_ids, keys)
         await self.objects.set_prompt(dynprompt, node_ids, IdKeySet(dynprompt))
         for cache in self.all:
             cache.clean_unused()
+        self._keys.forget_unused([*self.outputs.stored_keys(), *keys.all()])

@@ -19,7 +19,7 @@ from .graph import DynamicPrompt, ExecutionList, is_output_node
 from .graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from .model_management import InterruptProcessingException
 from .node_calls import call_over_lists, gather_inputs, merge_outputs, wait_for_results
-from .progress import get_progress_state, reset_progress_state
+from .progress import WebUIProgressHandler, add_progress_handler, get_progress_state, reset_progress_state
 from .prompt_queue import SENSITIVE_EXTRA_DATA_KEYS, ExecutionStatus, PromptQueue
 from .validation import full_type_name, validate_prompt
 
@@ -171,7 +171,8 @@ class PromptExecutor:
         self.add_message("execution_start", {"prompt_id": prompt_id}, broadcast=False)
         with torch.inference_mode():
             dynprompt = DynamicPrompt(prompt)
-            reset_progress_state(prompt_id, dynprompt, self.server)
+            reset_progress_state(prompt_id, dynprompt)
+            add_progress_handler(WebUIProgressHandler(self.server))
             await self.caches.set_prompt(dynprompt, ChangeDetector(prompt_id, dynprompt).get)
             cached = [node_id for node_id in prompt if self.caches.outputs.get(node_id) is not None]
             self.add_message("execution_cached", {"nodes": cached, "prompt_id": prompt_id}, broadcast=False)
@@ -453,7 +454,8 @@ class _PromptRun:
             # An expansion without "result" fails here, with the TypeError it has in ComfyUI.
             for slot in range(len(result)):
                 if is_link(result[slot]):
-                    self.todo.add_strong_link(*result[slot], node_id)
+                    source, source_slot = result[slot]
+                    self.todo.add_strong_link(source, source_slot, node_id)
         self._expansions[node_id] = [(graph is not None, result) for graph, result in graphs]
 
     def _follow_links(self, expanded: bool, result: Any) -> tuple[Any, ...]:

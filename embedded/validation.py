@@ -24,6 +24,10 @@ _LONGEST_LIST_IN_ERROR = 20
 
 _CONVERSIONS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
+# Types that fit every other one.
+_ANY = "*"
+_MATCHED = "COMFY_MATCHTYPE_V3"
+
 # One error: {"type", "message", "details", "extra_info"}.
 Error = dict[str, Any]
 # What is known of a node: valid or not, and its own errors. A node can be invalid without any: then one of
@@ -48,17 +52,24 @@ def validate_node_input(received_type: Any, input_type: Any, strict: bool = Fals
     """Whether an output of one type may be linked to an input of another.
 
     Types are names, ``"A,B"`` means either; combos are lists. Compared with ``!=`` first, because packages
-    make wildcards from a ``str`` whose ``__ne__`` says False. A plain ``"*"`` is not special in 0.3.64.
+    make wildcards from a ``str`` whose ``__ne__`` says False.
+
+    What later versions accept beyond 0.3.64 is accepted, too (0.8.0): a plain ``"*"``, a type that the editor matches
+    to others, and a list of choices for a ``COMBO``.
 
     Args:
         strict: every received type must be accepted, not just one of them.
     """
     if not received_type != input_type:  # noqa: SIM202 - __ne__ and __eq__ may differ
         return True
+    if isinstance(received_type, list) and input_type == "COMBO":
+        return True
     if not isinstance(received_type, str) or not isinstance(input_type, str):
-        return False
+        return _ANY in (received_type, input_type) or _MATCHED in (received_type, input_type)
     received = {name.strip() for name in received_type.split(",")}
     accepted = {name.strip() for name in input_type.split(",")}
+    if _ANY in received | accepted or _MATCHED in (received_type, input_type):
+        return True
     return received <= accepted if strict else bool(received & accepted)
 
 

@@ -278,7 +278,12 @@ class AnyType(str):
         ("INT", "FLOAT, INT", False, True),
         ("INT,STRING", "INT", False, True),
         ("INT,STRING", "INT", True, False),
-        ("INT", "*", False, False),
+        ("INT", "*", False, True),
+        ("STRING,*", "INT", True, True),
+        (["a"], "*", False, True),
+        ("COMFY_MATCHTYPE_V3", "INT", False, True),
+        (["a"], "COMBO", False, True),
+        ("COMBO", ["a"], False, False),
         (AnyType("*"), "INT", False, True),
         ("INT", AnyType("*"), False, True),
         (IO.ANY, "INT", False, True),
@@ -289,5 +294,5 @@ class AnyType(str):
     ],
 )
 def test_types_match(received: Any, accepted: Any, strict: bool, expected: bool) -> None:
-    """Equal, overlapping, or a package's wildcard; a plain "*" is just a name."""
+    """Equal, overlapping, a wildcard, a package's own or a plain one; a list of choices for a COMBO."""
     assert validate_node_input(received, accepted, strict) is expected

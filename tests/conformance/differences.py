@@ -49,6 +49,12 @@ DIFFERENCES: dict[str, Difference] = {
         "work",
         "a mistake of that version",
     ),
+    "star": Difference(
+        "an input of type ``*``, linked",
+        "0.3.64 takes only a type of the same name, 0.8.0 any",
+        "any",
+        "nodes of later versions need it",
+    ),
     "async ids": Difference(
         "ids of the nodes that async nodes expand into",
         "may start with the id of any node that runs at the same time",

@@ -258,10 +258,18 @@ def _series() -> list[dict[str, Any]]:
     return [special.get(name) or _track(name) for name in _SERIES]
 
 
-async def test_the_last_prompt_is_kept(client: Client) -> None:
+@pytest.fixture(scope="module")
+def classic_server(kind: str, server: Server, start_server: Callable[..., Server]) -> Server:
+    """A server with the classic cache: the default one, before 0.11."""
+    return server if server.version < (0, 11) else start_server(kind, "--cache-classic")
+
+
+async def test_the_last_prompt_is_kept(classic_server: Server) -> None:
     """Classic: when a prompt starts, what it does not use is forgotten. Objects stay while their ids are used."""
-    alive = dict(zip(enumerate(_SERIES), await _history(client, _series()), strict=True))
-    assert list(alive.values()) == [
+    async with driver.connect(classic_server) as client:
+        await client.forget()
+        alive = await _history(client, _series())
+    assert alive == [
         _all_of("A"),
         _all_of("A"),
         _all_of("B"),

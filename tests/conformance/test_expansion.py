@@ -59,14 +59,15 @@ async def test_what_a_subgraph_shows_is_shown_under_its_own_id(client: Client) -
 
 async def test_expansions_in_expansions(client: Client) -> None:
     """Parent, display and real ids of a node two levels down; another node may be shown in its place."""
-    inner = {"nodes": {"$later.deep": node("TinyShow", value=3)}, "result": [["$later.deep", 0], 0]}
-    middle = {
-        "$id.in": node("ExecExpand", graph=json.dumps(inner)),
-        "$id.shown": {**node("ExecExpand", graph=json.dumps(inner)), "override_display_id": "7"},
-    }
+
+    def inner(value: int) -> dict[str, Any]:
+        graph = {"nodes": {"$later.deep": node("TinyShow", value=value)}, "result": [["$later.deep", 0], 0]}
+        return node("ExecExpand", graph=json.dumps(graph))
+
+    middle = {"$id.in": inner(3), "$id.shown": {**inner(4), "override_display_id": "7"}}
     prompt = _show(link("1"), **{"1": _expand(middle, [["$id.in", 0], ["$id.shown", 0]])})
     run = await client.run({**prompt, "7": node("TinyNumber", value=7), "8": node("TinyShow", value=link("1", 1))})
-    assert (run.shown("9"), run.shown("8")) == ([3], [3])
+    assert (run.shown("9"), run.shown("8")) == ([3], [4])
     metas = {
         key: (meta["display_node"], meta["parent_node"], meta["real_node_id"])
         for key, meta in run.history["meta"].items()
