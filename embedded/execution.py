@@ -433,29 +433,30 @@ class _PromptRun:
     async def _expand(self, node_id: str, graphs: list[tuple[dict[str, Any] | None, Any]]) -> None:
         """Add the nodes a node has expanded into, and let it wait for the outputs it takes from them."""
         added: list[str] = []
-        for graph, _ in graphs:
-            for new_id, node in (graph or {}).items():
+        outputs: list[str] = []
+        links: list[list[Any]] = []
+        for graph, result in graphs:
+            if graph is None:
+                continue
+            for new_id in graph:
                 if self.dynprompt.has_node(new_id):
                     raise DuplicateNodeError(
                         f"Attempt to add duplicate node {new_id}. Ensure node ids are unique and "
                         "deterministic or use graph_utils.GraphBuilder."
                     )
-                display_id = node.get("override_display_id", node_id)
-                self.dynprompt.add_ephemeral_node(new_id, node, node_id, display_id)
+            for new_id, node in graph.items():
+                self.dynprompt.add_ephemeral_node(new_id, node, node_id, node.get("override_display_id", node_id))
                 added.append(new_id)
+                if is_output_node(self.dynprompt.class_of(new_id)):
+                    outputs.append(new_id)
+            # An expansion without "result" fails here, with the TypeError it has in ComfyUI.
+            links += [result[slot] for slot in range(len(result)) if is_link(result[slot])]
         for cache in self.caches.all:
             (await cache.ensure_subcache_for(node_id, added)).clean_unused()
-        for new_id in added:
-            if is_output_node(self.dynprompt.class_of(new_id)):
-                self.todo.add_node(new_id)
-        for graph, result in graphs:
-            if graph is None:
-                continue
-            # An expansion without "result" fails here, with the TypeError it has in ComfyUI.
-            for slot in range(len(result)):
-                if is_link(result[slot]):
-                    source, source_slot = result[slot]
-                    self.todo.add_strong_link(source, source_slot, node_id)
+        for new_id in outputs:
+            self.todo.add_node(new_id)
+        for source, slot in links:
+            self.todo.add_strong_link(source, slot, node_id)
         self._expansions[node_id] = [(graph is not None, result) for graph, result in graphs]
 
     def _follow_links(self, expanded: bool, result: Any) -> tuple[Any, ...]:

@@ -31,6 +31,12 @@ DIFFERENCES: dict[str, Difference] = {
         "an error of each, with the nodes of the cycle",
         "the message says what is wrong",
     ),
+    "cycle status": Difference(
+        "a prompt that ends because a node has expanded into a cycle",
+        'is in the history with an error and as a "success"',
+        'is an "error"',
+        "it has not run",
+    ),
     "combo": Difference(
         "a value that is not among the options of a ``COMBO``",
         "0.3.64 runs it, later versions refuse it",

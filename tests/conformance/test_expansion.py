@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from conformance.differences import expected
 from conformance.driver import Client, Run, Server, link, node
 
 
@@ -225,7 +226,7 @@ async def test_an_expansion_without_a_result_fails(client: Client) -> None:
     )
 
 
-async def test_a_cycle_made_by_expansion_is_found(client: Client) -> None:
+async def test_a_cycle_made_by_expansion_is_found(server: Server, client: Client) -> None:
     """Nodes that wait for each other end the prompt, and the node that made them is blamed."""
     nodes = {"$id.x": node("TinyAdd", a=["$id.y", 0], b=1), "$id.y": node("TinyAdd", a=["$id.x", 0], b=1)}
     prompt = {
@@ -240,6 +241,8 @@ async def test_a_cycle_made_by_expansion_is_found(client: Client) -> None:
     assert error["exception_type"] == "graph.DependencyCycleError"
     assert error["traceback"] == []
     assert sorted(error["current_outputs"]) == ["1", "2", "9"]
+    status = expected(server, "cycle status", comfyui="success", embedded="error")
+    assert run.history["status"]["status_str"] == status
 
 
 async def test_outputs_in_a_subgraph_run_even_if_nothing_uses_them(client: Client) -> None:
