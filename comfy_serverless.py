@@ -1820,9 +1820,11 @@ def _count_memory_kills() -> int:
 
 def _server_name(choice: ServerChoice | None, stats: Mapping[str, Any]) -> str:
     """What a server is, in words; *stats* is its /system_stats."""
-    if choice is not None and choice.kind == "embedded":
-        return "Discomfort's embedded server (no models)"
     system = stats.get("system")
+    # The embedded server says so itself: one that was started by somebody else was not chosen by us.
+    says_so = isinstance(system, Mapping) and system.get("discomfort_embedded") is True
+    if says_so or (choice is not None and choice.kind == "embedded"):
+        return "Discomfort's embedded server (no models)"
     version = system.get("comfyui_version") if isinstance(system, Mapping) else None
     return f"ComfyUI {version or '(unknown version)'}" + (f" in {choice.path}" if choice is not None else "")
 

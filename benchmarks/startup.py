@@ -11,12 +11,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
-from pathlib import Path
 
-from discomfort.comfy_serverless import ConnectorConfig, choose_server, has_gpu, port_is_free
+from bare_server import started
+from discomfort.comfy_serverless import ConnectorConfig, ServerChoice, choose_server
 from measure import median, report
 
 CREATE = """
@@ -35,40 +32,19 @@ asyncio.run(main())
 """
 
 
-def bare_start(port: int) -> float:
+def bare_start(choice: ServerChoice) -> float:
     """Seconds from spawning the server until it answers."""
-    choice = choose_server(ConnectorConfig.load())
-    with tempfile.TemporaryDirectory() as folder:
-        command = [*choice.command, *choice.extra_args, "--port", str(port), "--disable-auto-launch"]
-        command += ["--temp-directory", folder, "--database-url", f"sqlite:///{Path(folder) / 'comfyui.db'}"]
-        command += [] if has_gpu() else ["--cpu"]
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=choice.working_directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            while True:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/system_stats", timeout=5) as answer:
-                        if answer.status == 200:
-                            return time.perf_counter() - started
-                except OSError:
-                    pass
-                if process.poll() is not None:
-                    raise SystemExit(f"The server ended with status {process.returncode}: {command}")
-                time.sleep(0.04)
-        finally:
-            process.kill()
-            process.wait()
+    with started(choice) as server:
+        return server.seconds
 
 
 def main() -> int:
     rounds = next((int(a) for a in sys.argv[1:] if a.isdigit()), 5)
-    port = next(p for p in range(18900, 19000) if port_is_free("127.0.0.1", p))
+    choice = choose_server(ConnectorConfig.load())
     bare: list[float] = []
     created: list[dict[str, float]] = []
     for _ in range(rounds + 1):  # the first round warms the disk cache for both
-        bare.append(bare_start(port))
+        bare.append(bare_start(choice))
         done = subprocess.run([sys.executable, "-c", CREATE], capture_output=True, text=True, check=True)
         created.append(json.loads(done.stdout))
     base = median(bare[1:])
@@ -76,7 +52,6 @@ def main() -> int:
     for name in ("create", "imports", "shutdown"):
         seconds = median([c[name] for c in created[1:]])
         rows.append((f"{name}()" if name != "imports" else "imports of the script", seconds, seconds / base))
-    choice = choose_server(ConnectorConfig.load())
     return 0 if report(f"Start, {choice.kind} server, {rounds} rounds", rows, {"create()": 1.2}) else 1
 
 

@@ -151,6 +151,8 @@ async def test_everything_that_needs_no_process_works(true_server: Any, attach: 
     assert (connector.server_address, connector.state) == (true_server.address, "ready")
     assert connector.ws_address.startswith(f"ws://127.0.0.1:{true_server.port}/ws?clientId=")
     assert "API_URL names it" in connector.server_description
+    embedded = "discomfort_embedded" in (await connector.system_stats())["system"]
+    assert ("Discomfort's embedded server" if embedded else "ComfyUI ") in connector.server_description
     assert connector.log_path is None
     assert (await run(connector, PICTURE))["2"]["images"]
     assert await connector._test_server()

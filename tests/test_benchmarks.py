@@ -125,3 +125,21 @@ def test_a_value_is_passed_through_whole_runs_byte_by_byte(tmp_path: Path) -> No
     assert list(found["seconds"]) == ["bare", "memcpy", *names]
     # In each of two rounds two runs with the same batch, and one of each other case.
     assert "The bytes of 10 results were compared." in done.stdout
+
+
+def test_the_embedded_server_is_measured_alone_where_there_is_no_other(tmp_path: Path) -> None:
+    done = run(str(BENCHMARKS / "embedded.py"), "2", "--json", "found.json", cwd=tmp_path)
+    assert not done.stderr
+    starts, memory, prompts, goals = tables(done.stdout)
+    assert [cells[0] for cells in starts] == ["interpreter", "interpreter and torch", "embedded"]
+    assert [cells[0] for cells in memory] == ["embedded"]
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert [cells[0] for cells in prompts] == list(found["prompts"])
+    assert "3 nodes, changed" in found["prompts"]
+    # A request that runs nothing is the baseline, and nothing is compared with what did not run.
+    ratios = {cells[0]: float(cells[-1]) for cells in prompts}
+    assert ratios["GET /prompt"] == 1
+    assert ratios["200 nodes in a row, changed"] > ratios["3 nodes, cached"] > 1
+    verdicts = {cells[0]: cells[-1] for cells in goals}
+    assert verdicts["start, over ComfyUI's"] == "not measured"
+    assert done.returncode == ("**not kept**" in verdicts.values())
