@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -329,6 +329,27 @@ async def test_a_sized_cache_forgets_what_was_not_used_for_longest(small_server:
         ]
 
 
+async def test_a_sized_cache_through_a_series(small_server: Server) -> None:
+    """Expansions count with what they expand into; a failed prompt leaves what it has made; objects do not count."""
+    async with driver.connect(small_server) as client:
+        await client.forget()
+        alive = await _history(client, _series())
+    assert alive == [
+        _all_of("A"),
+        _all_of("A"),
+        _all_of("A", "B"),
+        # An end made from another b: another value of the same name.
+        ["B a", "B b", "B end", "B end", "B other"],
+        ["B a", "B end", "B other", "e end", "e.1", "e.2"],
+        ["e end", "e.1", "e.2"],
+        [*_all_of("B"), "e end", "e.1", "e.2"],
+        [*_all_of("B"), "async 1", "async 2", "async end"],
+        ["async 1", "async 2", "async end", "k end", "object k"],
+        ["k end", "k end", "object k"],
+        ["k end", "k end"],
+    ]
+
+
 async def test_a_sized_cache_finds_what_is_older(lru_server: Server) -> None:
     """A, B, A: nothing of A runs again, expansions included."""
     async with driver.connect(lru_server) as client:
@@ -357,6 +378,33 @@ async def test_a_sized_cache_keeps_objects_of_the_last_prompt_only(lru_server: S
         await client.run(_show("between"))
         run = await client.run(_show(link("1"), **{"1": node("ExecKeep", name="c")}))
         assert run.shown("9") == [1]
+
+
+@pytest.fixture(params=[True, False], ids=["enough", "short"])
+def ram_server(
+    request: pytest.FixtureRequest, kind: str, server: Server, start_server: Callable[..., Server]
+) -> Iterator[tuple[Server, bool]]:
+    """A server with --cache-ram, and whether there is the memory it wants to keep free of other prompts' results."""
+    if not server.is_embedded and server.version < (0, 29):
+        pytest.skip("--cache-ram takes two values since a later version")
+    started = start_server(kind, "--cache-ram", "0.01", "0.01" if request.param else "100000")
+    yield started, request.param
+    started.stop()
+
+
+async def test_memory_decides_what_is_kept(ram_server: tuple[Server, bool]) -> None:
+    """Results of other prompts stay while so many GiB are free; this prompt's stay in any case here."""
+    started, kept = ram_server
+    async with driver.connect(started) as client:
+        await client.forget()
+        a, b = _track("A"), _track("B")
+        alive = await _history(client, [a, b, _show(1)])
+        assert alive == ([_all_of("A"), *[_all_of("A", "B")] * 2] if kept else [_all_of("A"), _all_of("B"), []])
+        again = await client.run({**a, **_show(1)})
+        assert again.cached() == ({"A1", "A2", "A9", "9"} if kept else {"9"})
+        assert (await client.run(_show(1))).cached() == {"9"}
+        await client.forget()
+        assert await _alive(client) == []
 
 
 async def test_without_a_cache_everything_runs_again(uncached_server: Server) -> None:
