@@ -197,7 +197,8 @@ class ExecutionList:
                 if not is_link(value) or (subgraph_nodes is not None and value[0] not in subgraph_nodes):
                     continue
                 _, _, options = get_input_info(class_def, name)
-                lazy = bool(options and options.get("lazy"))
+                # Of a hidden input the options are a letter.
+                lazy = bool(options and "lazy" in options and options["lazy"])
                 if (include_lazy or not lazy) and not self.is_cached(value[0]):
                     stack.append(value[0])
                     links.append((value[0], value[1], node_id))

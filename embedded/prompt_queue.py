@@ -34,6 +34,9 @@ class PromptQueue:
     Lower numbers run first, equal ones in order of arrival. All methods may be called from any thread.
     """
 
+    # Packages look for it here.
+    ExecutionStatus = ExecutionStatus
+
     def __init__(self, on_change: Callable[[], None]) -> None:
         """Args: ``on_change`` is called whenever the number of prompts to do may have changed."""
         self._on_change = on_change
@@ -112,6 +115,11 @@ class PromptQueue:
         """The running prompts, and the waiting ones next first; not to be changed."""
         with self.mutex:
             return list(self.currently_running.values()), [entry[2] for entry in sorted(self._heap, key=_order)]
+
+    @property
+    def queue(self) -> list[QueueItem]:
+        """The waiting prompts, next first; packages read it. A copy: changing it changes nothing."""
+        return self.get_current_queue_volatile()[1]
 
     def get_tasks_remaining(self) -> int:
         """How many prompts wait or run."""

@@ -61,6 +61,24 @@ DIFFERENCES: dict[str, Difference] = {
         "any",
         "nodes of later versions need it",
     ),
+    "history without a cache": Difference(
+        "the history under ``--cache-none``",
+        "0.3.64: without what output nodes have shown that others use",
+        "complete",
+        "a mistake of that version",
+    ),
+    "secrets in the queue": Difference(
+        "tokens in ``extra_data``",
+        "0.3.64: in ``GET /queue``",
+        "nowhere",
+        "they are meant for nodes only",
+    ),
+    "order": Difference(
+        "order of outputs, and of the errors of a node",
+        "that of a set: any",
+        "that of the prompt and of the node's inputs",
+        "answers can be compared",
+    ),
     "async ids": Difference(
         "ids of the nodes that async nodes expand into",
         "may start with the id of any node that runs at the same time",

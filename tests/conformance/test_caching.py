@@ -423,6 +423,17 @@ async def test_without_a_cache_everything_runs_again(uncached_server: Server) ->
             assert run.shown("9") == ["33-@0"]
 
 
+async def test_what_was_shown_without_a_cache(uncached_server: Server) -> None:
+    """0.3.64 forgets what a node has shown once all that use it have run."""
+    async with driver.connect(uncached_server) as client:
+        run = await client.run({"8": node("TinyShow", value=5), "9": node("TinyShow", value=link("8"))})
+        lost = uncached_server.version < (0, 8)
+        there = expected(
+            uncached_server, "history without a cache", comfyui={"9"} if lost else {"8", "9"}, embedded={"8", "9"}
+        )
+        assert set(run.history["outputs"]) == there
+
+
 async def test_without_a_cache_little_is_alive(uncached_server: Server) -> None:
     """0.3.64 keeps what nothing has used until the next prompt, later versions nothing."""
     async with driver.connect(uncached_server) as client:

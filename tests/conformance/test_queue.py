@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 import pytest
+from conformance.differences import expected
 from conformance.driver import Client, Server, link, node
 
 
@@ -117,6 +118,35 @@ async def test_the_running_prompt_is_in_the_queue_as_it_came(client: Client) -> 
     if running is not None:
         assert "is_changed" not in running[2].get("1", {})
     await client.receive_until("executing", node=None)
+
+
+async def test_secrets_in_the_queue(server: Server, client: Client) -> None:
+    """Tokens of extra_data that are meant for nodes: 0.3.64 shows them in GET /queue."""
+    async with _Held(client):
+        extra = {"auth_token_comfy_org": "a secret", "api_key_comfy_org": "a secret"}
+        await client.queue(_show("secret"), extra_data=extra)
+        text = await client.get_text("/queue")
+        shown = expected(server, "secrets in the queue", comfyui=server.version < (0, 8), embedded=False)
+        assert ("a secret" in text) == shown
+        assert "secret" in text
+    await _order_run(client, 2)
+
+
+async def test_outputs_and_errors_are_in_an_order(server: Server, client: Client) -> None:
+    """All are there; in the order of the prompt here, in that of a set in ComfyUI."""
+    ids = [str(i) for i in range(20)]
+    run = await client.run({node_id: node("TinyShow", value=node_id) for node_id in ids})
+    outputs = run.history["prompt"][4]
+    assert sorted(outputs) == sorted(ids)
+    assert outputs == expected(server, "order", comfyui=outputs, embedded=ids)
+    shown = [data["node"] for data in run.data("executed")]
+    assert sorted(shown) == sorted(ids)
+    assert shown == expected(server, "order", comfyui=shown, embedded=ids)
+    bad = node("ExecChecks", answer="no", number=50, choice="z", link="x")
+    run = await client.run({"1": bad, "9": node("TinyShow", value=link("1"))})
+    errors = [error["extra_info"]["input_name"] for error in run.response["node_errors"]["1"]["errors"]]
+    assert sorted(errors) == ["answer", "choice", "link", "number"]
+    assert errors == expected(server, "order", comfyui=errors, embedded=["number", "choice", "link", "answer"])
 
 
 async def test_two_clients_are_told_their_own(server: Server, client: Client) -> None:
