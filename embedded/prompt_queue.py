@@ -7,7 +7,7 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 # Older entries are forgotten beyond this.
 MAXIMUM_HISTORY_SIZE = 10000
@@ -28,6 +28,10 @@ class ExecutionStatus(NamedTuple):
     messages: list[tuple[str, dict[str, Any]]]
 
 
+# In the class below, the name is that of an attribute.
+_Status = ExecutionStatus
+
+
 class PromptQueue:
     """Shared by the event loop, which adds and reads, and the executor thread, which takes and finishes.
 
@@ -35,7 +39,7 @@ class PromptQueue:
     """
 
     # Packages look for it here.
-    ExecutionStatus = ExecutionStatus
+    ExecutionStatus: ClassVar[type[_Status]] = ExecutionStatus
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         """Args: ``on_change`` is called whenever the number of prompts to do may have changed."""
@@ -88,7 +92,7 @@ class PromptQueue:
             self._on_change()
             return (item[0], item[1], item[2], {**item[3], **sensitive}, item[4]), ticket
 
-    def task_done(self, item_id: int, history_result: dict[str, Any], status: ExecutionStatus | None) -> None:
+    def task_done(self, item_id: int, history_result: dict[str, Any], status: _Status | None) -> None:
         """A prompt has ended: from the running ones into the history.
 
         Args:
