@@ -66,7 +66,6 @@ def _known_in(choices: type[enum.Enum]) -> Callable[[str], enum.Enum | str]:
 
 # Flags without effect here that take a value: name -> (default, further argparse settings).
 _IGNORED_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "cache-ram": (0.0, {"type": float, "nargs": "?", "const": 4.0}),
     "comfy-api-base": ("https://api.comfy.org", {}),
     "database-url": ("sqlite:///:memory:", {}),
     "directml": (None, {"type": int, "nargs": "?", "const": -1}),
@@ -180,6 +179,15 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
     cache.add_argument("--cache-classic", action="store_true", help="keep the last prompt's results (default)")
     cache.add_argument("--cache-lru", type=int, default=0, metavar="N", help="keep the last N node results")
     cache.add_argument("--cache-none", action="store_true", help="keep nothing between prompts")
+    cache.add_argument(
+        "--cache-ram",
+        nargs="*",
+        type=float,
+        default=None,
+        metavar="GiB",
+        help="keep results while so much memory is free: those of this prompt (default: a tenth of all memory, 2 to "
+        "10), and those of other prompts (default: all memory, so they are kept for one prompt)",
+    )
     group.add_argument("--cpu", action="store_true", help="compute on the CPU even where there is a GPU")
     group.add_argument("--gpu-only", action="store_true", help="leave results on the GPU between nodes")
     group.add_argument("--cpu-vae", action="store_true", help="what packages run as a VAE runs on the CPU")
@@ -253,6 +261,8 @@ def parse_arguments(argv: Sequence[str]) -> list[str]:
     problem = check_listen(known.listen, known.allow_remote)
     if problem:
         parser.error(problem)
+    if len(known.cache_ram or ()) > 2:
+        parser.error(f"--cache-ram {known.cache_ram}: takes at most two values, in GiB: for this prompt and for others")
     vars(args).update(vars(_settled(known)))
     return unknown
 

@@ -9,6 +9,8 @@ three ways of forgetting:
 - :class:`LRUCache`: what was not used for longest is dropped when a prompt starts and more than N are kept.
 - :class:`NoCache`: a result is dropped as soon as everything that uses it has run.
 
+and, of later versions (0.29.0), :class:`RamCache`: results are dropped when memory runs short.
+
 Equality is Python's: a seed of 1 and of 1.0 are the same key, NaN is unlike any other NaN (but like itself: an
 IS_CHANGED that returns the one object ``math.nan`` every time counts as unchanged, in ComfyUI as here).
 """
@@ -16,7 +18,7 @@ IS_CHANGED that returns the one object ``math.nan`` every time counts as unchang
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .graph import DynamicPrompt
@@ -26,6 +28,8 @@ logger = logging.getLogger("discomfort.embedded.caching")
 
 # Asks a node's IS_CHANGED; see execution.ChangeDetector.get.
 IsChanged = Callable[[str], Awaitable[Any]]
+# A linked input: its name, the node it is linked to, and which of its outputs.
+Link = tuple[str, str, Any]
 
 
 # -- keys ----------------------------------------------------------------------------------------------------
@@ -48,6 +52,12 @@ class Signature:
             return True
         return isinstance(other, Signature) and self._hash == other._hash and self.parts == other.parts
 
+    @property
+    def links(self) -> tuple[Any, ...]:
+        """Of a nested key: (input, key of the source, slot) of each link."""
+        links: Any = self.parts[1]
+        return tuple(links)
+
 
 class Unhashable:
     """Stands for a value that cannot be compared: equal to itself alone, so what depends on it runs again."""
@@ -55,36 +65,128 @@ class Unhashable:
 
 def to_hashable(value: Any) -> Hashable:
     """A JSON-like value as something to compare and to hash; a tuple counts as a list."""
-    if value is None or isinstance(value, (int, float, str)):
+    if value is None or isinstance(value, (int, float, str, bytes)):
         return value
     if isinstance(value, Mapping):
         return frozenset((to_hashable(key), to_hashable(item)) for key, item in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+    if isinstance(value, Sequence):
         return tuple(to_hashable(item) for item in value)
     return Unhashable()
 
 
-class KeySet:
-    """The keys of a prompt's nodes. One is made per prompt, its caches share it."""
+class KeyTable:
+    """What the key sets of successive prompts share, so that equal keys are one object and are compared at a glance."""
 
-    def __init__(self, dynprompt: DynamicPrompt, is_changed: IsChanged) -> None:
+    def __init__(self) -> None:
+        self._interned: dict[Signature, Signature] = {}
+        # Class -> whether its nodes share results with equal nodes of other ids; asked once, as in ComfyUI.
+        self._depends_on_id: dict[Any, bool] = {}
+
+    def intern(self, key: Signature) -> Signature:
+        """The one object for all keys equal to this one."""
+        return self._interned.setdefault(key, key)
+
+    def depends_on_id(self, class_def: Any) -> bool:
+        """See :func:`_depends_on_id`."""
+        if class_def not in self._depends_on_id:
+            self._depends_on_id[class_def] = _depends_on_id(class_def)
+        return self._depends_on_id[class_def]
+
+    def forget_unused(self, roots: Collection[Any]) -> None:
+        """Keep, of the keys, these and those they are made of. Does nothing until most are unused."""
+        if len(self._interned) < 1000 + 8 * len(roots):
+            return
+        left, kept = list(roots), dict[Signature, Signature]()
+        while left:
+            key = left.pop()
+            if isinstance(key, Signature) and self._interned.get(key) is key and key not in kept:
+                kept[key] = key
+                left.extend(link[1] for link in key.links)
+        self._interned = kept
+
+
+class KeySet:
+    """The keys of a prompt's nodes. One is made per prompt, its caches share it.
+
+    A node's key must tell two shapes of the graph upstream apart: an input used twice is not the same as two equal
+    inputs. Written out, with all nodes upstream, keys cost the square of a prompt's size. So a key is made of the
+    keys of the node's sources, which says the same as long as no two nodes upstream have equal keys, and written out
+    only for nodes where two have.
+    """
+
+    def __init__(self, dynprompt: DynamicPrompt, is_changed: IsChanged, table: KeyTable | None = None) -> None:
         self.dynprompt = dynprompt
         self._is_changed = is_changed
+        self._table = table or KeyTable()
         self._keys: dict[str, Signature] = {}
         # Node -> (what it is apart from its links, its links as (input, source, slot) by input name).
-        self._immediate: dict[str, tuple[Signature, list[tuple[str, str, Any]]]] = {}
+        self._immediate: dict[str, tuple[Signature, list[Link]]] = {}
+        # Node -> its key made of those of its sources; None behind a cycle or a link to nowhere, where there is none.
+        self._nested: dict[str, Signature | None] = {}
+        # Sets of nodes are numbers with a bit for each. Node -> itself and all upstream; nested key -> the nodes that
+        # have it, and the same of those keys that several nodes have.
+        self._upstream: dict[str, int] = {}
+        self._having: dict[Signature, int] = {}
+        self._twins: dict[Signature, int] = {}
 
     async def add(self, node_ids: Iterable[str]) -> None:
         """Make the keys of these nodes; calls IS_CHANGED of those not seen before."""
         for node_id in node_ids:
             if node_id not in self._keys and self.dynprompt.has_node(node_id):
-                self._keys[node_id] = await self._signature(node_id)
+                if node_id not in self._nested:
+                    await self._nest(node_id)
+                key = self._nested[node_id]
+                self._keys[node_id] = (
+                    key if key and not self._has_twins_upstream(node_id) else await self._write(node_id)
+                )
 
     def get(self, node_id: str) -> Signature | None:
         """A node's key, None before :meth:`add`."""
         return self._keys.get(node_id)
 
-    async def _signature(self, node_id: str) -> Signature:
+    def all(self) -> Collection[Signature]:
+        """All keys made so far."""
+        return self._keys.values()
+
+    async def _nest(self, node_id: str) -> None:
+        """Make the nested keys of a node and of all upstream, sources first, without recursion."""
+        # The path from the node to one upstream, each with its links still to be followed.
+        path: dict[str, Iterator[Link]] = {}
+        wanted: str | None = node_id
+        while wanted is not None or path:
+            if wanted is not None:
+                path[wanted] = iter((await self._describe(wanted))[1])
+            current, links = next(reversed(path.items()))
+            wanted = next((link[1] for link in links if link[1] not in self._nested and link[1] not in path), None)
+            if wanted is None:
+                del path[current]
+                await self._nest_one(current)
+
+    async def _nest_one(self, node_id: str) -> None:
+        """The nested key of a node whose sources have theirs (or are not there, or part of a cycle with it)."""
+        if not self.dynprompt.has_node(node_id):
+            return
+        immediate, links = await self._describe(node_id)
+        mine = upstream = 1 << len(self._upstream)
+        key = None
+        sources = [self._nested.get(source) for _, source, _ in links]
+        for _, source, _ in links:
+            upstream |= self._upstream.get(source, 0)
+        if all(source is not None for source in sources):
+            nested = tuple((name, source, slot) for (name, _, slot), source in zip(links, sources, strict=True))
+            key = self._table.intern(Signature((immediate, nested)))
+            if key in self._having:
+                self._twins[key] = self._having[key] = self._having[key] | mine
+            else:
+                self._having[key] = mine
+        self._nested[node_id], self._upstream[node_id] = key, upstream
+
+    def _has_twins_upstream(self, node_id: str) -> bool:
+        """Whether two nodes upstream have equal keys."""
+        upstream = self._upstream[node_id]
+        return any((upstream & twins).bit_count() > 1 for twins in self._twins.values())
+
+    async def _write(self, node_id: str) -> Signature:
         """The node, then all nodes upstream in the order their links are met, links given by position."""
         order: dict[str, int] = {}
         members = [node_id]
@@ -107,13 +209,17 @@ class KeySet:
             parts.append(tuple((name, order[source], slot) for name, source, slot in links))
         return Signature(tuple(parts))
 
-    async def _describe(self, node_id: str) -> tuple[Signature, list[tuple[str, str, Any]]]:
+    async def _describe(self, node_id: str) -> tuple[Signature, list[Link]]:
         """A node apart from its links, and its links."""
-        if node_id not in self._immediate:
-            self._immediate[node_id] = await self._describe_anew(node_id)
-        return self._immediate[node_id]
+        if node_id in self._immediate:
+            return self._immediate[node_id]
+        description = await self._describe_anew(node_id)
+        # A node that is not there may be added later.
+        if self.dynprompt.has_node(node_id):
+            self._immediate[node_id] = description
+        return description
 
-    async def _describe_anew(self, node_id: str) -> tuple[Signature, list[tuple[str, str, Any]]]:
+    async def _describe_anew(self, node_id: str) -> tuple[Signature, list[Link]]:
         if not self.dynprompt.has_node(node_id):
             # A link to nowhere: nothing that depends on it can be found again.
             return Signature((Unhashable(),)), []
@@ -121,7 +227,7 @@ class KeySet:
         class_def = self.dynprompt.class_of(node_id)
         inputs = node["inputs"]
         parts: list[Hashable] = [node["class_type"], to_hashable(await self._is_changed(node_id))]
-        if _depends_on_id(class_def):
+        if self._table.depends_on_id(class_def):
             parts.append(node_id)
         links = []
         for name in sorted(inputs):
@@ -212,6 +318,12 @@ class Cache:
         for subcache in self.subcaches.values():
             ids.update(dict.fromkeys(subcache.all_node_ids()))
         return list(ids)
+
+    def stored_keys(self) -> Iterator[Any]:
+        """The keys of everything that is kept."""
+        yield from self.entries
+        for subcache in self.subcaches.values():
+            yield from subcache.stored_keys()
 
     def _cache_of(self, node_id: str) -> Cache | None:
         """The cache a node's results are in: this one, or a subcache for an added node."""
@@ -381,11 +493,105 @@ class OnePromptCache(LastPromptCache):
         await super().set_prompt(dynprompt, node_ids, keys)
 
 
+_GIB = 1024**3
+# Of this prompt only results of at least so many bytes are dropped: smaller ones would not help.
+_LARGE = 512 * 1024**2
+# What a result without tensors counts, and how much more one of the prompt before counts than the same of this one.
+_SMALL = 0.05
+_AGEING = 1.3
+
+
+def memory_to_keep_free(values: Sequence[float]) -> tuple[float, float]:
+    """What ``--cache-ram`` means, in GiB, with ComfyUI 0.29.0's defaults for what it does not say.
+
+    Returns:
+        Below so much free memory results of the running prompt are dropped, and below so much those of others.
+    """
+    import psutil
+
+    total = psutil.virtual_memory().total / _GIB
+    defaults = (min(10.0, max(2.0, total * 0.1)), min(128.0, total))
+    own, others = [*values, *defaults[len(values) :]]
+    return own, others
+
+
+class RamCache(LRUCache):
+    """Keeps results until memory runs short: then the largest of the oldest prompts are dropped first."""
+
+    def __init__(self, keep_free: float, keep_free_for_others: float) -> None:
+        """Args: GiB, see :func:`memory_to_keep_free`."""
+        super().__init__()
+        self.keep_free = keep_free * _GIB
+        self.keep_free_for_others = keep_free_for_others * _GIB
+
+    def clean_unused(self) -> None:
+        """Nothing is forgotten because a prompt starts."""
+
+    def relieve_memory(self, find_needed: Callable[[], Collection[str]]) -> None:
+        """Called after each node: drop what there is no memory for.
+
+        Args:
+            find_needed: the nodes whose results are still needed; asked only when it matters.
+        """
+        if self._free() < self.keep_free_for_others:
+            self._drop(self.keep_free_for_others, [k for k in self.entries if self._age(k) > 0])
+        if self._free() < self.keep_free:
+            keys = self._require_keys()
+            needed = {keys.get(node_id) for node_id in find_needed()}
+            large = [k for k, v in self.entries.items() if k not in needed and tensor_bytes(v) >= _LARGE]
+            self._drop(self.keep_free, large)
+
+    def _drop(self, keep_free: float, candidates: list[Any]) -> None:
+        def weight(key: Any) -> float:
+            return max(tensor_bytes(self.entries[key]), _SMALL) * _AGEING ** self._age(key)
+
+        # Stable: of equal ones, the one that was kept first.
+        for key in sorted(candidates, key=weight, reverse=True):
+            if self._free() >= keep_free:
+                break
+            del self.entries[key]
+            self.used_generation.pop(key, None)
+
+    def _age(self, key: Any) -> int:
+        """How many prompts ago it was used."""
+        return self.generation - self.used_generation.get(key, 0)
+
+    @staticmethod
+    def _free() -> int:
+        """Bytes of memory that are free."""
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+
+
+class FollowingCache(LRUCache):
+    """Keeps what belongs to the results of another cache, as long as that keeps them."""
+
+    def __init__(self, leader: Cache) -> None:
+        super().__init__()
+        self.leader = leader
+
+    def clean_unused(self) -> None:
+        """Forget what the other cache has dropped."""
+        self.entries = {key: value for key, value in self.entries.items() if key in self.leader.entries}
+
+
+def tensor_bytes(outputs: Any) -> int:
+    """The size of the CPU tensors in a node's outputs, in bytes."""
+    import torch
+
+    if isinstance(outputs, torch.Tensor):
+        return outputs.numel() * outputs.element_size() if outputs.device.type == "cpu" else 0
+    if isinstance(outputs, (list, tuple)):
+        return sum(tensor_bytes(item) for item in outputs)
+    return 0
+
+
 class CacheSet:
     """The caches of an executor: nodes' outputs, what they show (ui), and their objects."""
 
-    def __init__(self, lru_size: int = 0, none: bool = False) -> None:
-        """Args: ``lru_size`` results under LRU; or ``none`` at all; by default the last prompt's."""
+    def __init__(self, lru_size: int = 0, none: bool = False, ram: tuple[float, float] | None = None) -> None:
+        """Args: ``lru_size`` results under LRU; ``none`` at all; as ``ram`` allows; by default the last prompt's."""
 
         # node -> list per output slot of a list of values
         self.outputs: Cache
@@ -393,12 +599,21 @@ class CacheSet:
         self.ui: Cache
         # node -> instance of its class, so that a node keeps its own state while its id is in the prompt
         self.objects: Cache
+        self._keys = KeyTable()
         if none:
-            self.outputs, self.ui, self.objects = NoCache(), OnePromptCache(), OnePromptCache()
+            self.outputs, self.ui, self.objects = NoCache(), OnePromptCache(), NoCache()
+        elif ram is not None:
+            self.outputs = RamCache(*ram)
+            self.ui, self.objects = FollowingCache(self.outputs), LastPromptCache()
         elif lru_size > 0:
             self.outputs, self.ui, self.objects = LRUCache(lru_size), LRUCache(lru_size), LastPromptCache()
         else:
             self.outputs, self.ui, self.objects = LastPromptCache(), LastPromptCache(), LastPromptCache()
+
+    def relieve_memory(self, find_needed: Callable[[], Collection[str]]) -> None:
+        """Called after each node; see :meth:`RamCache.relieve_memory`."""
+        if isinstance(self.outputs, RamCache):
+            self.outputs.relieve_memory(find_needed)
 
     @property
     def all(self) -> list[Cache]:
@@ -408,9 +623,10 @@ class CacheSet:
     async def set_prompt(self, dynprompt: DynamicPrompt, is_changed: IsChanged) -> None:
         """Start a prompt in all caches and forget what it will not use."""
         node_ids = dynprompt.original_prompt.keys()
-        keys = KeySet(dynprompt, is_changed)
+        keys = KeySet(dynprompt, is_changed, self._keys)
         for cache in (self.outputs, self.ui):
             await cache.set_prompt(dynprompt, node_ids, keys)
         await self.objects.set_prompt(dynprompt, node_ids, IdKeySet(dynprompt))
         for cache in self.all:
             cache.clean_unused()
+        self._keys.forget_unused([*self.outputs.stored_keys(), *keys.all()])

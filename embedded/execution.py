@@ -20,7 +20,7 @@ from .graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from .model_management import InterruptProcessingException
 from .node_api.calls import optional_function, to_v1_result
 from .node_calls import call_over_lists, gather_inputs, gather_v3_data, merge_outputs, wait_for_results
-from .progress import get_progress_state, reset_progress_state
+from .progress import WebUIProgressHandler, add_progress_handler, get_progress_state, reset_progress_state
 from .prompt_queue import SENSITIVE_EXTRA_DATA_KEYS, ExecutionStatus, PromptQueue
 from .validation import full_type_name, validate_prompt
 
@@ -110,16 +110,24 @@ class ChangeDetector:
 class PromptExecutor:
     """Runs prompts one after the other in the calling thread, keeping results between them."""
 
-    def __init__(self, server: PromptServer, cache_lru: int = 0, cache_none: bool = False) -> None:
+    def __init__(
+        self,
+        server: PromptServer,
+        cache_lru: int = 0,
+        cache_none: bool = False,
+        cache_ram: tuple[float, float] | None = None,
+    ) -> None:
         """
         Args:
             server: gets the messages, and knows the running node.
             cache_lru: keep this many node results; 0: those of the last prompt.
             cache_none: keep none.
+            cache_ram: keep all while so many GiB of memory are free; see :class:`caching.RamCache`.
         """
         self.server = server
         self._cache_lru = cache_lru
         self._cache_none = cache_none
+        self._cache_ram = cache_ram
         # Of the last prompt: whether it ended well, its messages, and what goes into the history.
         self.success = True
         self.status_messages: list[tuple[str, dict[str, Any]]] = []
@@ -128,7 +136,7 @@ class PromptExecutor:
 
     def reset(self) -> None:
         """Forget all results (POST /free)."""
-        self.caches = CacheSet(self._cache_lru, self._cache_none)
+        self.caches = CacheSet(self._cache_lru, self._cache_none, self._cache_ram)
         self.status_messages = []
         self.success = True
 
@@ -167,7 +175,8 @@ class PromptExecutor:
         self.add_message("execution_start", {"prompt_id": prompt_id}, broadcast=False)
         with torch.inference_mode():
             dynprompt = DynamicPrompt(prompt)
-            reset_progress_state(prompt_id, dynprompt, self.server)
+            reset_progress_state(prompt_id, dynprompt)
+            add_progress_handler(WebUIProgressHandler(self.server))
             await self.caches.set_prompt(dynprompt, ChangeDetector(prompt_id, dynprompt).get)
             cached = [node_id for node_id in prompt if self.caches.outputs.get(node_id) is not None]
             self.add_message("execution_cached", {"nodes": cached, "prompt_id": prompt_id}, broadcast=False)
@@ -210,7 +219,7 @@ class PromptExecutor:
             return
         for key in ("exception_message", "exception_type", "traceback", "current_inputs"):
             message[key] = failure.details[key]
-        message["current_outputs"] = self.caches.outputs.all_node_ids()
+        message["current_outputs"] = run.known_before
         self.add_message("execution_error", message, broadcast=False)
 
     def _collect_ui(self) -> dict[str, Any]:
@@ -239,14 +248,16 @@ class _PromptRun:
         self.prompt_id = prompt_id
         self.extra_data = extra_data
         self.todo = ExecutionList(dynprompt, caches.outputs)
+        # The nodes whose results were kept before it started, or could have been; errors list them.
+        self.known_before = caches.outputs.all_node_ids()
         # Nodes that have run (not: came from the cache), in order.
         self.executed: dict[str, None] = {}
         # Node -> results and tasks of its calls, while tasks are running.
         self._calls: dict[str, list[Any]] = {}
         # Node -> its results, while the nodes it expanded into run: (expanded?, result with links).
         self._expansions: dict[str, list[tuple[bool, Any]]] = {}
-        # Node -> what it was called with, to be shown with an error.
-        self._values: dict[str, dict[str, Any]] = {}
+        # What the node whose turn it is was called with, to be shown with an error.
+        self._values: dict[str, Any] = {}
         # Tasks that wait for calls; kept, as the loop holds tasks weakly.
         self._watchers: set[asyncio.Task[None]] = set()
 
@@ -265,7 +276,16 @@ class _PromptRun:
                 self.todo.unstage_node_execution()
             else:
                 self.todo.complete_node_execution()
+            self.caches.relieve_memory(self._still_needed)
         return None
+
+    def _still_needed(self) -> set[str]:
+        """The nodes whose results a node that is still to be run, or to be finished, is linked to."""
+        inputs = [
+            value for node_id in self.todo.pending for value in self.dynprompt.get_node(node_id)["inputs"].values()
+        ]
+        results = [value for items in self._expansions.values() for _, result in items for value in result or ()]
+        return {value[0] for value in inputs + results if is_link(value)}
 
     def resend_intermediate_outputs(self) -> None:
         """Show again what nodes show that are no output nodes and were not run (``has_intermediate_output``, 0.29.0).
@@ -273,11 +293,11 @@ class _PromptRun:
         Output nodes have done so when it was their turn; these had none, as nothing needed them to run.
         """
         for node_id in self.caches.ui.all_node_ids():
-            if node_id in self.executed or not getattr(
-                self.dynprompt.class_of(node_id), "HAS_INTERMEDIATE_OUTPUT", False
-            ):
+            # Nodes that a cached one had expanded into are not part of this prompt.
+            if node_id in self.executed or not self.dynprompt.has_node(node_id):
                 continue
-            if self.caches.outputs.get(node_id) is not None:
+            shows = getattr(self.dynprompt.class_of(node_id), "HAS_INTERMEDIATE_OUTPUT", False)
+            if shows and self.caches.outputs.get(node_id) is not None:
                 self._send_executed(node_id, (self.caches.ui.get(node_id) or {}).get("output"))
 
     async def cancel_calls(self) -> None:
@@ -300,11 +320,13 @@ class _PromptRun:
             return ExecutionResult.FAILURE, NodeFailure(details, exc)
         except Exception as exc:
             return ExecutionResult.FAILURE, self._describe_failure(node_id, exc)
+        finally:
+            # Not kept for a later turn: an error of that one is shown without them, as in ComfyUI.
+            self._values = {}
         if not finished:
             return ExecutionResult.PENDING, None
         get_progress_state().finish_progress(node_id)
         self.executed[node_id] = None
-        self._values.pop(node_id, None)
         return ExecutionResult.SUCCESS, None
 
     def _resend_cached(self, node_id: str) -> None:
@@ -352,7 +374,7 @@ class _PromptRun:
         values, missing = gather_inputs(
             inputs, class_def, node_id, self.caches.outputs, self.dynprompt, self.extra_data
         )
-        self._values[node_id] = values
+        self._values = values
         if self.server.client_id is not None:
             self.server.last_node_id = self.dynprompt.get_display_node_id(node_id)
             self._send("executing", {"node": node_id, "display_node": self.server.last_node_id})
@@ -382,8 +404,6 @@ class _PromptRun:
         if not tasks:
             return [call.result() if isinstance(call, asyncio.Task) else call for call in calls]
         self._calls[node_id] = calls
-        # An error that comes later is shown without the inputs, as in ComfyUI; they need not be kept.
-        del self._values[node_id]
         unblock = self.todo.add_external_block(node_id)
         watcher = asyncio.create_task(_call_when_done(tasks, unblock))
         self._watchers.add(watcher)
@@ -437,25 +457,30 @@ class _PromptRun:
     async def _expand(self, node_id: str, graphs: list[tuple[dict[str, Any] | None, Any]]) -> None:
         """Add the nodes a node has expanded into, and let it wait for the outputs it takes from them."""
         added: list[str] = []
-        for graph, _ in graphs:
-            for new_id, node in (graph or {}).items():
+        outputs: list[str] = []
+        links: list[list[Any]] = []
+        for graph, result in graphs:
+            if graph is None:
+                continue
+            for new_id in graph:
                 if self.dynprompt.has_node(new_id):
                     raise DuplicateNodeError(
                         f"Attempt to add duplicate node {new_id}. Ensure node ids are unique and "
                         "deterministic or use graph_utils.GraphBuilder."
                     )
-                display_id = node.get("override_display_id", node_id)
-                self.dynprompt.add_ephemeral_node(new_id, node, node_id, display_id)
+            for new_id, node in graph.items():
+                self.dynprompt.add_ephemeral_node(new_id, node, node_id, node.get("override_display_id", node_id))
                 added.append(new_id)
+                if is_output_node(self.dynprompt.class_of(new_id)):
+                    outputs.append(new_id)
+            # An expansion without "result" fails here, with the TypeError it has in ComfyUI.
+            links += [result[slot] for slot in range(len(result)) if is_link(result[slot])]
         for cache in self.caches.all:
             (await cache.ensure_subcache_for(node_id, added)).clean_unused()
-        for new_id in added:
-            if is_output_node(self.dynprompt.class_of(new_id)):
-                self.todo.add_node(new_id)
-        for graph, result in graphs:
-            for value in result if graph is not None and result is not None else ():
-                if is_link(value):
-                    self.todo.add_strong_link(value[0], value[1], node_id)
+        for new_id in outputs:
+            self.todo.add_node(new_id)
+        for source, slot in links:
+            self.todo.add_strong_link(source, slot, node_id)
         self._expansions[node_id] = [(graph is not None, result) for graph, result in graphs]
 
     def _follow_links(self, expanded: bool, result: Any) -> tuple[Any, ...]:
@@ -463,7 +488,7 @@ class _PromptRun:
         if not expanded:
             return tuple(result)
         values: list[Any] = []
-        for value in result or ():
+        for value in result:
             if is_link(value):
                 values.extend(self.caches.outputs.get(value[0])[value[1]])
             else:
@@ -490,13 +515,12 @@ class _PromptRun:
             tip = _OUT_OF_MEMORY_TIP
             logger.error("Got an OOM, unloading all loaded models.")
             model_management.unload_all_models()
-        values = self._values.get(node_id, {})
         details = {
             "node_id": self.dynprompt.get_real_node_id(node_id),
             "exception_message": f"{exc}\n{tip}",
             "exception_type": full_type_name(type(exc)),
             "traceback": traceback.format_tb(exc.__traceback__),
-            "current_inputs": {name: [_shown(v) for v in items] for name, items in values.items()},
+            "current_inputs": {name: [_shown(v) for v in items] for name, items in self._values.items()},
         }
         return NodeFailure(details, exc)
 

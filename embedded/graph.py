@@ -7,6 +7,7 @@ then what an output node waits for, so that the user sees results early.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import inspect
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
@@ -112,8 +113,12 @@ def get_input_info(
     """
     valid_inputs = valid_inputs or class_def.INPUT_TYPES()
     for category in ("required", "optional", "hidden"):
-        info = valid_inputs.get(category, {}).get(input_name)
-        if info is not None:
+        # Asked with ``in`` and ``[]``, not get(): packages accept inputs of any name by a dict of their own that
+        # has just these two.
+        if category in valid_inputs and input_name in valid_inputs[category]:
+            info = valid_inputs[category][input_name]
+            if info is None:
+                break
             return info[0], category, info[1] if len(info) > 1 else {}
     return None, None, None
 
@@ -147,6 +152,16 @@ class ExecutionList:
         self.external: dict[str, int] = {}
         self.staged_node_id: str | None = None
         self._unblocked = asyncio.Event()
+        # How many nodes were added; node to be run -> its number, and back.
+        self._added = 0
+        self._number: dict[str, int] = {}
+        self._numbered: dict[int, str] = {}
+        # Numbers of the nodes that wait for nothing, sorted: kept up to date, because looking through all nodes at
+        # each step would cost the square of their number. And of those among them that come first anyway.
+        self._ready: list[int] = []
+        self._ready_first: list[int] = []
+        # Class -> (is an output node, is to be run as soon as it is ready).
+        self._kinds: dict[Any, tuple[bool, bool]] = {}
 
     # -- building ------------------------------------------------------------------------------------------
 
@@ -174,11 +189,16 @@ class ExecutionList:
                 continue
             self.pending[node_id] = set()
             self.waiting[node_id] = {}
+            self._number[node_id], self._numbered[self._added] = self._added, node_id
+            self._added += 1
+            self._note_readiness(node_id)
+            class_def = self.dynprompt.class_of(node_id)
             for name, value in self.dynprompt.get_node(node_id)["inputs"].items():
                 if not is_link(value) or (subgraph_nodes is not None and value[0] not in subgraph_nodes):
                     continue
-                _, _, options = get_input_info(self.dynprompt.class_of(node_id), name)
-                lazy = bool(options and options.get("lazy"))
+                _, _, options = get_input_info(class_def, name)
+                # Of a hidden input the options are a letter.
+                lazy = bool(options and "lazy" in options and options["lazy"])
                 if (include_lazy or not lazy) and not self.is_cached(value[0]):
                     stack.append(value[0])
                     links.append((value[0], value[1], node_id))
@@ -191,6 +211,7 @@ class ExecutionList:
             self.add_node(from_node_id)
             self.waiting[from_node_id][to_node_id] = None
             self.pending[to_node_id].add(from_node_id)
+            self._note_readiness(to_node_id)
 
     def make_input_strong_link(self, to_node_id: str, to_input: str) -> None:
         """Let a node wait for one of its lazy inputs.
@@ -211,11 +232,13 @@ class ExecutionList:
     def add_external_block(self, node_id: str) -> Callable[[], None]:
         """Let a pending node wait for something outside the graph; call the result when it is there."""
         self.external[node_id] = self.external.get(node_id, 0) + 1
+        self._note_readiness(node_id)
 
         def unblock() -> None:
             self.external[node_id] -= 1
             if not self.external[node_id]:
                 del self.external[node_id]
+            self._note_readiness(node_id)
             self._unblocked.set()
 
         return unblock
@@ -235,14 +258,12 @@ class ExecutionList:
             raise RuntimeError(f"node {self.staged_node_id} is staged already")
         if self.is_empty():
             return None, None, None
-        ready = self._ready_nodes()
-        while not ready and self.external:
+        while not self._ready and self.external:
             await self._unblocked.wait()
             self._unblocked.clear()
-            ready = self._ready_nodes()
-        if not ready:
+        if not self._ready:
             return None, *self._describe_cycle()
-        self.staged_node_id = self._pick_node(ready)
+        self.staged_node_id = self._pick_node()
         return self.staged_node_id, None, None
 
     def unstage_node_execution(self) -> None:
@@ -256,37 +277,59 @@ class ExecutionList:
             raise RuntimeError("no node is staged")
         self.staged_node_id = None
         del self.pending[node_id]
+        self._note_readiness(node_id)
+        del self._numbered[self._number.pop(node_id)]
         for waiting_id in self.waiting.pop(node_id):
             self.pending[waiting_id].discard(node_id)
+            self._note_readiness(waiting_id)
 
-    def _ready_nodes(self) -> list[str]:
-        """The nodes that wait for nothing."""
-        return [node_id for node_id, needed in self.pending.items() if not needed and node_id not in self.external]
+    def _note_readiness(self, node_id: str) -> None:
+        """Bring the lists of ready nodes up to date, after something about a node has changed."""
+        if node_id not in self._number:
+            return
+        number = self._number[node_id]
+        ready = node_id in self.pending and not self.pending[node_id] and node_id not in self.external
+        lists = [self._ready]
+        if self._kind(node_id)[1]:
+            lists.append(self._ready_first)
+        for numbers in lists:
+            place = bisect.bisect_left(numbers, number)
+            present = place < len(numbers) and numbers[place] == number
+            if ready and not present:
+                numbers.insert(place, number)
+            elif present and not ready:
+                del numbers[place]
 
-    def _pick_node(self, ready: list[str]) -> str:
+    def _pick_node(self) -> str:
         """The ready node that shows the user something soonest.
 
         Output nodes, and async nodes (the earlier they start the more runs at once); then what such a node
         waits for (VAEDecode before a preview), then what is two steps away (the loader before that).
         """
-
-        def output(node_id: str) -> bool:
-            return is_output_node(self.dynprompt.class_of(node_id))
+        if self._ready_first:
+            return self._numbered[self._ready_first[0]]
+        ready = [self._numbered[number] for number in self._ready]
 
         def first(candidates: Iterable[str]) -> str | None:
             return next(iter(candidates), None)
 
         return (
-            first(n for n in ready if output(n) or self._is_async(n))
-            or first(n for n in ready if any(output(w) for w in self.waiting[n]))
-            or first(n for n in ready if any(output(v) for w in self.waiting[n] for v in self.waiting[w]))
+            first(n for n in ready if any(self._is_output(w) for w in self.waiting[n]))
+            or first(n for n in ready if any(self._is_output(v) for w in self.waiting[n] for v in self.waiting[w]))
             or ready[0]
         )
 
-    def _is_async(self, node_id: str) -> bool:
-        """Whether a node's function is a coroutine."""
+    def _is_output(self, node_id: str) -> bool:
+        return self._kind(node_id)[0]
+
+    def _kind(self, node_id: str) -> tuple[bool, bool]:
+        """Whether a node is an output node, and whether it is to be run as soon as it is ready."""
         class_def = self.dynprompt.class_of(node_id)
-        return inspect.iscoroutinefunction(getattr(class_def, class_def.FUNCTION))
+        if class_def not in self._kinds:
+            output = is_output_node(class_def)
+            first = output or inspect.iscoroutinefunction(getattr(class_def, class_def.FUNCTION))
+            self._kinds[class_def] = (output, first)
+        return self._kinds[class_def]
 
     def _describe_cycle(self) -> tuple[dict[str, Any], DependencyCycleError]:
         """The error of nodes that wait for each other.
@@ -308,14 +351,11 @@ class ExecutionList:
         return details, error
 
     def _nodes_in_cycle(self) -> list[str]:
-        """The pending nodes without, again and again, those that wait for nothing or that nothing waits for."""
+        """The pending nodes without, again and again, those that wait for nothing: cycles, and what waits for them."""
         left = {node_id: set(needed) for node_id, needed in self.pending.items()}
-        while True:
-            awaited = set().union(*left.values())
-            outside = [node_id for node_id, needed in left.items() if not needed or node_id not in awaited]
-            if not outside:
-                return list(left)
+        while outside := [node_id for node_id, needed in left.items() if not needed]:
             for node_id in outside:
                 del left[node_id]
             for needed in left.values():
                 needed.difference_update(outside)
+        return list(left)

@@ -45,6 +45,8 @@ class _Prefix:
 # The prefix of the node call that is running. A context variable and not a class attribute, so that async
 # nodes that run at once do not hand each other's ids out.
 _prefix: ContextVar[_Prefix | None] = ContextVar("discomfort_graph_prefix", default=None)
+# The one set last, for threads that a node has started: context variables do not reach them.
+_last_prefix = _Prefix("", 0, 0)
 
 
 class GraphBuilder:
@@ -63,14 +65,16 @@ class GraphBuilder:
     @classmethod
     def set_default_prefix(cls, prefix_root: str, call_index: int, graph_index: int = 0) -> None:
         """Called by the executor before each call of a node: whose ids the next builders use."""
-        _prefix.set(_Prefix(prefix_root, call_index, graph_index))
+        global _last_prefix
+        _last_prefix = _Prefix(prefix_root, call_index, graph_index)
+        _prefix.set(_last_prefix)
 
     @classmethod
     def alloc_prefix(
         cls, root: str | None = None, call_index: int | None = None, graph_index: int | None = None
     ) -> str:
         """The next free prefix; the parts not given are those of the node being executed."""
-        current = _prefix.get() or _Prefix("", 0, 0)
+        current = _prefix.get() or _last_prefix
         allocated = next(current.graph_indices)
         root = current.root if root is None else root
         call_index = current.call_index if call_index is None else call_index

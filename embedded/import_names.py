@@ -100,6 +100,16 @@ def install_late() -> None:
     _install(NAMES)
 
 
+def public_name(module_name: str) -> str:
+    """The name packages import a module of this server by, or the module's own where there is none."""
+    package, _, own_name = module_name.rpartition(".")
+    if package == __package__:
+        for name, served_by in {**_EARLY, **_LATE}.items():
+            if served_by == own_name:
+                return name
+    return module_name
+
+
 def _install(names: dict[str, str]) -> None:
     """Put modules into sys.modules under the names packages use, with parents to hold them."""
     for name, own_name in names.items():

@@ -92,6 +92,7 @@ def _hidden_values(
         "UNIQUE_ID": lambda: unique_id,
         "AUTH_TOKEN_COMFY_ORG": lambda: extra_data.get("auth_token_comfy_org"),
         "API_KEY_COMFY_ORG": lambda: extra_data.get("api_key_comfy_org"),
+        # of later versions (0.29.0)
         "COMFY_USAGE_SOURCE": lambda: extra_data.get("comfy_usage_source"),
     }
 

@@ -7,7 +7,7 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from . import model_management
 
@@ -30,11 +30,18 @@ class ExecutionStatus(NamedTuple):
     messages: list[tuple[str, dict[str, Any]]]
 
 
+# In the class below, the name is that of an attribute.
+_Status = ExecutionStatus
+
+
 class PromptQueue:
     """Shared by the event loop, which adds and reads, and the executor thread, which takes and finishes.
 
     Lower numbers run first, equal ones in order of arrival. All methods may be called from any thread.
     """
+
+    # Packages look for it here.
+    ExecutionStatus: ClassVar[type[_Status]] = ExecutionStatus
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         """Args: ``on_change`` is called whenever the number of prompts to do may have changed."""
@@ -87,7 +94,7 @@ class PromptQueue:
             self._on_change()
             return (item[0], item[1], item[2], {**item[3], **sensitive}, item[4]), ticket
 
-    def task_done(self, item_id: int, history_result: dict[str, Any], status: ExecutionStatus | None) -> None:
+    def task_done(self, item_id: int, history_result: dict[str, Any], status: _Status | None) -> None:
         """A prompt has ended: from the running ones into the history.
 
         Args:
@@ -114,6 +121,11 @@ class PromptQueue:
         """The running prompts, and the waiting ones next first; not to be changed."""
         with self.mutex:
             return list(self.currently_running.values()), [entry[2] for entry in sorted(self._heap, key=_order)]
+
+    @property
+    def queue(self) -> list[QueueItem]:
+        """The waiting prompts, next first; packages read it. A copy: changing it changes nothing."""
+        return self.get_current_queue_volatile()[1]
 
     def get_tasks_remaining(self) -> int:
         """How many prompts wait or run."""

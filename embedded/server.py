@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -60,6 +61,9 @@ class PromptServer:
         self.sockets: dict[str, web.WebSocketResponse] = {}
         self.sockets_metadata: dict[str, dict[str, Any]] = {}
         self._clients: dict[str, Client] = {}
+        # Messages of other threads with the client they are for, and whether the loop knows of them.
+        self._posted: deque[tuple[str | bytes, str | None]] = deque()
+        self._loop_is_woken = False
         # The client of the running or last prompt, None if it named none.
         self.client_id: str | None = None
         # The node being run, None between prompts; the running or last prompt.
@@ -137,8 +141,13 @@ class PromptServer:
             self._deliver(message, sid)
             return
         # A closed loop: the server is going down.
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._deliver, message, sid)
+        if self.loop.is_closed():
+            return
+        self._posted.append((message, sid))
+        # Waking the loop costs far more than a message, so it is not done again for what it will find anyway.
+        if not self._loop_is_woken:
+            self._loop_is_woken = True
+            self.loop.call_soon_threadsafe(self._deliver_posted)
 
     async def send(self, event: str | int, data: Any, sid: str | None = None) -> None:
         """As :meth:`send_sync`, for coroutines of packages."""
@@ -197,6 +206,13 @@ class PromptServer:
         if self._clients.get(client.sid) is client:
             for table in (self._clients, self.sockets, self.sockets_metadata):
                 table.pop(client.sid, None)
+
+    def _deliver_posted(self) -> None:
+        """Deliver what other threads have posted. Loop thread only."""
+        # First: whatever is posted from now on wakes the loop again, or is found below.
+        self._loop_is_woken = False
+        while self._posted:
+            self._deliver(*self._posted.popleft())
 
     def _deliver(self, message: str | bytes, sid: str | None) -> None:
         """Put a message into the outboxes it is for. Loop thread only."""

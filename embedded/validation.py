@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 import logging
 import traceback
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import Any, NamedTuple
 
-from . import node_registry
+from . import import_names, node_registry
 from .graph import get_input_info, is_output_node
 from .graph_utils import ExecutionBlocker
 from .node_api.calls import declared_inputs, is_v3, optional_function
@@ -24,6 +24,10 @@ logger = logging.getLogger("discomfort.embedded.validation")
 _LONGEST_LIST_IN_ERROR = 20
 
 _CONVERSIONS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+
+# Types that fit every other one.
+_ANY = "*"
+_MATCHED = "COMFY_MATCHTYPE_V3"
 
 # One error: {"type", "message", "details", "extra_info"}.
 Error = dict[str, Any]
@@ -49,23 +53,35 @@ def validate_node_input(received_type: Any, input_type: Any, strict: bool = Fals
     """Whether an output of one type may be linked to an input of another.
 
     Types are names, ``"A,B"`` means either; combos are lists. Compared with ``!=`` first, because packages
-    make wildcards from a ``str`` whose ``__ne__`` says False. A plain ``"*"`` is not special in 0.3.64.
+    make wildcards from a ``str`` whose ``__ne__`` says False.
+
+    What later versions accept beyond 0.3.64 is accepted, too (0.8.0): a plain ``"*"``, a type that the editor matches
+    to others, and a list of choices for a ``COMBO``.
 
     Args:
         strict: every received type must be accepted, not just one of them.
     """
     if not received_type != input_type:  # noqa: SIM202 - __ne__ and __eq__ may differ
         return True
+    if isinstance(received_type, list) and input_type == "COMBO":
+        return True
     if not isinstance(received_type, str) or not isinstance(input_type, str):
-        return False
+        return _ANY in (received_type, input_type) or _MATCHED in (received_type, input_type)
     received = {name.strip() for name in received_type.split(",")}
     accepted = {name.strip() for name in input_type.split(",")}
+    if _ANY in received | accepted or _MATCHED in (received_type, input_type):
+        return True
     return received <= accepted if strict else bool(received & accepted)
 
 
 def full_type_name(kind: type) -> str:
-    """A class's name with its module, without one for builtins: ``"KeyError"``, ``"torch.OutOfMemoryError"``."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    """A class's name with its module, without one for builtins: ``"KeyError"``, ``"torch.OutOfMemoryError"``.
+
+    A class of this server goes by the name packages import its module by, as ``comfy_execution.graph.NodeInputError``.
+    """
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{import_names.public_name(kind.__module__)}.{kind.__qualname__}"
 
 
 async def validate_prompt(
@@ -151,6 +167,8 @@ class _Checker:
         self.prompt = prompt
         # Every node looked at so far.
         self.verdicts: dict[str, NodeVerdict] = {}
+        # What VALIDATE_INPUTS of each class asks for.
+        self._own_checks: dict[Any, _OwnCheck] = {}
 
     async def check_output(self, node_id: str) -> NodeVerdict:
         """An output node; an exception is its error."""
@@ -169,60 +187,119 @@ class _Checker:
         self.verdicts[node_id] = (valid, errors, node_id)
         return self.verdicts[node_id]
 
-    async def _check(self, node_id: str) -> NodeVerdict:
+    async def _check(self, output: str) -> NodeVerdict:
         """A node and everything upstream of it.
+
+        The nodes being checked are on a stack of our own: a chain may be longer than Python can recurse.
 
         Raises:
             Exception: whatever a malformed prompt or a node's own code leads to.
         """
-        if node_id in self.verdicts:
-            return self.verdicts[node_id]
+        # Each node's check waits for the one after it.
+        path: dict[str, AsyncGenerator[str, NodeVerdict | None]] = {}
+        if output not in self.verdicts:
+            path[output] = self._check_node(output)
+        # What to tell the last one of them: a node's verdict, or what its check raised.
+        verdict: NodeVerdict | None = None
+        failure: Exception | None = None
+        while path:
+            node_id, check = next(reversed(path.items()))
+            try:
+                source = await (check.asend(verdict) if failure is None else check.athrow(failure))
+            except StopAsyncIteration:
+                del path[node_id]
+                verdict, failure = self.verdicts[node_id], None
+                continue
+            except Exception as exc:
+                del path[node_id]
+                failure = exc
+                continue
+            failure = None
+            if source in path and source not in self.verdicts:
+                self._refuse_cycle(list(path), source)
+            verdict = self.verdicts.get(source)
+            if verdict is None:
+                path[source] = self._check_node(source)
+        if failure is not None:
+            raise failure
+        return self.verdicts[output]
+
+    def _refuse_cycle(self, path: list[str], node_id: str) -> None:
+        """The last node of a path is linked to an earlier one: an error of all nodes from there on.
+
+        ComfyUI 0.3.64 goes round until Python's recursion limit; this is what later versions answer (0.29.0).
+        """
+        cycle = path[path.index(node_id) :]
+        shown = " -> ".join(f"{member} ({self.prompt[member]['class_type']})" for member in [*cycle, node_id])
+        for member in cycle:
+            extra = {"node_id": member, "cycle_nodes": cycle}
+            self._settle(member, False, [_error("dependency_cycle", "Dependency cycle detected", shown, extra)])
+
+    async def _check_node(self, node_id: str) -> AsyncGenerator[str, NodeVerdict | None]:
+        """Check a node, and settle it.
+
+        Yields:
+            The nodes it is linked to, one by one. Each is answered with its verdict, or by throwing in what its
+            check raised.
+
+        Raises:
+            Exception: see :meth:`_check`.
+        """
         inputs = self.prompt[node_id]["inputs"]
         class_def = node_registry.NODE_CLASS_MAPPINGS[self.prompt[node_id]["class_type"]]
         declared = declared_inputs(class_def, inputs)
-        own_check = _OwnCheck(class_def)
+        own_check = self._own_checks.get(class_def)
+        if own_check is None:
+            own_check = self._own_checks[class_def] = _OwnCheck(class_def)
         errors: list[Error] = []
         received_types: dict[str, Any] = {}
         upstream_valid = True
         for name in {**declared.get("required", {}), **declared.get("optional", {})}:
             input_type, category, options = get_input_info(class_def, name, declared)
             info = (input_type, options)
+            error: Error | None = None
             if name not in inputs:
                 if category == "required":
                     # Of a part of a dynamic input, "values.value0", only the last name is shown.
                     shown = name.rpartition(".")[2] if is_v3(class_def) else name
-                    errors.append(
-                        _error("required_input_missing", "Required input is missing", shown, {"input_name": name})
-                    )
+                    error = _error("required_input_missing", "Required input is missing", shown, {"input_name": name})
             elif isinstance(inputs[name], list):
-                error, valid = await self._check_link(name, inputs[name], info, own_check, received_types)
-                upstream_valid = upstream_valid and valid
-                if error:
-                    errors.append(error)
+                error = self._check_link(name, inputs[name], info, own_check, received_types)
+                if error is None:
+                    try:
+                        verdict = yield inputs[name][0]
+                    except Exception as exc:
+                        self._blame_source(name, inputs[name], info, exc)
+                        upstream_valid = False
+                    else:
+                        upstream_valid = upstream_valid and verdict is not None and verdict[0]
             else:
                 error = _check_constant(name, inputs, info, own_check)
-                if error:
-                    errors.append(error)
+            if error is not None:
+                errors.append(error)
         errors += await self._run_own_check(node_id, class_def, own_check, inputs, received_types)
-        return self._settle(node_id, upstream_valid and not errors, errors)
+        if node_id in self.verdicts:
+            # It is part of a cycle.
+            errors = [*self.verdicts[node_id][1], *errors]
+        self._settle(node_id, upstream_valid and not errors, errors)
 
-    async def _check_link(
+    def _check_link(
         self,
         name: str,
         link: list[Any],
         info: tuple[Any, Any],
         own_check: _OwnCheck,
         received_types: dict[str, Any],
-    ) -> tuple[Error | None, bool]:
-        """A linked input: its form, its type, and the node it comes from.
+    ) -> Error | None:
+        """A linked input: its form and its type; notes the latter.
 
         Returns:
-            The input's error, and whether the node it comes from is valid.
+            The input's error, None if the node it comes from is to be looked at.
         """
         extra = {"input_name": name, "input_config": info}
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-            return _error("bad_linked_input", message, name, {**extra, "received_value": link}), True
+            return _error("bad_linked_input", message, name, {**extra, "received_value": link})
         source, slot = link
         # A link to a node or slot that is not there raises here: the *linking* node is reported, as an
         # exception of the check of the node that uses it.
@@ -232,20 +309,22 @@ class _Checker:
         if not own_check.takes("input_types") and not validate_node_input(received_type, info[0]):
             details = f"{name}, received_type({received_type}) mismatch input_type({info[0]})"
             message = "Return type mismatch between linked nodes"
-            extra = {**extra, "received_type": received_type, "linked_node": link}
-            return _error("return_type_mismatch", message, details, extra), True
-        try:
-            return None, (await self._check(source))[0]
-        except Exception as exc:
-            extra = {
-                **extra,
-                "exception_message": str(exc),
-                **_exception_details(exc),
-                "linked_node": link,
-            }
-            message = "Exception when validating inner node"
-            self._settle(source, False, [_error("exception_during_inner_validation", message, str(exc), extra)])
-            return None, False
+            return _error(
+                "return_type_mismatch", message, details, {**extra, "received_type": received_type, "linked_node": link}
+            )
+        return None
+
+    def _blame_source(self, name: str, link: list[Any], info: tuple[Any, Any], exc: Exception) -> None:
+        """The check of a linked node raised."""
+        extra = {
+            "input_name": name,
+            "input_config": info,
+            "exception_message": str(exc),
+            **_exception_details(exc),
+            "linked_node": link,
+        }
+        message = "Exception when validating inner node"
+        self._settle(link[0], False, [_error("exception_during_inner_validation", message, str(exc), extra)])
 
     async def _run_own_check(
         self,

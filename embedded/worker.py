@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import model_management
 from .arguments import args
+from .caching import memory_to_keep_free
 from .execution import PromptExecutor
 from .prompt_queue import ExecutionStatus, QueueItem
 
@@ -37,7 +38,12 @@ class _Worker:
 
     def __init__(self, server: PromptServer) -> None:
         self.server = server
-        self.executor = PromptExecutor(server, cache_lru=args.cache_lru, cache_none=args.cache_none)
+        self.executor = PromptExecutor(
+            server,
+            cache_lru=args.cache_lru,
+            cache_none=args.cache_none,
+            cache_ram=None if args.cache_ram is None else memory_to_keep_free(args.cache_ram),
+        )
         self._collected_at = 0.0
         self._has_garbage = False
 

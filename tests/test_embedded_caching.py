@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from random import Random
 from typing import Any
 
 import pytest
 from discomfort.embedded import node_registry
-from discomfort.embedded.caching import CacheSet
+from discomfort.embedded.caching import CacheSet, KeySet, KeyTable, RamCache, memory_to_keep_free
 from discomfort.embedded.graph import DynamicPrompt
 
 
@@ -122,6 +123,154 @@ async def test_one_source_used_twice_differs_from_two_equal_sources() -> None:
     caches = CacheSet()
     await begin(caches, {"1": node(v=1), "3": node(a=["1", 0], b=["1", 0])})
     assert await begin(caches, {"1": node(v=1), "2": node(v=1), "3": node(a=["1", 0], b=["2", 0])}) == {"1", "2"}
+
+
+def random_prompt(random: Random) -> dict[str, Any]:
+    """A graph of few different nodes, so that many of them are equal; written down in any order, with a cycle now
+    and then."""
+    ids = list("abcdefgh")
+    prompt = {}
+    for index, node_id in enumerate(ids):
+        inputs: dict[str, Any] = {"value": random.randrange(2)}
+        for name in random.sample("xyz", random.randrange(4)):
+            upstream = ids if random.random() < 0.02 else ids[:index] or ids[:1]
+            inputs[name] = [random.choice(upstream), random.randrange(2)]
+        prompt[node_id] = node(random.choice(["Plain", "Plain", "Plain", "Unique"]), **inputs)
+    random.shuffle(ids)
+    return {node_id: prompt[node_id] for node_id in ids}
+
+
+async def test_keys_are_equal_where_the_graphs_upstream_are() -> None:
+    """Short keys made of the sources' keys tell apart just what keys do in which everything upstream is written."""
+
+    async def unchanged(_: str) -> bool:
+        return False
+
+    random, table = Random(5), KeyTable()
+    made: list[tuple[Any, Any]] = []
+    nested = 0
+    for _ in range(60):
+        prompt = random_prompt(random)
+        keys = KeySet(DynamicPrompt(prompt), unchanged, table)
+        await keys.add(prompt)
+        for node_id in prompt:
+            written = await keys._write(node_id)
+            made.append((keys.get(node_id), written))
+            nested += keys.get(node_id) != written or len(written.parts) == 2
+    equal = 0
+    for key, written in made:
+        for other_key, other_written in made:
+            assert (key == other_key) == (written == other_written)
+            equal += key == other_key
+    # Both cases occur, and so do both kinds of keys.
+    assert len(made) < equal < len(made) ** 2 / 2
+    assert len(made) / 4 < nested < len(made)
+
+
+async def test_keys_of_a_large_graph_are_made_in_few_steps() -> None:
+    """Not in the square of its size: each node is described once and its key is made of its sources' keys."""
+    prompt = {"0": node(value=0)}
+    for i in range(1, 2000):
+        prompt[str(i)] = node(a=[str(i - 1), 0], b=[str(max(0, i - 7)), 0])
+    asked: list[str] = []
+
+    async def unchanged(node_id: str) -> bool:
+        asked.append(node_id)
+        return False
+
+    keys = KeySet(DynamicPrompt(prompt), unchanged)
+    await keys.add(reversed(prompt))
+    assert sorted(asked) == sorted(prompt)
+    # What a written key would be: two parts for each of the 2000 nodes.
+    assert {len(key.parts) for key in keys.all()} == {2}
+
+
+async def test_keys_that_are_no_longer_used_are_forgotten() -> None:
+    """What a server has been asked once does not stay for ever."""
+    caches = CacheSet()
+    for i in range(3000):
+        await begin(caches, {"1": node(value=i), "2": node(a=["1", 0])})
+    assert len(caches._keys._interned) < 1500
+    assert await begin(caches, {"1": node(value=2999), "2": node(a=["1", 0])}) == {"1", "2"}
+
+
+async def test_a_node_that_is_added_later_has_a_key_of_its_own() -> None:
+    """Also if something was linked to it before it was there."""
+
+    async def unchanged(_: str) -> bool:
+        return False
+
+    table = KeyTable()
+    found = []
+    for _ in range(2):
+        dynprompt = DynamicPrompt({"1": node(a=["2", 0])})
+        keys = KeySet(dynprompt, unchanged, table)
+        await keys.add(["1"])
+        dynprompt.add_ephemeral_node("2", node(value=1), "1", "1")
+        await keys.add(["2"])
+        found.append((keys.get("1"), keys.get("2")))
+    assert found[0][0] != found[1][0]
+    assert found[0][1] == found[1][1]
+
+
+@pytest.mark.parametrize(("value", "same"), [(b"ab", True), (bytearray(b"ab"), True), (object(), False), ({1}, False)])
+async def test_what_is_changed_may_answer(value: Any, same: bool) -> None:
+    """Bytes, as of a file's hash, are compared; other things are never equal."""
+    caches = CacheSet()
+    for expected in (set(), {"1"} if same else set()):
+        assert await begin(caches, {"1": node()}, {"1": [value]}) == expected
+
+
+GIB = 1024**3
+
+
+async def test_memory_decides_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--cache-ram: results of other prompts go first, the largest of the oldest; then large ones of this prompt that
+    nothing needs any more."""
+    import torch
+
+    caches = CacheSet(ram=(2.0, 4.0))
+    assert isinstance(caches.outputs, RamCache)
+    free = [8.0]
+    monkeypatch.setattr(RamCache, "_free", staticmethod(lambda: int(free[0] * GIB)))
+    sizes = {"small": 1000, "large": 2000, "huge": 600 * 1024**2}
+
+    async def run(*names: str) -> None:
+        await begin(caches, {name: node(value=name) for name in names})
+        for name in names:
+            caches.outputs.set(name, [[torch.empty(sizes[name], dtype=torch.uint8)], [name]])
+        caches.ui.set(names[0], {"meta": {}, "output": {}})
+
+    def kept() -> set[str]:
+        return {entry[1][0] for entry in caches.outputs.entries.values()}
+
+    await run("small", "large")
+    await run("huge")
+    caches.relieve_memory(list)
+    assert kept() == {"small", "large", "huge"}
+    # One is enough: the one that is dropped is said to free all there is.
+    states = iter([3.0, 3.0, 5.0, 5.0, 5.0])
+    monkeypatch.setattr(RamCache, "_free", staticmethod(lambda: int(next(states) * GIB)))
+    caches.relieve_memory(list)
+    assert kept() == {"small", "huge"}
+    monkeypatch.setattr(RamCache, "_free", staticmethod(lambda: 1 * GIB))
+    caches.relieve_memory(lambda: ["huge"])
+    assert kept() == {"huge"}
+    caches.relieve_memory(list)
+    assert kept() == set()
+    # What belonged to them goes when the next prompt starts.
+    await begin(caches, {"other": node()})
+    assert len(caches.ui.entries) == 0
+
+
+def test_cache_ram_has_the_defaults_of_comfyui() -> None:
+    """A tenth of the memory, 2 to 10 GiB, for this prompt; all of it for others."""
+    import psutil
+
+    total = psutil.virtual_memory().total / GIB
+    assert memory_to_keep_free([]) == (min(10.0, max(2.0, total / 10)), min(128.0, total))
+    assert memory_to_keep_free([1.5])[0] == 1.5
+    assert memory_to_keep_free([1.5, 3]) == (1.5, 3)
 
 
 A = {"1": node(value="a"), "2": node(a=["1", 0])}

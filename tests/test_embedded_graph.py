@@ -130,14 +130,47 @@ async def test_only_links_can_be_asked_for() -> None:
 
 
 async def test_nodes_that_wait_for_each_other_are_reported() -> None:
-    """The error names a node of the cycle, not one that merely waits for it."""
-    todo = ExecutionList(DynamicPrompt(make("1<2 2<1 9:Output<2")), Nothing())
-    todo.add_node("9")
-    node_id, details, error = await todo.stage_node_execution()
-    assert node_id is None
-    assert details is not None
-    assert details["node_id"] in ("1", "2")
-    assert str(error) == "Dependency cycle detected"
+    """The error names the node that was expanded into the cycle; without one, the first that cannot run."""
+    for parent, blamed in ((None, "9"), ("5", "5")):
+        dynprompt = DynamicPrompt(make("5 9:Output<5,1 1<2 2<1"))
+        if parent is not None:
+            for node_id in "12":
+                dynprompt.add_ephemeral_node(node_id, dynprompt.original_prompt.pop(node_id), parent, parent)
+        todo = ExecutionList(dynprompt, Nothing("5"))
+        todo.add_node("9")
+        node_id, details, error = await todo.stage_node_execution()
+        assert node_id is None
+        assert details is not None
+        assert details["node_id"] == blamed
+        assert str(error) == "Dependency cycle detected"
+
+
+async def test_a_long_chain_costs_no_more_per_node_than_a_short_one() -> None:
+    """A step looks at the nodes that are ready, not at all that are left."""
+    todo = ExecutionList(DynamicPrompt(make("0 " + " ".join(f"{i}<{i - 1}" for i in range(1, 400)))), Nothing())
+    todo.add_node("399")
+    looked_at: list[str] = []
+    todo.pending = _Counting(todo.pending, looked_at)
+    while not todo.is_empty():
+        await todo.stage_node_execution()
+        todo.complete_node_execution()
+    assert 400 <= len(looked_at) < 400 * 10
+
+
+class _Counting(dict[str, Any]):
+    """A dict that notes what is read from it."""
+
+    def __init__(self, values: dict[str, Any], looked_at: list[str]) -> None:
+        super().__init__(values)
+        self.looked_at = looked_at
+
+    def __getitem__(self, key: str) -> Any:
+        self.looked_at.append(key)
+        return super().__getitem__(key)
+
+    def items(self) -> Any:
+        self.looked_at.extend(self)
+        return super().items()
 
 
 async def test_a_node_that_waits_outside_the_graph_lets_others_go_first() -> None:

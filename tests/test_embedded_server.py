@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -457,6 +458,36 @@ async def test_a_link_on_another_page_may_open_the_editor(server: Any) -> None:
         assert answer.headers["Cache-Control"] == "no-cache"
 
 
+async def test_messages_of_the_executor_wake_the_loop_once() -> None:
+    """What is posted before the loop has come to it is delivered with it, in order."""
+    from discomfort.embedded.server import PromptServer
+
+    class Loop:
+        """Notes what it is asked to call."""
+
+        def __init__(self) -> None:
+            self.called: list[Any] = []
+
+        def is_closed(self) -> bool:
+            return False
+
+        def call_soon_threadsafe(self, function: Any) -> None:
+            self.called.append(function)
+
+    server, delivered = object.__new__(PromptServer), []
+    server.loop, server._loop_thread = Loop(), -1  # type: ignore[assignment]
+    server._posted, server._loop_is_woken = deque(), False
+    server._deliver = lambda *message: delivered.append(message)  # type: ignore[method-assign,assignment]
+    for number in range(3):
+        server.send_encoded(str(number), "c")
+    (wake,) = server.loop.called  # type: ignore[attr-defined]
+    wake()
+    server.send_encoded("3")
+    assert len(server.loop.called) == 2  # type: ignore[attr-defined]
+    server.loop.called[1]()  # type: ignore[attr-defined]
+    assert delivered == [("0", "c"), ("1", "c"), ("2", "c"), ("3", None)]
+
+
 # -- starting and stopping -----------------------------------------------------------------------------------
 
 
@@ -508,6 +539,13 @@ async def test_listening_beyond_this_machine_needs_a_second_flag(listen: str) ->
     ended = run_to_end("--listen", listen)
     assert ended.returncode == 2
     assert "--allow-remote" in ended.stderr
+
+
+async def test_cache_ram_takes_two_values_at_most() -> None:
+    """Status 2 and a sentence that names them."""
+    ended = run_to_end("--cache-ram", "1", "2", "3")
+    assert ended.returncode == 2
+    assert "--cache-ram [1.0, 2.0, 3.0]: takes at most two values" in ended.stderr
 
 
 async def test_the_temp_folder_is_emptied_at_the_start_and_nothing_else(tmp_path: Path) -> None:

@@ -192,6 +192,36 @@ async def test_an_output_node_that_raises_is_an_error_of_its_own() -> None:
     assert error["extra_info"]["traceback"]
 
 
+async def test_a_cycle_is_an_error_of_all_its_nodes() -> None:
+    """Also in a prompt that has other outputs; the nodes that merely use it have no error of their own."""
+    prompt = {
+        "1": node("Number", value=["2", 0]),
+        "2": node("Number", value=["1", 0], other=["3", 0]),
+        "3": node("Number", value=99),
+        "8": node("Show", value=5),
+        "9": node("Show", value=["1", 0]),
+    }
+    verdict = await validate_prompt("p", prompt, None)
+    assert verdict.outputs == ["8"]
+    kinds = {node_id: [e["type"] for e in entry["errors"]] for node_id, entry in verdict.node_errors.items()}
+    assert kinds == {"1": ["dependency_cycle"], "2": ["dependency_cycle"], "3": ["value_bigger_than_max"]}
+    error = verdict.node_errors["2"]["errors"][0]
+    assert error["details"] == "1 (Number) -> 2 (Number) -> 1 (Number)"
+    assert error["extra_info"] == {"node_id": "2", "cycle_nodes": ["1", "2"]}
+
+
+async def test_a_chain_may_be_longer_than_python_recurses() -> None:
+    """ComfyUI manages some 900 nodes."""
+    prompt = {"0": node("Number", value=99)}
+    for i in range(1, 3000):
+        prompt[str(i)] = node("Number", value=[str(i - 1), 0])
+    prompt["end"] = node("Show", value=["2999", 0])
+    verdict = await validate_prompt("p", prompt, None)
+    assert {k: [e["type"] for e in v["errors"]] for k, v in verdict.node_errors.items()} == {
+        "0": ["value_bigger_than_max"]
+    }
+
+
 async def test_good_outputs_run_beside_refused_ones() -> None:
     """The prompt is accepted with the errors of the refused output."""
     prompt = {"8": node("Show", value=1), "9": node("Show")}
@@ -248,7 +278,12 @@ class AnyType(str):
         ("INT", "FLOAT, INT", False, True),
         ("INT,STRING", "INT", False, True),
         ("INT,STRING", "INT", True, False),
-        ("INT", "*", False, False),
+        ("INT", "*", False, True),
+        ("STRING,*", "INT", True, True),
+        (["a"], "*", False, True),
+        ("COMFY_MATCHTYPE_V3", "INT", False, True),
+        (["a"], "COMBO", False, True),
+        ("COMBO", ["a"], False, False),
         (AnyType("*"), "INT", False, True),
         ("INT", AnyType("*"), False, True),
         (IO.ANY, "INT", False, True),
@@ -259,5 +294,5 @@ class AnyType(str):
     ],
 )
 def test_types_match(received: Any, accepted: Any, strict: bool, expected: bool) -> None:
-    """Equal, overlapping, or a package's wildcard; a plain "*" is just a name."""
+    """Equal, overlapping, a wildcard, a package's own or a plain one; a list of choices for a COMBO."""
     assert validate_node_input(received, accepted, strict) is expected

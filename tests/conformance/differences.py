@@ -25,53 +25,47 @@ class Difference(NamedTuple):
 
 # Name -> difference, in the order of the table.
 DIFFERENCES: dict[str, Difference] = {
-    "prefix without a name": Difference(
-        "a filename prefix that ends with a slash",
-        "counts from 1 each time, so the file before is overwritten",
-        "counts on",
-        "pictures would be lost",
-    ),
-    "v3 combo": Difference(
-        "A value that is not among the options of a V3 combo",
-        "0.3.64 runs the node with it; later versions refuse the prompt",
-        "refuses the prompt (`value_not_in_list`)",
-        "The same mistake is refused in a V1 combo; later versions do so.",
-    ),
-    "v3 multi combo": Difference(
-        "`multi_select` of a V3 combo that takes several options, in /object_info",
-        "0.3.64 says `true`, with `placeholder` and `chip` beside it; later versions an object of these two",
-        "an object",
-        "The editor understands only the object.",
-    ),
-    "v3 returned dict": Difference(
-        "A V3 node that returns a dict with `result`, as V1 nodes do",
-        "0.3.64 fails with a TypeError of its own; later versions take it",
-        "takes it",
-        "A mistake of 0.3.64.",
-    ),
-    "v3 progress": Difference(
-        "`ComfyAPI().execution.set_progress`",
-        "0.3.64 has no `execution` there, although it says so; later versions have",
-        "has it",
-        "A mistake of 0.3.64.",
-    ),
-    "v3 on_load": Difference(
-        "`on_load` of a V3 package's extension",
-        "up to 0.11 nobody calls it; 0.29 does, before it asks for the nodes",
-        "calls it",
-        "A mistake of those versions, which document it.",
-    ),
-    "v3 empty result": Difference(
-        "A V3 node that returns nothing, or only `block_execution`, and is linked to another",
-        "up to 0.11 the other gets None; 0.29 fails with an IndexError",
-        "the other gets None",
-        "As 0.3.64.",
-    ),
     "foreign pages": Difference(
         "requests with a foreign `Host` or marked cross-site",
-        "answered, unless the origin differs (0.29 refuses what is marked cross-site, too)",
+        "answered unless the origin differs; 0.29 refuses what is marked cross-site",
         "403",
         "another web page must not drive the server",
+    ),
+    "active files": Difference(
+        "scripts and SVG drawings from `/view`, any file from `/userdata`",
+        "until 0.29 under their own type: a browser runs them as pages of the server",
+        "plain data to be saved",
+        "as 0.29",
+    ),
+    "secrets": Difference(
+        "auth tokens in `extra_data`",
+        "until 0.8 in `/queue`",
+        "nowhere",
+        "as 0.8",
+    ),
+    "dead executor": Difference(
+        "some prompts (a link to no node inside a wrapped value, say)",
+        "end the thread that runs prompts",
+        "are an error",
+        "the server goes on",
+    ),
+    "a package that ends the server": Difference(
+        "a package that calls `sys.exit` while it loads, or registers a route twice",
+        "ends the server",
+        "fails with its reason; of two routes the first is used",
+        "the others need a server",
+    ),
+    "unwritable message": Difference(
+        "a package's message that JSON does not have, or a preview that is no picture",
+        "ends the server",
+        "is logged and not sent",
+        "one package's mistake",
+    ),
+    "lazy client": Difference(
+        "a websocket that is open and does not read",
+        "holds up the messages to everybody",
+        "is closed when 64 MiB or 20,000 messages wait for it",
+        "one sleeping tab must not stop the others, nor fill the memory",
     ),
     "second connection": Difference(
         "an old websocket that closes after a new one of the same client id opened",
@@ -79,76 +73,143 @@ DIFFERENCES: dict[str, Difference] = {
         "does not",
         "messages would be lost",
     ),
-    "lazy client": Difference(
-        "a websocket that is open and does not read",
-        "holds up all messages to everybody",
-        "is disconnected when 64 MiB or 20,000 messages wait for it",
-        "one sleeping browser tab must not stop the others, nor fill the memory",
+    "bad requests": Difference(
+        "an upload of an unknown type, a mask without `original_ref`, a damaged safetensors file",
+        "500",
+        "400 or 404",
+        "the request is at fault",
     ),
-    "unwritable message": Difference(
-        "a message of a package that cannot be written as JSON, or a preview as an image",
-        "ends the server",
-        "is logged and not sent",
-        "one package's mistake",
+    "bad users": Difference(
+        "a user without a name (`--multi-user`)",
+        "until 0.8: 500",
+        "400 with a reason",
+        "as 0.8",
     ),
-    "dead executor": Difference(
-        "some prompts (a link to no node inside a wrapped value, say)",
-        "end the thread that runs prompts for good",
-        "are an error",
-        "the server goes on",
+    "cycle": Difference(
+        "a prompt whose nodes wait for each other",
+        "until 0.11 refused for Python's recursion limit, no node named",
+        "an error of each node, with the cycle",
+        "as 0.29",
     ),
-    "free": Difference(
-        "`/free` before a queued prompt", "may act after it", "acts before it", "it was asked for first"
+    "cycle status": Difference(
+        "a prompt in which a node expands into a cycle",
+        'has an error, and is a "success"',
+        'is an "error"',
+        "it has not run",
+    ),
+    "star": Difference(
+        "a link to a plain `*` input",
+        "0.3.64: only from a type of the same name",
+        "any",
+        "as 0.8",
+    ),
+    "combo": Difference(
+        "a value that is not among the options of a `COMBO` (newer form)",
+        "0.3.64 runs it",
+        "refused",
+        "as later versions, and as the older form",
+    ),
+    "multiselect": Difference(
+        "several choices for an input that says `multiselect`",
+        "until 0.11 refused",
+        "taken",
+        "as 0.29",
     ),
     "order": Difference(
-        "the order of outputs and of refused nodes", "that of a set", "that of the prompt", "answers can be compared"
+        "the order of outputs, of refused nodes, and of the errors of a node",
+        "any: that of a set",
+        "that of the prompt and of the node's inputs",
+        "answers can be compared",
     ),
     "queue order": Difference(
-        "waiting prompts in GET /queue",
-        "those of a heap: only the first is in its place",
+        "waiting prompts in `/queue`",
+        "in the order of a heap",
         "in the order in which they will run",
         "clients show them",
     ),
+    "free": Difference(
+        "`/free` before a queued prompt",
+        "may act after it",
+        "acts before it",
+        "it was asked for first",
+    ),
+    "expansion without a cache": Difference(
+        "nodes that expand under `--cache-none`",
+        "0.3.64: fail",
+        "work",
+        "as 0.8",
+    ),
+    "history without a cache": Difference(
+        "the history under `--cache-none`",
+        "0.3.64: without what outputs showed that others use",
+        "complete",
+        "as 0.8",
+    ),
+    "async ids": Difference(
+        "ids of the nodes that async nodes expand into",
+        "may begin with the id of another node that runs just then",
+        "begin with the id of the node that expands",
+        "the cache finds nodes by their ids",
+    ),
+    "model code": Difference(
+        "a package's node that calls ComfyUI's model code",
+        "runs it",
+        "fails, and says what it called",
+        "there are no models",
+    ),
     "transparency": Difference(
-        "RGB onto RGBA in ImageCompositeMasked", "fails (until 0.29)", "works", "as ComfyUI since 0.29"
+        "RGB onto RGBA in ImageCompositeMasked",
+        "until 0.29: fails",
+        "works",
+        "as 0.29",
     ),
     "interpolation": Difference(
-        "LatentInterpolate of batches", "mixes the items", "item by item", "what the node says it does"
+        "LatentInterpolate of batches",
+        "mixes the items",
+        "item by item",
+        "what the node says it does",
     ),
     "regex group": Difference(
-        "a group that took no part in RegexExtract",
+        "a group of RegexExtract that took no part",
         "None in place of a text, or a failure",
         "an empty text",
         "nodes behind it take texts",
     ),
-    "bad requests": Difference(
-        "a request that makes the handler raise: an upload of an unknown type, a mask without original_ref, a "
-        "damaged safetensors file",
-        "500",
-        "400 or 404",
-        "the request is at fault, not the server",
+    "prefix without a name": Difference(
+        "a filename prefix that ends with a slash",
+        "counts from 1 each time, over the file before",
+        "counts on",
+        "pictures would be lost",
     ),
-    "bad users": Difference(
-        "a user without a name (--multi-user)", "500 (until 0.8)", "400 with a reason", "as ComfyUI since 0.8"
+    "v3 multi combo": Difference(
+        "`multi_select` of a V3 combo, in `/object_info`",
+        "0.3.64: `true`, with its options beside it",
+        "an object",
+        "the form that editors understand",
     ),
-    "secrets": Difference("auth tokens in extra_data", "in /queue (until 0.8)", "nowhere", "as ComfyUI since 0.8"),
-    "active files": Difference(
-        "scripts and SVG drawings in GET /view, any file in GET /userdata",
-        "under their own type, so a browser runs them as pages of the server (until 0.29)",
-        "plain data to be saved",
-        "as ComfyUI since 0.29",
+    "v3 returned dict": Difference(
+        "a V3 node that returns a dict with `result`",
+        "0.3.64: fails",
+        "works, as with V1 nodes",
+        "as 0.8",
     ),
-    "model code": Difference(
-        "A node of a package calls ComfyUI's model code, such as `comfy.sd.load_lora_for_models`",
-        "it is run",
-        "an error that names what was called and says that the embedded server runs no models",
-        "There are no models here. Packages that only import such names load.",
+    "v3 progress": Difference(
+        "`ComfyAPI().execution.set_progress`",
+        "0.3.64: is not there, although documented",
+        "works",
+        "as 0.8",
     ),
-    "a package that ends the server": Difference(
-        "A node package calls `sys.exit` while it is loaded, or registers a route twice",
-        "the server ends",
-        "the package fails with its reason, the first of the two routes is used, and the server runs on",
-        "A broken package is no reason for the others to be without a server.",
+    "v3 on_load": Difference(
+        "`on_load` of a V3 package's extension",
+        "until 0.29 not called, although documented",
+        "called before its nodes are asked for",
+        "as 0.29",
+    ),
+    "v3 empty result": Difference(
+        "a V3 node that returns nothing, linked to another",
+        "None; 0.29 fails with an IndexError",
+        "None",
+        "as 0.3.64",
     ),
 }
 

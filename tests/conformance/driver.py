@@ -203,6 +203,11 @@ class Client:
         async with self.session.get(self.url + path) as answer:
             return await answer.json(content_type=None)
 
+    async def get_text(self, path: str) -> str:
+        """GET, as text."""
+        async with self.session.get(self.url + path) as answer:
+            return await answer.text()
+
     async def post(self, path: str, body: Any = None) -> tuple[int, Any]:
         """POST JSON; status and text."""
         async with self.session.post(self.url + path, json=body) as answer:

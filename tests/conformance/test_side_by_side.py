@@ -148,12 +148,108 @@ SCENARIOS: dict[str, list[Any]] = {
         _show(link("2"), **{"1": node("TinyImage", size=8, grey=0.5), "2": node("TinyTyped", value=link("1"))}),
     ],
     "one output refused": [{**_NUMBER, "8": node("TinyShow", value=link("1")), "9": node("TinyShow")}],
-    "cycle": [
+    "own checks say no": [
+        _show(link("1"), **{"1": node(f"ExecChecks{kind}", answer=answer, number=5)})
+        for kind in ("", "All", "Some", "Async", "Lists", "Nothing")
+        for answer in ("no", "none", "because", "raise", "blocker")
+    ],
+    "choices": [_show(link("1"), **{"1": node("ExecCombo", choice=choice)}) for choice in ("x", "z", None, 5)],
+    "unions": [
+        _show(link("2", 2), **{"1": node("ExecUnion"), "2": node("ExecUnion", either=link("1", slot))})
+        for slot in range(3)
+    ],
+    "inputs of any name": [
+        _show(link("2"), **_NUMBER, **{"2": node("ExecDynamic", a=link("1"), raw=link("1"), b=[1, 2, 3], c={"x": 1})})
+    ],
+    "declared inputs": [
+        _show(link("2"), **_NUMBER, **{"2": node("ExecDeclared", a="5", b=link("1"), raw=link("1"), c=link("1"), d=1)})
+    ],
+    # lazy inputs
+    **{
+        f"lazy {kind} {wants}": [
+            _show(
+                link("5"),
+                **{str(i): node("ExecNote", name=f"n{i}", value=i) for i in (1, 2, 3)},
+                **{"5": node(kind, wants=wants, a=link("1"), b=link("2"), c="constant", eager=link("3"))},
+            )
+        ]
+        * 2
+        for kind in ("ExecLazy", "ExecLazyAsync")
+        for wants in ("", "a b", "a+b", "b eager", "nosuch")
+    },
+    "lazy oddities": [
+        _show(link("2"), **_NUMBER, **{"2": node("ExecLazyOdd", how=how, a=link("1"))})
+        for how in ("none", "text", "tuple", "mixed", "unknown", "self", "raise")
+    ],
+    # lists and blocked values
+    "lists of all lengths": [
+        _show(
+            link("3"),
+            **{"1": node("ExecList", items=a), "2": node("ExecList", items=b)},
+            **{"3": node(kind, a=link("1"), b=link("2"))},
+        )
+        for kind in ("ExecItems", "ExecWhole")
+        for a, b in (("[]", "[]"), ("[1]", "[]"), ("[1, 2]", "[3]"), ('[{"block": "b"}, 2]', "[1, 2, 3]"))
+    ],
+    "one blocker as a list": [
         {
-            "1": node("TinyAdd", a=link("2"), b=1),
-            "2": node("TinyAdd", a=link("1"), b=1),
+            "1": node("ExecListBlocked", message="m"),
+            "2": node("ExecNote", name="n", value=link("1")),
             "9": node("TinyShow", value=link("2")),
         }
+    ],
+    "what is shown": [{"9": node("ExecUi", value=5, how=how)} for how in ("ui", "both", "result", "nothing", "blocker")]
+    * 2,
+    # errors
+    "async node fails beside others": [
+        {
+            "1": node("ExecAfter", how="raise", value=1),
+            "2": node("ExecAfter", how="cancelled", value=1),
+            "3": node("TinyAdd", a=link("1"), b=link("2")),
+            "9": node("TinyShow", value=link("3")),
+        }
+    ],
+    "async node interrupts": [_show(link("1"), **{"1": node("ExecAfter", how="interrupt", value=1)})],
+    # expansion
+    **{
+        f"expand {name}": [_show(link("1"), **{"1": node("ExecExpand", graph=json.dumps(graph))})] * 2
+        for name, graph in {
+            "into one": {"nodes": {"$id.a": node("TinyNumber", value=5)}, "result": [["$id.a", 0], 1]},
+            "into an output": {"nodes": {"$id.a": node("TinyShow", value=5)}, "result": [1, 2], "ui": {"values": [6]}},
+            "into a list": {"nodes": {"$id.a": node("TinyCount", n=2)}, "result": [["$id.a", 0]]},
+            "into a blocker": {"nodes": {}, "result": {"block": "blocked"}},
+            "without a result": {"nodes": {"$id.a": node("TinyNumber", value=5)}},
+            "with a failing node": {"nodes": {"$id.a": node("TinyFail", a=1, what="value")}, "result": [["$id.a", 0]]},
+            "with an unknown class": {"nodes": {"$id.a": node("NoSuch")}, "result": [1, 2]},
+            "with a link to nowhere": {"nodes": {}, "result": [["nowhere", 0]]},
+            "shown elsewhere": {
+                "nodes": {"$id.a": {**node("TinyShow", value=5), "override_display_id": "9"}},
+                "result": [["$id.a", 0], 1],
+            },
+        }.items()
+    },
+    "expand a loop": [_show(link("1"), **{"1": node("ExecWhile", total=1, limit=n)}) for n in (3, 3, 5)],
+    "expand a longer loop": [
+        _show(link("1"), **{"1": node("ExecFor", count=n, start=1, shown_as="9")}) for n in (2, 4)
+    ],
+    "expand items": [
+        {
+            "1": node("ExecList", items='[1, 2, {"block": "b"}, 4]'),
+            "2": node("ExecExpandItems", value=link("1")),
+            "9": node("TinyShow", value=link("2")),
+        }
+    ],
+    "expand and then fail": [
+        {
+            "1": node("TinyExpand", n=1),
+            "2": node("TinyFail", a=link("1"), what="value"),
+            "9": node("TinyShow", value=link("2")),
+        },
+    ]
+    * 2,
+    "objects": [_show(link("1"), **{"1": node("ExecKeep", name=name)}) for name in "aab"],
+    "is_changed answers": [
+        _show(link("1"), **{"1": node("ExecChanged", how=how, value=1)}) for how in ("none", "list", "bytes", "raise")
     ],
 }
 

@@ -356,7 +356,7 @@ async def test_ranges_and_options_are_checked(client: Any, server: driver.Server
     assert errors_of(await run(client, "V3Add", a=101)) == [("value_bigger_than_max", "a")]
     assert errors_of(await run(client, "V3Add")) == [("required_input_missing", "a")]
     refused = await run(client, "V3Combo", choice="c")
-    if expected(server, "v3 combo", comfyui=server.version > (0, 3, 64), embedded=True):
+    if expected(server, "combo", comfyui=server.version > (0, 3, 64), embedded=True):
         assert errors_of(refused) == [("value_not_in_list", "choice: 'c' not in ['a', 'b']")]
 
 
@@ -370,7 +370,7 @@ async def test_several_options_can_be_chosen(client: Any, server: driver.Server)
     else:
         assert done.shown("9") == ["ac"]
     refused = await run(client, "V3Several", letters={"__value__": ["a", "x", "y"]})
-    if expected(server, "v3 combo", comfyui=later, embedded=True):
+    if expected(server, "combo", comfyui=later, embedded=True):
         assert errors_of(refused) == [("value_not_in_list", "letters: 'x', 'y' not in ['a', 'b', 'c']")]
     options = (await described(client, "V3Several"))["input"]["required"]["letters"][1]
     assert options["multi_select"] == expected(server, "v3 multi combo", comfyui={} if later else True, embedded={})

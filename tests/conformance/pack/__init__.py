@@ -18,7 +18,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from PIL import Image
 from server import PromptServer
 
-from . import protocol, tensors
+from . import execution_nodes, protocol, tensors
 
 WEB_DIRECTORY = "./web"
 
@@ -392,5 +392,6 @@ class TinyImage(_Tiny):
 
 _CLASSES = [value for value in vars(sys.modules[__name__]).values() if isinstance(value, type)]
 NODE_CLASS_MAPPINGS = {c.__name__: c for c in _CLASSES if issubclass(c, _Tiny) and c is not _Tiny}
+NODE_CLASS_MAPPINGS.update(execution_nodes.NODE_CLASS_MAPPINGS)
 NODE_CLASS_MAPPINGS.update(protocol.NODE_CLASS_MAPPINGS | tensors.NODE_CLASS_MAPPINGS)
 NODE_DISPLAY_NAME_MAPPINGS = {"TinyNumber": "Tiny number"}
