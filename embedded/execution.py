@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import model_management, node_registry
+from . import model_management
 from .caching import CacheSet
 from .graph import DynamicPrompt, ExecutionList, is_output_node
 from .graph_utils import ExecutionBlocker, GraphBuilder, is_link
@@ -168,7 +168,6 @@ class PromptExecutor:
         """As :meth:`execute`."""
         import torch
 
-        node_registry.interrupt_processing(False)
         self.server.client_id = extra_data.get("client_id")
         self.success, self.status_messages = True, []
         self.history_result = {"outputs": {}, "meta": {}}
