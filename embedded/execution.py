@@ -47,6 +47,9 @@ _OUT_OF_MEMORY_TIP = (
     "have accidentally set the batch_size to a large number."
 )
 
+# What errors show in place of a token.
+_NOT_SHOWN = "(secret)"
+
 
 class ExecutionResult(Enum):
     """What came of one turn of a node."""
@@ -519,9 +522,16 @@ class _PromptRun:
             "exception_message": f"{exc}\n{tip}",
             "exception_type": full_type_name(type(exc)),
             "traceback": traceback.format_tb(exc.__traceback__),
-            "current_inputs": {name: [_shown(v) for v in items] for name, items in self._values.items()},
+            "current_inputs": {name: [self._shown(v) for v in items] for name, items in self._values.items()},
         }
         return NodeFailure(details, exc)
+
+    def _shown(self, value: Any) -> Any:
+        """A value as an error shows it: itself if JSON has it, else its str(); no token, as the history keeps it."""
+        if isinstance(value, str):
+            secrets = [self.extra_data.get(key) for key in SENSITIVE_EXTRA_DATA_KEYS]
+            return _NOT_SHOWN if value and value in secrets else value
+        return value if value is None or isinstance(value, (int, float, bool)) else str(value)
 
 
 class _Returned:
@@ -560,8 +570,3 @@ async def _call_when_done(tasks: list[asyncio.Task[Any]], callback: Any) -> None
     """Call back when all tasks have ended, however."""
     await asyncio.wait(tasks)
     callback()
-
-
-def _shown(value: Any) -> Any:
-    """A value as an error shows it: itself if JSON has it, else its str()."""
-    return value if value is None or isinstance(value, (int, float, bool, str)) else str(value)
