@@ -6,6 +6,7 @@ import io
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -231,6 +232,12 @@ class VideoFromFile(VideoInput):
             stream = _video_stream(container, self.__file)
             return Fraction(stream.average_rate) if stream.average_rate else Fraction(1)
 
+    def get_frame_count(self) -> int:
+        """The number of frames, counted one by one: what files say of it is not always true."""
+        start, duration = self.get_active_trim_window()
+        with _open(self.get_stream_source()) as container:
+            return sum(1 for _ in _frames(container, _video_stream(container, self.__file), start, duration))
+
     def get_bit_depth(self) -> int:
         """Bits per channel."""
         with _open(self.get_stream_source()) as container:
@@ -242,16 +249,13 @@ class VideoFromFile(VideoInput):
         import torch
 
         start, duration = self.get_active_trim_window()
-        frames = []
         with _open(self.get_stream_source()) as container:
             stream = _video_stream(container, self.__file)
             rate = Fraction(stream.average_rate) if stream.average_rate else Fraction(1)
-            for frame in container.decode(stream):
-                time = float(frame.time or 0.0)
-                if duration and time >= start + duration:
-                    break
-                if time >= start:
-                    frames.append(torch.from_numpy(frame.to_ndarray(format="rgb24").astype(np.float32) / 255))
+            frames = [
+                torch.from_numpy(frame.to_ndarray(format="rgb24").astype(np.float32) / 255)
+                for frame in _frames(container, stream, start, duration)
+            ]
             metadata = dict(container.metadata)
         images = torch.stack(frames) if frames else torch.zeros(0, 0, 0, 3)
         with _open(self.get_stream_source()) as container:
@@ -288,13 +292,22 @@ class VideoFromFile(VideoInput):
     def as_trimmed(
         self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = True
     ) -> VideoInput | None:
-        """A part of it; None if there is none, or with ``strict_duration`` none that long."""
-        start, _ = self.get_active_trim_window()
-        part = VideoFromFile(self.__file, start_time=start + (start_time or 0), duration=duration or 0)
-        available = part.get_duration()
+        """A part of it; None if there is none, or with ``strict_duration`` none that long.
+
+        Args:
+            start_time: in seconds from where it begins, negative: from where it ends.
+            duration: in seconds; None or 0: all the rest.
+        """
+        begin, limit = self.get_active_trim_window()
+        length = self.get_duration()
+        first = start_time or 0
+        first = max(length + first, 0.0) if first < 0 else first
+        available = length - first
         if available <= 0 or (strict_duration and duration and available < duration):
             return None
-        return part
+        # A part of a part ends where that does.
+        wanted = min(duration, available) if duration else available if limit else 0
+        return VideoFromFile(self.__file, start_time=begin + first, duration=wanted)
 
 
 def container_to_output_format(container_format: str | None) -> str | None:
@@ -338,6 +351,20 @@ def _video_stream(container: Any, file: str | io.BytesIO) -> Any:
     return stream
 
 
+def _frames(container: Any, stream: Any, start: float, duration: float) -> Iterator[Any]:
+    """The frames of a stream from ``start`` on, ``duration`` seconds or (0) all.
+
+    Times are cut to the stream's ticks, as in ComfyUI: 0.1 + 0.2 is no later than 0.3.
+    """
+    first, end = (int(time / stream.time_base) for time in (start, start + duration))
+    for frame in container.decode(stream):
+        tick = frame.pts or 0
+        if duration and tick >= end:
+            return
+        if tick >= first:
+            yield frame
+
+
 def _bit_depth(stream: Any) -> int:
     """Bits per channel of a file's frames."""
     components = stream.format.components if stream.format is not None else ()
@@ -369,8 +396,16 @@ def _copy_streams(container: Any, path: str | IO[bytes], options: dict[str, Any]
 
 
 def _write_mp4(path: str | IO[bytes], components: VideoComponents, tags: dict[str, str], bit_depth: int) -> None:
-    """Encode a video; sound that is longer than the frames is cut."""
+    """Encode a video; sound that is longer than the frames is cut.
+
+    Raises:
+        ValueError: it has no frames.
+        RuntimeError: PyAV is not installed.
+    """
     import numpy as np
+
+    if components.images.shape[0] == 0:
+        raise ValueError("The video has no frames; it cannot be written to a file.")
 
     av = require("av", "Writing a video file")
     images, rate = components.images, Fraction(round(components.frame_rate * 1000), 1000)
