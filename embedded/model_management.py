@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class VRAMState(Enum):
-    """How ComfyUI shares out GPU memory; without models only NO_VRAM (CPU) and NORMAL_VRAM occur."""
+    """How ComfyUI shares out GPU memory; here it says what the flags say, and nothing depends on it."""
 
     DISABLED = 0
     NO_VRAM = 1
@@ -45,15 +45,13 @@ class InterruptProcessingException(Exception):
     """The prompt was interrupted; it ends as interrupted, not as failed."""
 
 
-# The devices' memory is managed by torch alone; packages read this switch.
-DISABLE_SMART_MEMORY = False
 # The models in memory: none, ever.
 current_loaded_models: list[Any] = []
 # What ComfyUI found of further kinds of devices and of attention libraries; none of them is used here.
 directml_enabled = xpu_available = npu_available = mlu_available = ixuca_available = False
 XFORMERS_IS_AVAILABLE = XFORMERS_ENABLED_VAE = False
 XFORMERS_VERSION = ""
-FORCE_FP32 = PRIORITIZE_FP16 = SUPPORT_FP8_OPS = False
+PRIORITIZE_FP16 = SUPPORT_FP8_OPS = False
 lowvram_available = True
 WINDOWS = os.name == "nt"
 # Bytes that ComfyUI leaves free on a GPU for others.
@@ -124,13 +122,18 @@ def intermediate_device() -> torch.device:
 
 
 def unet_offload_device() -> torch.device:
-    """Where unused weights rest."""
-    return intermediate_device()
+    """Where unused weights rest: the CPU, with ``--highvram`` or ``--gpu-only`` the main device."""
+    import torch
+
+    return get_torch_device() if _vram_state() is VRAMState.HIGH_VRAM else torch.device("cpu")
 
 
 def text_encoder_device() -> torch.device:
-    """Where text encoders would run."""
-    return intermediate_device()
+    """Where text encoders would run: the main device if it has memory and half precision, else the CPU."""
+    import torch
+
+    roomy = _vram_state() in (VRAMState.HIGH_VRAM, VRAMState.NORMAL_VRAM) and should_use_fp16()
+    return get_torch_device() if args.gpu_only or roomy else torch.device("cpu")
 
 
 def text_encoder_offload_device() -> torch.device:
@@ -188,8 +191,13 @@ def is_nvidia() -> bool:
 
 
 def should_use_fp16(device: Any = None, *_: Any, **__: Any) -> bool:
-    """Whether half precision pays off: on GPUs."""
-    return not is_device_cpu(device if device is not None else get_torch_device())
+    """Whether half precision pays off: on GPUs, unless ``--force-fp32``; on the main device with ``--force-fp16``.
+
+    ComfyUI also asks how old an NVIDIA GPU is and how large the model; this is its answer for those since 2020.
+    """
+    if device is None and args.force_fp16:
+        return True
+    return not args.force_fp32 and not is_device_cpu(device if device is not None else get_torch_device())
 
 
 def should_use_bf16(device: Any = None, *_: Any, **__: Any) -> bool:
@@ -511,8 +519,23 @@ def cleanup_models_gc() -> None:
     """There are no models whose memory could leak."""
 
 
+def _asked_vram_state() -> VRAMState:
+    """What the flags say of GPU memory."""
+    asked = {
+        VRAMState.LOW_VRAM: args.lowvram,
+        VRAMState.NO_VRAM: args.novram,
+        VRAMState.HIGH_VRAM: args.highvram or args.gpu_only,
+    }
+    return next((state for state, given in asked.items() if given), VRAMState.NORMAL_VRAM)
+
+
+def _vram_state() -> VRAMState:
+    """What the flags say, where there is GPU memory to share out."""
+    return VRAMState.SHARED if mps_mode() else VRAMState.DISABLED if cpu_mode() else _asked_vram_state()
+
+
 def __getattr__(name: str) -> Any:
-    """torch's own names that packages find here, looked up when asked for so that torch loads late."""
+    """Names of torch, and what depends on it or on the flags: looked up when asked for, so that torch loads late."""
     import torch
 
     if name == "torch":
@@ -525,6 +548,10 @@ def __getattr__(name: str) -> Any:
         return tuple(int(part) for part in torch.version.__version__.split(".")[:2])
     if name == "FLOAT8_TYPES":
         return get_supported_float8_types()
+    if name == "FORCE_FP32":
+        return bool(args.force_fp32)
+    if name == "DISABLE_SMART_MEMORY":
+        return bool(args.disable_smart_memory)
     if name == "ENABLE_PYTORCH_ATTENTION":
         return pytorch_attention_enabled()
     if name == "interrupt_processing":
@@ -534,9 +561,9 @@ def __getattr__(name: str) -> Any:
     if name == "total_ram":
         return psutil.virtual_memory().total / 1024**2
     if name == "set_vram_to":
-        return VRAMState.NORMAL_VRAM
+        return VRAMState.NORMAL_VRAM if _asked_vram_state() is VRAMState.HIGH_VRAM else _asked_vram_state()
     if name == "vram_state":
-        return VRAMState.SHARED if mps_mode() else VRAMState.DISABLED if cpu_mode() else VRAMState.NORMAL_VRAM
+        return _vram_state()
     if name == "cpu_state":
         return CPUState.CPU if cpu_mode() else CPUState.MPS if mps_mode() else CPUState.GPU
     raise AttributeError(f"the embedded server's comfy.model_management has no {name!r}")
