@@ -11,6 +11,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .node_registry import MAX_RESOLUTION
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -20,13 +22,11 @@ Conditioning = list[Any]
 
 _CONDITIONING = ("CONDITIONING",)
 _STRENGTH = ("FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.01})
-# The largest edge length, in pixels, as in nodes.MAX_RESOLUTION.
-_LARGEST = 16384
 
 
 def _pixels(default: int, smallest: int) -> tuple[str, dict[str, int]]:
     """A length that is a multiple of a latent's 8 pixels."""
-    return ("INT", {"default": default, "min": smallest, "max": _LARGEST, "step": 8})
+    return ("INT", {"default": default, "min": smallest, "max": MAX_RESOLUTION, "step": 8})
 
 
 def _share(default: float, smallest: float = 0) -> tuple[str, dict[str, float]]:
