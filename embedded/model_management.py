@@ -121,6 +121,13 @@ def intermediate_device() -> torch.device:
     return get_torch_device() if args.gpu_only else torch.device("cpu")
 
 
+def intermediate_dtype() -> torch.dtype:
+    """The data type of images and latents between nodes: float32, as ComfyUI 0.29.0 without --fp16-intermediates."""
+    import torch
+
+    return torch.float32
+
+
 def unet_offload_device() -> torch.device:
     """Where unused weights rest: the CPU, with ``--highvram`` or ``--gpu-only`` the main device."""
     import torch

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from discomfort.embedded import (
+    conditioning,
     import_names,
     latent_preview,
     model_management,
@@ -256,6 +257,23 @@ def test_where_models_would_be_is_what_the_flags_say(
     assert model_management.unet_offload_device().type == weights
     assert model_management.text_encoder_device().type == texts
     assert model_management.FORCE_FP32 is (flag == "force_fp32")
+
+
+@pytest.mark.parametrize(
+    ("given", "part", "parts"),
+    [
+        ({}, (0.25, 0.5), [(None, 0.0, 0.24999), (1, 0.25, 0.5), (None, 0.50001, 1.0)]),
+        ({}, (0.0, 1.0), [(1, 0.0, 1.0)]),
+        ({"start_percent": 0.3, "end_percent": 0.6}, (0.0, 0.5), [(1, 0.3, 0.5), (None, 0.50001, 0.6)]),
+        ({"start_percent": 0.6}, (0.0, 0.6), [(None, 0.6, None)]),
+        ({}, (0.6, 0.5), [(None, None, None)]),
+    ],
+)
+def test_conditioning_can_be_changed_for_a_part_of_the_sampling(given: Any, part: Any, parts: Any) -> None:
+    """As ComfyUI 0.29.0 returns it."""
+    changed = conditioning.conditioning_set_values_with_timestep_range([["text", given]], {"new": 1}, *part)
+    shown = [(o.get("new"), o.get("start_percent"), o.get("end_percent")) for _, o in changed]
+    assert shown == [tuple(None if n is None else pytest.approx(n) for n in expected) for expected in parts]
 
 
 def test_safetensors_files_need_their_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
