@@ -137,11 +137,8 @@ async def _load(loop: asyncio.AbstractEventLoop) -> PromptServer:
         import torch
 
         torch.use_deterministic_algorithms(True, warn_only=True)
-    from . import websocket_images
     from .core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
-    if not args.disable_all_custom_nodes or websocket_images.FILE_NAME in args.whitelist_custom_nodes:
-        node_registry.NODE_CLASS_MAPPINGS.update(websocket_images.NODE_CLASS_MAPPINGS)
     node_registry.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
     node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(NODE_DISPLAY_NAME_MAPPINGS)
     await packs.load_packages()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -542,35 +543,32 @@ def _vram_state() -> VRAMState:
 
 
 def __getattr__(name: str) -> Any:
-    """Names of torch, and what depends on it or on the flags: looked up when asked for, so that torch loads late."""
-    import torch
-
-    if name == "torch":
-        return torch
-    if name == "OOM_EXCEPTION":
-        return torch.cuda.OutOfMemoryError
-    if name == "torch_version":
-        return torch.version.__version__
-    if name == "torch_version_numeric":
-        return tuple(int(part) for part in torch.version.__version__.split(".")[:2])
-    if name == "FLOAT8_TYPES":
-        return get_supported_float8_types()
-    if name == "FORCE_FP32":
-        return bool(args.force_fp32)
-    if name == "DISABLE_SMART_MEMORY":
-        return bool(args.disable_smart_memory)
-    if name == "ENABLE_PYTORCH_ATTENTION":
-        return pytorch_attention_enabled()
+    """Names whose values are known only when they are asked for: most are torch's, which is to load late."""
     if name == "interrupt_processing":
         return _interrupted
-    if name == "total_vram":
-        return get_total_memory() / 1024**2
-    if name == "total_ram":
-        return psutil.virtual_memory().total / 1024**2
-    if name == "set_vram_to":
-        return VRAMState.NORMAL_VRAM if _asked_vram_state() is VRAMState.HIGH_VRAM else _asked_vram_state()
-    if name == "vram_state":
-        return _vram_state()
-    if name == "cpu_state":
-        return CPUState.CPU if cpu_mode() else CPUState.MPS if mps_mode() else CPUState.GPU
-    raise AttributeError(f"the embedded server's comfy.model_management has no {name!r}")
+    find = _LATE_VALUES.get(name)
+    # ``from .model_management import ...`` asks for __path__: an answer that imported torch would hold up the start.
+    if find is None:
+        raise AttributeError(f"the embedded server's comfy.model_management has no {name!r}")
+    import torch
+
+    return find(torch)
+
+
+# Name -> how to get its value from torch.
+_LATE_VALUES: dict[str, Callable[[Any], Any]] = {
+    "torch": lambda torch: torch,
+    "OOM_EXCEPTION": lambda torch: torch.cuda.OutOfMemoryError,
+    "torch_version": lambda torch: torch.version.__version__,
+    "torch_version_numeric": lambda torch: tuple(int(part) for part in torch.version.__version__.split(".")[:2]),
+    "FLOAT8_TYPES": lambda _: get_supported_float8_types(),
+    "ENABLE_PYTORCH_ATTENTION": lambda _: pytorch_attention_enabled(),
+    "total_vram": lambda _: get_total_memory() / 1024**2,
+    "total_ram": lambda _: psutil.virtual_memory().total / 1024**2,
+    "FORCE_FP32": lambda _: bool(args.force_fp32),
+    "DISABLE_SMART_MEMORY": lambda _: bool(args.disable_smart_memory),
+    # --highvram does not get here in ComfyUI either.
+    "set_vram_to": lambda _: _asked_vram_state() if args.lowvram or args.novram else VRAMState.NORMAL_VRAM,
+    "vram_state": lambda _: _vram_state(),
+    "cpu_state": lambda _: CPUState.CPU if cpu_mode() else CPUState.MPS if mps_mode() else CPUState.GPU,
+}

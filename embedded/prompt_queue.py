@@ -89,6 +89,8 @@ class PromptQueue:
                 return None
             _, _, item, sensitive = heapq.heappop(self._heap)
             ticket = next(self._tickets)
+            # An interruption of what ran before, or of nothing, is not of this prompt; every later one is.
+            model_management.interrupt_current_processing(False)
             # Execution writes into the prompt (is_changed); the history shows it as it was validated.
             self.currently_running[ticket] = copy.deepcopy(item)
             self._on_change()

@@ -9,6 +9,7 @@ import copy
 import importlib
 import inspect
 import pickle
+import subprocess
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -304,3 +305,17 @@ def test_tiles_cover_everything_once_blended() -> None:
     for tile, overlap in ((8, 2), (9, 4), (64, 8), (5, 0)):
         same = tiles.tiled_scale(picture, lambda part: part, tile, tile, overlap, 1, 3)
         assert torch.allclose(same, picture, atol=1e-6)
+
+
+def test_a_start_imports_the_heavy_libraries_side_by_side() -> None:
+    """What comes before the thread that imports torch needs no aiohttp; what comes beside it does not need torch."""
+    code = (
+        "import sys\n"
+        "from discomfort.embedded import import_names, launch\n"
+        "print('aiohttp' in sys.modules, 'torch' in sys.modules)\n"
+        "import_names.install_early(); import_names.install_late()\n"
+        "import discomfort.embedded.server, discomfort.embedded.progress, discomfort.embedded.worker\n"
+        "print('aiohttp' in sys.modules, 'torch' in sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["False", "False", "True", "False"], run.stderr

@@ -428,6 +428,14 @@ async def test_settings_and_files_of_the_user_are_kept(server: Any, client: Any)
             assert answer.status == 403
 
 
+async def test_settings_stored_at_once_are_all_kept(client: Any) -> None:
+    """The editor stores each by a request of its own, and does not wait for one before it sends the next."""
+    names = [f"Together.{number}" for number in range(60)]
+    await asyncio.gather(*(client.post(f"/settings/{name}", name) for name in names))
+    stored = await client.get("/settings")
+    assert [name for name in names if stored.get(name) != name] == []
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

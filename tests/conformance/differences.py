@@ -39,9 +39,9 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "secrets": Difference(
         "auth tokens in `extra_data`",
-        "until 0.8 in `/queue`",
+        "until 0.8 in `/queue`; in the inputs that an error shows",
         "nowhere",
-        "as 0.8",
+        "other clients read both",
     ),
     "dead executor": Difference(
         "some prompts (a link to no node inside a wrapped value, say)",
