@@ -80,9 +80,12 @@ def conditioning_set_values_with_timestep_range(
         if first >= last:
             result.append(entry)
             continue
-        before, within, behind = (begin, first - _GAP), (first, last), (last + _GAP, end)
-        parts = [(before, {})] * (first > begin) + [(within, dict(values or {}))] + [(behind, {})] * (last < end)
-        for (start, stop), options in parts:
+        parts: list[tuple[float, float, Mapping[str, Any]]] = [(first, last, values or {})]
+        if first > begin:
+            parts.insert(0, (begin, first - _GAP, {}))
+        if last < end:
+            parts.append((last + _GAP, end, {}))
+        for start, stop, options in parts:
             result += conditioning_set_values([entry], {**options, "start_percent": start, "end_percent": stop})
     return result
 
