@@ -415,6 +415,14 @@ def test_a_video_goes_through_a_file(tmp_path: Path) -> None:
     assert (components.images - images).abs().max() < 0.03
     assert json.loads((components.metadata or {})["prompt"]) == {"1": "x"}
     assert components.audio["sample_rate"] == 8000
+    assert components.audio["waveform"].shape[-1] == pytest.approx(8000, abs=1024)
+    copied = bytes_io.BytesIO()
+    read.save_to(copied, metadata={"workflow": 2})
+    again = values.VideoFromFile(copied)
+    tags = again.get_components().metadata or {}
+    assert (again.get_frame_count(), json.loads(tags["prompt"]), tags["workflow"]) == (10, {"1": "x"}, "2")
+    made.save_to(str(tmp_path / "made.mkv"))
+    assert "matroska" in values.VideoFromFile(str(tmp_path / "made.mkv")).get_container_format()
     part = read.as_trimmed(0.2, 0.5)
     assert part is not None
     inner = part.as_trimmed(0.1)
