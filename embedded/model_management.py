@@ -55,6 +55,8 @@ XFORMERS_VERSION = ""
 PRIORITIZE_FP16 = SUPPORT_FP8_OPS = False
 lowvram_available = True
 WINDOWS = os.name == "nt"
+# AMD's architectures up to RDNA2, which have no bfloat16.
+_AMD_WITHOUT_BF16 = ("gfx803", "gfx900", "gfx906", "gfx1010", "gfx1011", "gfx1012", "gfx1030", "gfx1031")
 # Bytes that ComfyUI leaves free on a GPU for others.
 EXTRA_RESERVED_VRAM = (600 if WINDOWS else 400) * 1024 * 1024
 
@@ -209,11 +211,18 @@ def should_use_fp16(device: Any = None, *_: Any, **__: Any) -> bool:
 
 
 def should_use_bf16(device: Any = None, *_: Any, **__: Any) -> bool:
-    """Whether bfloat16 pays off: where CUDA says so."""
+    """Whether bfloat16 pays off: on NVIDIA since 2020, newer AMD and macOS 14, unless ``--force-fp32``."""
     import torch
 
     device = device if device is not None else get_torch_device()
-    return is_device_cuda(device) and torch.cuda.is_bf16_supported()
+    if args.force_fp32 or not (is_device_cuda(device) or is_device_mps(device)):
+        return False
+    if is_device_mps(device):
+        return (mac_version() or (0,)) >= (14,)
+    if is_amd():
+        architecture = torch.cuda.get_device_properties(device).gcnArchName
+        return not any(name in architecture for name in _AMD_WITHOUT_BF16)
+    return torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def is_device_xpu(device: Any) -> bool:
