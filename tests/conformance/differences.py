@@ -175,6 +175,12 @@ DIFFERENCES: dict[str, Difference] = {
         "an empty text",
         "nodes behind it take texts",
     ),
+    "inner attributes": Difference(
+        "Format Text with an inner attribute of a value, `{a.__class__}`",
+        "shown",
+        "an error",
+        "from it a workflow could read what the server knows, its environment too",
+    ),
     "prefix without a name": Difference(
         "a filename prefix that ends with a slash",
         "counts from 1 each time, over the file before",

@@ -150,6 +150,7 @@ FILES = {
     "prestart/prestartup_script.py": "raise ValueError('a script of a package')\n",
     "off.disabled/__init__.py": _NODE.replace("NAME", "OkDisabled"),
     "note.txt": "no package\n",
+    "no_nodes.py": "x = 1\n",
     # ComfyUI's own nodes are not replaced, those that need models neither.
     "reserved.py": _NODE.replace('{"NAME": Node}', '{"ImageScale": Node, "KSampler": Node, "OkReserved": Node}'),
     "inputs_raise.py": _NODE.replace('return {"required": {}}', "raise ValueError('no inputs today')").replace(
@@ -559,7 +560,13 @@ async def test_what_a_package_offered_before_it_failed_stays(client: driver.Clie
 
 
 async def test_a_package_without_nodes_is_skipped_with_a_reason(server: driver.Server) -> None:
-    assert f"Skip {server.base}/custom_nodes/shared_web" not in server.log()
+    path = f"{server.base}/custom_nodes/no_nodes.py"
+    reason = "module for custom nodes due to the lack of NODE_CLASS_MAPPINGS or"
+    assert f"Skip {path} {reason}" in server.log()
+    assert f"(IMPORT FAILED): {path}" in server.log()
+
+
+async def test_a_file_that_is_no_module_is_no_package(server: driver.Server) -> None:
     assert "custom_nodes/note.txt" not in server.log()
 
 
