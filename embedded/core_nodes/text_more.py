@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .. import folder_paths
-from .image_io import METADATA_INPUTS
+from .image_io import METADATA_INPUTS, to_tensor
 from .text import MULTILINE
 
 if TYPE_CHECKING:
@@ -318,8 +318,6 @@ class TextOverlay(_TextNode):
         Raises:
             ValueError: the colour is unknown.
         """
-        import numpy as np
-        import torch
         from PIL import Image, ImageColor, ImageDraw
 
         if not text.strip():
@@ -330,7 +328,7 @@ class TextOverlay(_TextNode):
         block = _Block(ImageDraw.Draw(layer), text.replace("\\n", "\n").replace("\\t", "\t"), width, height, outline)
         block.fit(font_size)
         block.draw(fill if len(fill) == 4 else (*fill, 255), position, align)
-        overlay = torch.from_numpy(np.array(layer).astype(np.float32) / 255.0).to(images)
+        overlay = to_tensor(layer).to(images)
         alpha = overlay[..., 3:]
         return (images * (1.0 - alpha) + overlay[..., :3] * alpha,)
 
