@@ -1035,7 +1035,7 @@ def test_compared_images_are_previews_of_both_sides(folders: Path) -> None:
     assert run_ours("ImageCompare", {})["ui"] == {"a_images": [], "b_images": []}
 
 
-def test_a_data_set_s_folder_must_lie_in_the_output_folder(folders: Path) -> None:
+def test_a_data_set_must_lie_in_the_output_folder(folders: Path) -> None:
     inputs = {"images": [image()], "filename_prefix": ["x"], "mode": ["overwrite"]}
     (folders / "elsewhere").mkdir()
     (folders / "output" / "link").symlink_to(folders / "elsewhere")
@@ -1043,8 +1043,18 @@ def test_a_data_set_s_folder_must_lie_in_the_output_folder(folders: Path) -> Non
         with pytest.raises(ValueError, match="resolves outside of"):
             run_ours("SaveImageDataSetToFolder", {**inputs, "folder_name": [folder]})
     assert not (folders / "escaped").exists()
+    for mode in ("overwrite", "increment"):
+        with pytest.raises(Exception, match="outside"):
+            run_ours(
+                "SaveImageDataSetToFolder",
+                {**inputs, "folder_name": ["set"], "filename_prefix": ["../../x"], "mode": [mode]},
+            )
+    assert not list(folders.glob("x*"))
     run_ours("SaveImageTextDataSetToFolder", {**inputs, "folder_name": ["set"], "texts": ["é"]})
     assert {path.name for path in (folders / "output" / "set").iterdir()} == {"x_00000.png", "x_00000.txt"}
+    # What is in a folder's name stays there.
+    run_ours("SaveImageTextDataSetToFolder", {**inputs, "folder_name": ["a.png"], "texts": ["é"]})
+    assert {path.name for path in (folders / "output" / "a.png").iterdir()} == {"x_00000.png", "x_00000.txt"}
 
 
 def test_text_is_drawn_at_its_edge_in_its_color() -> None:

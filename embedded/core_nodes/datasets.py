@@ -296,7 +296,9 @@ class SaveImageTextDataSetToFolder:
         for path, caption in zip(
             save_pictures(images, folder_name[0], filename_prefix[0], mode[0]), texts or (), strict=False
         ):
-            with open(path.replace(".png", ".txt"), "w", encoding="utf-8") as file:
+            folder, name = os.path.split(path)
+            # As ComfyUI: every ".png" of the name becomes .txt.
+            with open(os.path.join(folder, name.replace(".png", ".txt")), "w", encoding="utf-8") as file:
                 file.write(caption)
         return ()
 
@@ -314,7 +316,8 @@ def save_pictures(images: list[Tensor], folder_name: str, prefix: str, mode: str
         The files' paths.
 
     Raises:
-        ValueError: the folder lies outside the output folder.
+        ValueError: the folder lies outside the output folder, or the prefix leads out of it. (ComfyUI 0.29.0 writes
+            wherever a prefix leads, if the mode is ``overwrite``.)
         TypeError: an image is a batch of several.
         OSError: a file cannot be written.
     """
@@ -330,6 +333,8 @@ def save_pictures(images: list[Tensor], folder_name: str, prefix: str, mode: str
             _, _, counter, _, filled_in = folder_paths.get_save_image_path(prefix, directory)
             name = f"{filled_in}_{counter:05}_{number:05d}.png"
         path = os.path.join(directory, name)
+        if not folder_paths.is_within_directory(output, path):
+            raise ValueError(f"Invalid filename prefix {prefix!r}: resolves outside of {output}")
         to_pillow(_channels_last(image)).save(path)
         paths.append(path)
     logger.info("Saved %d images to %s", len(paths), directory)

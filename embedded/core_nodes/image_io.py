@@ -102,7 +102,7 @@ class PreviewImage(SaveImage):
         super().__init__()
         self.output_dir = folder_paths.get_temp_directory()
         self.type = "temp"
-        self.prefix_append = random_preview_suffix()
+        self.prefix_append = _random_preview_suffix()
         # Fast rather than small: previews are read once.
         self.compress_level = 1
 
@@ -111,7 +111,7 @@ class PreviewImage(SaveImage):
         return {"required": {"images": ("IMAGE",)}, "hidden": METADATA_INPUTS}
 
 
-def random_preview_suffix() -> str:
+def _random_preview_suffix() -> str:
     """Keeps the previews of two nodes, and of two servers, apart in one folder."""
     return "_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))  # noqa: S311 - a name, no secret
 
