@@ -181,6 +181,16 @@ async def test_what_depends_on_a_changed_node_runs_too(client: Client) -> None:
     assert (await client.run(prompt)).cached() == {"1", "8"}
 
 
+async def test_what_comes_with_a_request_is_no_part_of_the_key(client: Client) -> None:
+    """A cached node shows the extra data it ran with; a hidden input that the prompt gives counts."""
+    prompt = {"9": node("TinyHidden", seed=1, mode="a")}
+    first = await client.run(prompt, extra_data={"extra_pnginfo": {"run": 1}})
+    second = await client.run(prompt, extra_data={"extra_pnginfo": {"run": 2}})
+    third = await client.run({"9": node("TinyHidden", seed=1, mode="b")}, extra_data={"extra_pnginfo": {"run": 3}})
+    shown = [run.shown("9", "extra") + run.shown("9", "mode") for run in (first, second, third)]
+    assert shown == [[{"run": 1}, "a"], [{"run": 1}, "a"], [{"run": 3}, "b"]]
+
+
 # -- kinds of caches -----------------------------------------------------------------------------------------
 
 
