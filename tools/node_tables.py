@@ -58,7 +58,6 @@ REASONS: dict[str, tuple[set[str], set[str]]] = {
         },
     ),
     "widgets of later editors": (set(), {"CreateBoundingBoxes", "CurveEditor"}),
-    "inputs that come and go": ({"COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3", "COMFY_MATCHTYPE_V3"}, set()),
 }
 OTHER_REASON = "not made"
 
@@ -139,7 +138,7 @@ def missing_table() -> str:
         [why, *(", ".join(sorted(names, key=str.lower)) for names in rows[why].values())]
         for why in sorted(rows, key=order.index)
     ]
-    sentence = f"The other {others} nodes of both versions load models, feed them, or are for sound, video or 3D."
+    sentence = f"The other {others} nodes of both versions load, feed or train models, or are for sound, video or 3D."
     return table(["why not here", f"in {BASELINE}", f"added by {LATER}"], cells) + "\n\n" + sentence
 
 
