@@ -555,11 +555,11 @@ async def test_running_out_of_memory_comes_with_advice(client: Client) -> None:
 
 
 async def test_no_inputs_are_shown_with_an_error_they_have_nothing_to_do_with(server: Server, client: Client) -> None:
-    """An error after an expansion: the inputs belong to a turn that went well. Later versions notice it earlier."""
+    """An error after an expansion: the inputs belong to a turn that went well. 0.29 notices it earlier."""
     graph = {"nodes": {"$id.x": node("TinyNumber", value=1)}, "result": [["$id.x", 5], 1]}
     error = _error(await client.run(show(link("1"), **{"1": node("ExecExpand", graph=json.dumps(graph))})))
     assert (error["node_id"], error["exception_type"]) == ("1", "IndexError")
-    assert error["current_inputs"] == {} or server.version >= (0, 11)
+    assert error["current_inputs"] == ({} if server.version < (0, 29) else {"value": [1]})
 
 
 # -- interruption --------------------------------------------------------------------------------------------
