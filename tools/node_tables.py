@@ -34,7 +34,7 @@ FAMILIES = {
     "batches": ("batches",),
     "primitive, numbers": ("primitive", "numbers"),
     "logic": ("logic",),
-    "text": ("text", "text_more", "text_format"),
+    "text": ("text", "text_more", "text_format", "text_overlay"),
     "preview": ("preview",),
 }
 
