@@ -228,7 +228,14 @@ def test_every_node_has_cases() -> None:
 @pytest.mark.filterwarnings("ignore:std.*degrees of freedom:UserWarning")  # of single values
 @pytest.mark.parametrize("name", CASES)
 def test_result_equals_the_recorded_one(name: str, base: Path, recorded: dict[str, dict[str, np.ndarray]]) -> None:
-    ours = comparable(run_or_error(*CASES[name]))
+    """And the inputs, which other nodes and the cache share, are as they were."""
+    case = CASES[name]
+    before = {path: array.copy() for path, array in flatten(case.inputs).items()}
+    ours = comparable(run_or_error(*case))
+    after = flatten(case.inputs)
+    assert list(after) == list(before)
+    for path, array in before.items():
+        np.testing.assert_array_equal(after[path], array, err_msg=path)
     if name in WORKS_HERE:
         assert "/error" in recorded[name]
         assert "/error" not in ours
@@ -557,21 +564,6 @@ def test_empty_image_has_the_color_in_every_pixel() -> None:
     assert made.shape == (4, 2, 3, 3)
     assert made.dtype == torch.float32
     assert torch.equal(made, torch.tensor([1.0, 128 / 255, 0.0]).expand(4, 2, 3, 3))
-
-
-@pytest.mark.filterwarnings("ignore:std.*degrees of freedom:UserWarning")  # of single values
-def test_nodes_leave_their_inputs_unchanged() -> None:
-    """Inputs are shared with other nodes and with the cache."""
-    for name, case in CASES.items():
-        before = flatten(case.inputs)
-        copies = {path: array.copy() for path, array in before.items()}
-        if case.class_type.startswith("LoadImage"):
-            continue
-        run_or_error(*case)
-        after = flatten(case.inputs)
-        assert list(after) == list(copies), name
-        for path, array in copies.items():
-            np.testing.assert_array_equal(after[path], array, err_msg=name)
 
 
 def test_scale_center_crop_keeps_the_middle() -> None:
@@ -1035,7 +1027,7 @@ def test_compared_images_are_previews_of_both_sides(folders: Path) -> None:
     assert run_ours("ImageCompare", {})["ui"] == {"a_images": [], "b_images": []}
 
 
-def test_a_data_set_s_folder_must_lie_in_the_output_folder(folders: Path) -> None:
+def test_a_data_set_must_lie_in_the_output_folder(folders: Path) -> None:
     inputs = {"images": [image()], "filename_prefix": ["x"], "mode": ["overwrite"]}
     (folders / "elsewhere").mkdir()
     (folders / "output" / "link").symlink_to(folders / "elsewhere")
@@ -1043,8 +1035,18 @@ def test_a_data_set_s_folder_must_lie_in_the_output_folder(folders: Path) -> Non
         with pytest.raises(ValueError, match="resolves outside of"):
             run_ours("SaveImageDataSetToFolder", {**inputs, "folder_name": [folder]})
     assert not (folders / "escaped").exists()
+    for mode in ("overwrite", "increment"):
+        with pytest.raises(Exception, match="outside"):
+            run_ours(
+                "SaveImageDataSetToFolder",
+                {**inputs, "folder_name": ["set"], "filename_prefix": ["../../x"], "mode": [mode]},
+            )
+    assert not list(folders.glob("x*"))
     run_ours("SaveImageTextDataSetToFolder", {**inputs, "folder_name": ["set"], "texts": ["é"]})
     assert {path.name for path in (folders / "output" / "set").iterdir()} == {"x_00000.png", "x_00000.txt"}
+    # What is in a folder's name stays there.
+    run_ours("SaveImageTextDataSetToFolder", {**inputs, "folder_name": ["a.png"], "texts": ["é"]})
+    assert {path.name for path in (folders / "output" / "a.png").iterdir()} == {"x_00000.png", "x_00000.txt"}
 
 
 def test_text_is_drawn_at_its_edge_in_its_color() -> None:

@@ -1,10 +1,11 @@
-"""The embedded server as a process: what clients see of it, and how it starts and stops."""
+"""The embedded server as a process: how it starts and stops, and what of it ComfyUI does not have.
+
+What it has in common with ComfyUI is in tests/conformance.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import json
 import os
 import shutil
 import signal
@@ -24,412 +25,33 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from conformance import driver
+from conformance.asking import ask
 from discomfort.embedded import launch, log_buffer
-from PIL import Image
 
 node, link, connect = driver.node, driver.link, driver.connect
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SUM = {"1": node("TinyNumber", value=3), "2": node("TinyAdd", a=link("1"), b=4), "9": node("TinyShow", value=link("2"))}
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
-    """A server with the package of tiny nodes and an LRU cache."""
-    base = tmp_path_factory.mktemp("embedded")
-    driver.install_pack(base)
-    started = driver.Server.embedded(base, ["--cache-lru", "100"])
+    """A server without packages."""
+    started = driver.Server.embedded(tmp_path_factory.mktemp("embedded"))
     try:
         yield await started.wait_until_ready()
     finally:
         started.stop()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(server: Any) -> AsyncIterator[Any]:
-    """A client of a server that has forgotten all results."""
-    async with connect(server) as connected:
-        await connected.post("/free", {"free_memory": True})
-        yield connected
+# -- what ComfyUI does not have ------------------------------------------------------------------------------
 
 
-# -- prompts -------------------------------------------------------------------------------------------------
-
-
-async def test_a_prompt_is_followed_from_start_to_end(client: Any) -> None:
-    """The messages of a prompt and their order, then of the same prompt again."""
-    run = await client.run(SUM)
-    steps = ["progress_state", "executing", "progress_state"]
-    assert run.types() == [
-        "status",
-        "status",
-        "execution_start",
-        "execution_cached",
-        *steps * 2,
-        "progress_state",
-        "executing",
-        "executed",
-        "progress_state",
-        "execution_success",
-        "status",
-        "executing",
-    ]
-    assert run.ran() == ["1", "2", "9"]
-    assert run.data("executed") == [
-        {"node": "9", "display_node": "9", "output": {"values": [7]}, "prompt_id": run.prompt_id}
-    ]
-    assert run.data("progress_state")[-1]["nodes"]["9"] == {
-        "value": 1.0,
-        "max": 1.0,
-        "state": "finished",
-        "node_id": "9",
-        "prompt_id": run.prompt_id,
-        "display_node_id": "9",
-        "parent_node_id": None,
-        "real_node_id": "9",
-    }
-    again = await client.run(SUM)
-    assert again.cached() == {"1", "2", "9"}
-    assert again.types() == [
-        *["status", "status", "execution_start", "execution_cached", "executed"],
-        *["progress_state", "execution_success", "status", "executing"],
-    ]
-    assert again.shown("9") == [7]
-
-
-async def test_history_says_what_was_run_and_how_it_ended(client: Any) -> None:
-    """An entry has the prompt, the outputs, the messages and where the outputs come from."""
-    run = await client.run(SUM, prompt_id="chosen", extra_data={"extra_pnginfo": {"workflow": {"id": "w"}}})
-    assert run.prompt_id == "chosen"
-    number, prompt_id, prompt, extra_data, outputs = run.history["prompt"]
-    assert (number, prompt_id, prompt, outputs) == (run.response["number"], "chosen", SUM, ["9"])
-    assert extra_data["client_id"] == client.sid
-    assert extra_data["extra_pnginfo"] == {"workflow": {"id": "w"}}
-    assert run.history["outputs"] == {"9": {"values": [7]}}
-    assert run.history["meta"] == {"9": {"node_id": "9", "display_node": "9", "parent_node": None, "real_node_id": "9"}}
-    status = run.history["status"]
-    assert (status["status_str"], status["completed"]) == ("success", True)
-    assert [event for event, _ in status["messages"]] == ["execution_start", "execution_cached", "execution_success"]
-
-
-async def test_a_failing_node_ends_the_prompt_with_its_traceback(client: Any) -> None:
-    """execution_error, also in the history; what ran before stays cached."""
-    prompt = {**SUM, "3": node("TinyFail", a=link("2"), what="value"), "9": node("TinyShow", value=link("3"))}
-    run = await client.run(prompt)
-    (error,) = run.data("execution_error")
-    assert error["exception_message"] == "boom 7\n"
-    assert error["exception_type"] == "ValueError"
-    assert (error["node_id"], error["node_type"]) == ("3", "TinyFail")
-    assert error["executed"] == ["1", "2"]
-    assert error["current_inputs"] == {"a": [7], "what": ["value"]}
-    assert 'raise ValueError(f"boom {a}")' in error["traceback"][-1]
-    assert "execution_success" not in run.types()
-    status = run.history["status"]
-    assert (status["status_str"], status["completed"]) == ("error", False)
-    assert status["messages"][-1] == ["execution_error", error]
-    assert (await client.run(SUM)).cached() == {"1", "2"}
-
-
-async def test_alternating_prompts_stay_cached_with_lru(client: Any) -> None:
-    """A, B, A, B: the repeats execute nothing."""
-    other = {**SUM, "1": node("TinyNumber", value=5)}
-    assert [len((await client.run(prompt)).ran()) for prompt in (SUM, other, SUM, other)] == [3, 3, 0, 0]
-
-
-async def test_free_forgets_all_results(client: Any) -> None:
-    """Also for a prompt that is queued right behind it."""
-    await client.run(SUM)
-    await client.post("/free", {"free_memory": True})
-    assert (await client.run(SUM)).cached() == set()
-
-
-async def test_is_changed_nan_executes_again(client: Any) -> None:
-    """With everything behind it; a constant answer does not."""
-    for how, count in (("nan", 2), ("constant", 0)):
-        prompt = {"1": node("TinyChanging", how=how), "9": node("TinyShow", value=link("1"))}
-        await client.run(prompt)
-        assert len((await client.run(prompt)).ran()) == count
-
-
-async def test_a_cached_node_shows_the_old_extra_data(client: Any) -> None:
-    """extra_pnginfo reaches hidden inputs and is not part of the key; a hidden value in the prompt is."""
-    prompt = {"9": node("TinyHidden", seed=1, mode="a")}
-    first = await client.run(prompt, extra_data={"extra_pnginfo": {"run": 1}, "auth_token_comfy_org": "secret"})
-    second = await client.run(prompt, extra_data={"extra_pnginfo": {"run": 2}})
-    third = await client.run({"9": node("TinyHidden", seed=1, mode="b")}, extra_data={"extra_pnginfo": {"run": 3}})
-    runs = [run.shown("9", "extra") + run.shown("9", "mode") for run in (first, second, third)]
-    assert runs == [[{"run": 1}, "a"], [{"run": 1}, "a"], [{"run": 3}, "b"]]
-    assert first.shown("9", "token") == ["secret"]
-    assert "auth_token_comfy_org" not in first.history["prompt"][3]
-
-
-async def test_async_nodes_wait_together(client: Any) -> None:
-    """Four waits of 0.5 s take less than three."""
-    prompt: dict[str, Any] = {str(i): node("TinyAsync", seconds=0.5, value=i, fail=False) for i in range(4)}
-    prompt.update({f"s{i}": node("TinyShow", value=link(str(i))) for i in range(4)})
-    start = time.monotonic()
-    run = await client.run(prompt)
-    assert run.history["status"]["completed"]
-    assert time.monotonic() - start < 1.5
-
-
-async def test_a_wrapped_link_to_nowhere_is_an_error_and_the_server_goes_on(client: Any) -> None:
-    """A list that looks like a link once it is unwrapped; ComfyUI's executor thread dies of it."""
-    run = await client.run({"9": node("TinyShow", value={"__value__": ["77", 0]})})
-    assert run.history["status"]["status_str"] == "error"
-    (error,) = run.data("execution_error")
-    assert "77" in error["exception_message"]
-    assert (await client.run(SUM)).shown("9") == [7]
-
-
-async def test_previews_come_in_the_form_the_client_asks_for(server: Any) -> None:
-    """Event 4 with metadata for those that say so, else event 1; no larger than asked for."""
-    prompt = {
-        "1": node("TinySteps", steps=1, seconds=0, preview=True, seed=0),
-        "9": node("TinyShow", value=link("1")),
-    }
-    for flags, event in (({"supports_preview_metadata": True}, 4), ({}, 1)):
-        async with connect(server, flags=flags) as client:
-            await client.post("/free", {"free_memory": True})
-            run = await client.run(prompt)
-            (data,) = run.data(event)
-            assert not run.data(5 - event)
-            length = int.from_bytes(data[:4], "big")
-            if event == 4:
-                metadata = json.loads(data[4 : 4 + length])
-                assert metadata["image_type"] == "image/jpeg"
-                assert (metadata["node_id"], metadata["prompt_id"]) == ("1", run.prompt_id)
-            else:
-                assert length == 1
-            with Image.open(io.BytesIO(data[4 + length * (event == 4) :])) as image:
-                assert (image.format, image.size) == ("JPEG", (16, 8))
-
-
-# -- who gets what -------------------------------------------------------------------------------------------
-
-
-async def test_messages_go_to_the_client_that_queued(server: Any, client: Any) -> None:
-    """Others see the queue's length only; without a client_id they see progress, too."""
-    async with connect(server) as other:
-        await client.run(SUM)
-        seen = await other.receive_until("status", status={"exec_info": {"queue_remaining": 0}})
-        assert {kind for kind, _ in seen} == {"status"}
-        status, response = await client.queue(SUM, client_id=None)
-        assert status == 200
-        prompt_id = response["prompt_id"]
-        # A prompt of its own, so that all messages of the one before have arrived.
-        run = await other.run({"9": node("TinyShow", value="end")})
-        mine = [kind for kind, data in run.messages if data.get("prompt_id") == prompt_id]
-        assert set(mine) <= {"progress_state"}
-        assert prompt_id in await client.get(f"/history/{prompt_id}")
-
-
-async def test_a_client_that_comes_back_is_told_where_things_are(server: Any) -> None:
-    """A second websocket of the same id takes over in the middle of a prompt."""
-    prompt = {
-        "1": node("TinySteps", steps=100000, seconds=0.01, preview=False, seed=5),
-        "9": node("TinyShow", value=link("1")),
-    }
-    async with connect(server, sid="comes-back") as first:
-        _, response = await first.queue(prompt)
-        await first.receive_until("progress")
-        async with connect(server, sid="comes-back") as second:
-            assert (await second.receive())[1] == {"node": "1"}
-            await second.receive_until("progress")
-            # The first one's end does not take the second one's place away.
-            await first.socket.close()
-            await second.post("/interrupt", {"prompt_id": response["prompt_id"]})
-            await second.receive_until("execution_interrupted", prompt_id=response["prompt_id"])
-            await second.receive_until("executing", node=None, prompt_id=response["prompt_id"])
-
-
-# -- interruption and queue ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["TinySteps", "TinySpin"])
-@pytest.mark.parametrize("by_id", [True, False])
-async def test_a_running_prompt_can_be_interrupted(client: Any, kind: str, by_id: bool) -> None:
-    """It ends at once, as an error whose last message is execution_interrupted; the next prompt runs."""
-    inputs = {"steps": 100000, "seconds": 0.01, "preview": False} if kind == "TinySteps" else {"seconds": 60}
-    prompt = {"1": node(kind, seed=time.time_ns() % 10**9, **inputs), "9": node("TinyShow", value=link("1"))}
-    _, response = await client.queue(prompt)
-    prompt_id = response["prompt_id"]
-    await client.receive_until("executing", node="1")
-    assert (await client.post("/interrupt", {"prompt_id": "another"}))[0] == 200
-    start = time.monotonic()
-    await client.post("/interrupt", {"prompt_id": prompt_id} if by_id else None)
-    await client.receive_until("executing", node=None, prompt_id=prompt_id)
-    assert time.monotonic() - start < 5
-    status = (await client.get(f"/history/{prompt_id}"))[prompt_id]["status"]
-    assert (status["status_str"], status["completed"]) == ("error", False)
-    event, data = status["messages"][-1]
-    assert event == "execution_interrupted"
-    assert (data["node_id"], data["node_type"]) == ("1", kind)
-    assert (await client.get(f"/jobs/{prompt_id}"))["status"] == "cancelled"
-    assert (await client.run(SUM)).shown("9") == [7]
-
-
-async def test_an_interrupt_while_idle_does_not_stop_the_next_prompt(client: Any) -> None:
-    """It is forgotten when a prompt starts."""
-    await client.post("/interrupt")
-    assert (await client.run(SUM)).history["status"]["completed"]
-
-
-async def test_waiting_prompts_can_be_seen_moved_ahead_and_deleted(client: Any) -> None:
-    """Order by number, front before all; deletion by id and of all."""
-    _, running = await client.queue(
-        {"1": node("TinySpin", seconds=60, seed=time.time_ns() % 10**9), "9": node("TinyShow", value=link("1"))}
-    )
-    await client.receive_until("executing", node="1")
-    for name in ("a", "b", "c"):
-        await client.queue(SUM, prompt_id=name, **({"front": True} if name == "c" else {}))
-    queue = await client.get("/queue")
-    assert [item[1] for item in queue["queue_running"]] == [running["prompt_id"]]
-    assert [item[1] for item in queue["queue_pending"]] == ["c", "a", "b"]
-    assert queue["queue_pending"][0][2] == SUM
-    assert await client.get("/prompt") == {"exec_info": {"queue_remaining": 4}}
-    jobs = await client.get("/api/jobs?status=in_progress,pending&limit=2")
-    assert [job["status"] for job in jobs["jobs"]].count("pending") >= 1
-    assert jobs["pagination"] == {"offset": 0, "limit": 2, "total": 4, "has_more": True}
-    await client.post("/queue", {"delete": ["a", "unknown"]})
-    assert [item[1] for item in (await client.get("/queue"))["queue_pending"]] == ["c", "b"]
-    await client.post("/queue", {"clear": True})
-    assert (await client.get("/queue"))["queue_pending"] == []
-    await client.post("/interrupt")
-    await client.receive_until("executing", node=None)
-    assert await client.get("/history/a") == {}
-
-
-async def test_history_can_be_paged_and_deleted(client: Any) -> None:
-    """max_items takes the newest, offset counts from the oldest."""
-    await client.post("/history", {"clear": True})
-    for name in ("h1", "h2", "h3"):
-        await client.run(SUM, prompt_id=name)
-    assert list(await client.get("/history")) == ["h1", "h2", "h3"]
-    assert list(await client.get("/history?max_items=2")) == ["h2", "h3"]
-    assert list(await client.get("/history?max_items=1&offset=1")) == ["h2"]
-    assert list(await client.get("/history?offset=2")) == ["h3"]
-    await client.post("/history", {"delete": ["h2"]})
-    assert list(await client.get("/api/history")) == ["h1", "h3"]
-
-
-async def test_a_refused_prompt_is_not_queued(client: Any) -> None:
-    """400 with the error and the nodes' errors; text that is no JSON is a 500."""
-    run = await client.run({"1": node("TinyNumber", value=-1), "9": node("TinyShow", value=link("1"))})
-    assert run.status == 400
-    assert run.response["error"]["type"] == "prompt_outputs_failed_validation"
-    (error,) = run.response["node_errors"]["1"]["errors"]
-    assert error["type"] == "value_smaller_than_min"
-    async with client.session.post(client.url + "/prompt", data="no JSON") as answer:
-        assert answer.status == 500
-    assert (await client.post("/prompt", {}))[0] == 400
-    assert await client.get("/prompt") == {"exec_info": {"queue_remaining": 0}}
-
-
-# -- files ---------------------------------------------------------------------------------------------------
-
-
-async def upload(client: Any, content: bytes, filename: str = "a.png", **fields: str) -> tuple[int, Any]:
-    """POST /upload/image."""
-    form = aiohttp.FormData(quote_fields=False)
-    form.add_field("image", content, filename=filename, content_type="image/png")
-    for key, value in fields.items():
-        form.add_field(key, value)
-    async with client.session.post(client.url + "/upload/image", data=form) as answer:
-        return answer.status, await answer.json() if answer.status == 200 else None
-
-
-async def test_an_upload_does_not_overwrite_unless_told_to(server: Any, client: Any) -> None:
-    """The same content keeps its name, another content gets another name."""
-    names = [(await upload(client, content))[1]["name"] for content in (b"1", b"1", b"2", b"3", b"2")]
-    assert names == ["a.png", "a.png", "a (1).png", "a (2).png", "a (1).png"]
-    assert (await upload(client, b"4", overwrite="true"))[1]["name"] == "a.png"
-    folder = server.base / "input"
-    contents = {path.name: path.read_bytes() for path in folder.glob("a*.png")}
-    assert contents == {"a.png": b"4", "a (1).png": b"2", "a (2).png": b"3"}
-    _, answer = await upload(client, b"5", subfolder="deep/er", type="temp")
-    assert answer == {"name": "a.png", "subfolder": "deep/er", "type": "temp"}
-    assert (server.base / "temp/deep/er/a.png").read_bytes() == b"5"
-
-
-@pytest.mark.parametrize(
-    ("filename", "fields"),
-    [("a.png", {"subfolder": "../x"}), ("../a.png", {}), ("x/../../a.png", {}), ("a.png", {"type": "user"})],
-)
-async def test_an_upload_cannot_leave_its_folder(client: Any, filename: str, fields: dict[str, str]) -> None:
-    """400, and nothing is written."""
-    assert (await upload(client, b"x", filename, **fields))[0] == 400
-
-
-async def test_only_files_of_the_working_folders_can_be_viewed(server: Any, client: Any) -> None:
-    """Anything else is refused or not found; pages and scripts are sent as plain data."""
-    (server.base / "output/page.html").write_text("<script>")
-    (server.base / "user/secret.txt").write_text("secret")
-    for path, status in (
-        ("/view?filename=page.html", 200),
-        ("/api/view?filename=page.html", 200),
-        ("/view?filename=none.png", 404),
-        ("/view?filename=../user/secret.txt", 400),
-        ("/view?filename=/etc/passwd", 400),
-        ("/view?filename=secret.txt&subfolder=../user", 403),
-        ("/view?filename=secret.txt&type=user", 400),
-        ("/view?filename=secret.txt&type=input&subfolder=..%2Fuser", 403),
-    ):
-        async with client.session.get(client.url + path) as answer:
-            assert (path, answer.status) == (path, status)
-            if status == 200:
-                assert answer.content_type == "application/octet-stream"
-
-
-# -- packages ------------------------------------------------------------------------------------------------
-
-
-async def test_a_package_is_loaded_with_its_nodes_routes_and_scripts(server: Any, client: Any) -> None:
-    """Under the module name ComfyUI would use; its routes also under /api."""
-    info = (await client.get("/object_info/TinyImage"))["TinyImage"]
-    assert info["python_module"] == "custom_nodes.tiny"
-    assert info["output_name"] == ["picture", "hole"]
-    assert (info["experimental"], info["output_node"], info["category"]) == (True, False, "tiny")
-    assert (await client.get("/object_info/TinyNumber"))["TinyNumber"]["display_name"] == "Tiny number"
-    for prefix in ("", "/api"):
-        environment = await client.get(prefix + "/tiny/environment")
-        assert environment["module"] == str(server.base / "custom_nodes/tiny").replace(".", "_x_")
-        assert environment["largest"] == 16384
-        assert environment["temp"] == str(server.base / "temp")
-        assert environment["pid"] == server.process.pid
-    assert "/extensions/tiny/tiny.js" in await client.get("/extensions")
-    async with client.session.get(client.url + "/extensions/tiny/tiny.js") as answer:
-        assert "registerExtension" in await answer.text()
-        assert answer.headers["Cache-Control"] == "no-cache"
-
-
-async def test_the_server_says_what_it_is(server: Any, client: Any) -> None:
+async def test_the_server_says_what_it_is(server: Any) -> None:
     """ComfyUI's keys, the version it behaves as, and that it is ours."""
-    system = (await client.get("/system_stats"))["system"]
+    system = (await ask(server, "GET", "/system_stats")).json["system"]
     assert system["comfyui_version"] == "0.3.64"
     assert system["discomfort_embedded"] is True
     assert f"--port={server.port}" in system["argv"]
-
-
-async def test_the_log_can_be_read(client: Any) -> None:
-    """With what packages log and print."""
-    assert "To see the GUI go to: " in await client.get("/internal/logs")
-    raw = await client.get("/internal/logs/raw")
-    assert {"t", "m"} == set(raw["entries"][0])
-
-
-async def test_settings_and_files_of_the_user_are_kept(server: Any, client: Any) -> None:
-    """In the user folder; nothing outside of it can be reached."""
-    await client.post("/settings/a.b", [1, 2])
-    assert await client.get("/settings/a.b") == [1, 2]
-    assert json.loads((server.base / "user/default/comfy.settings.json").read_text()) == {"a.b": [1, 2]}
-    await client.post("/userdata/workflows%2Fw.json", {"nodes": []})
-    assert await client.get("/userdata?dir=workflows") == ["w.json"]
-    assert await client.get("/userdata/workflows%2Fw.json") == {"nodes": []}
-    for path in ("/userdata/..%2F..%2Fserver.log", "/userdata?dir=..%2F.."):
-        async with client.session.get(client.url + path) as answer:
-            assert answer.status == 403
 
 
 async def test_settings_stored_at_once_are_all_kept(client: Any) -> None:
@@ -440,34 +62,11 @@ async def test_settings_stored_at_once_are_all_kept(client: Any) -> None:
     assert [name for name in names if stored.get(name) != name] == []
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 200),
-        ({"Origin": "http://127.0.0.1:{port}"}, 200),
-        ({"Host": "localhost:{port}", "Origin": "http://localhost:{port}"}, 200),
-        ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "http://127.0.0.1:1"}, 403),
-        ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Sec-Fetch-Site": "same-origin"}, 200),
-        # DNS rebinding: a page's own name that leads here
-        ({"Host": "evil.example:{port}", "Origin": "http://evil.example:{port}"}, 403),
-        ({"Host": "evil.example"}, 403),
-    ],
-)
-async def test_pages_of_other_sites_are_refused(server: Any, headers: dict[str, str], status: int) -> None:
-    """403 for what another site's page makes the browser send."""
-    filled = {name: value.format(port=server.port) for name, value in headers.items()}
-    async with aiohttp.ClientSession() as session, session.get(server.url + "/prompt", headers=filled) as answer:
-        assert answer.status == status
-
-
 async def test_a_link_on_another_page_may_open_the_editor(server: Any) -> None:
     """Only the page itself, which the user then sees."""
-    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-    async with aiohttp.ClientSession() as session, session.get(server.url + "/", headers=headers) as answer:
-        assert answer.status == 200
-        assert answer.headers["Cache-Control"] == "no-cache"
+    answer = await ask(server, "GET", "/", **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"})
+    assert answer.status == 200
+    assert answer.headers["Cache-Control"] == "no-cache"
 
 
 async def test_messages_of_the_executor_wake_the_loop_once() -> None:
@@ -524,10 +123,9 @@ async def test_ctrl_c_ends_it_cleanly_also_in_the_middle_of_a_prompt(tmp_path: P
     async with connect(server) as client:
         await client.queue({"1": node("TinySpin", seconds=60, seed=0), "9": node("TinyShow", value=link("1"))})
         await client.receive_until("executing", node="1")
-        start = time.monotonic()
         server.process.send_signal(signal.SIGINT)
+        # Half of what the node would take.
         assert await asyncio.to_thread(server.process.wait, 30) == 0
-        assert time.monotonic() - start < 10
     assert not (tmp_path / "temp").exists()
     assert "Stopped server" in server.log()
     assert "Traceback" not in server.log()

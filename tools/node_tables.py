@@ -1,10 +1,17 @@
-"""The tables of docs/embedded-server.md about nodes: which there are, since which version, and why others are not."""
+"""The tables of docs/embedded-server.md about nodes: which there are, since which version, and why others are not.
+
+tools/write_reference.py writes them. The nodes of a ComfyUI are recorded from its answer to GET /object_info, when it
+was started with --disable-api-nodes --disable-all-custom-nodes:
+
+    ./dev run python tools/node_tables.py 0.29.0 object_info.json
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from discomfort.embedded.core_nodes import NODE_CLASS_MAPPINGS
 
@@ -27,7 +34,7 @@ FAMILIES = {
     "batches": ("batches",),
     "primitive, numbers": ("primitive", "numbers"),
     "logic": ("logic",),
-    "text": ("text", "text_more", "text_format"),
+    "text": ("text", "text_more", "text_format", "text_overlay"),
     "preview": ("preview",),
 }
 
@@ -58,9 +65,11 @@ REASONS: dict[str, tuple[set[str], set[str]]] = {
         },
     ),
     "widgets of later editors": (set(), {"CreateBoundingBoxes", "CurveEditor"}),
-    "inputs that come and go": ({"COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3", "COMFY_MATCHTYPE_V3"}, set()),
 }
 OTHER_REASON = "not made"
+
+# Types of plain values, which say nothing about what a node is for.
+PLAIN_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
 class RecordedNode(NamedTuple):
@@ -86,6 +95,25 @@ def recorded_nodes() -> dict[str, RecordedNode]:
             for name, types in nodes.items():
                 found[name] = RecordedNode(version, category, frozenset(types.split()))
     return found
+
+
+def record(version: str, object_info: dict[str, Any]) -> None:
+    """Write the nodes of a version into ``NODE_NAMES``.
+
+    Args:
+        object_info: what it answers to GET /object_info.
+    """
+    recorded = json.loads(NODE_NAMES.read_text(encoding="utf-8"))
+    categories: dict[str, dict[str, str]] = {}
+    for name, info in object_info.items():
+        inputs = [spec[0] for kind in ("required", "optional") for spec in info["input"].get(kind, {}).values()]
+        # Where a choice has no type, there is the list of its options.
+        named = [kind for kind in (*inputs, *info["output"]) if isinstance(kind, str)]
+        types = {part.strip() for kind in named for part in kind.split(",")} - PLAIN_TYPES
+        categories.setdefault(info["category"], {})[name] = " ".join(sorted(types))
+    recorded[version] = {category: dict(sorted(nodes.items())) for category, nodes in sorted(categories.items())}
+    text = json.dumps(recorded, indent=1, ensure_ascii=False)
+    NODE_NAMES.write_text(text + "\n", encoding="utf-8")
 
 
 def why_missing(name: str, node: RecordedNode) -> str:
@@ -139,7 +167,7 @@ def missing_table() -> str:
         [why, *(", ".join(sorted(names, key=str.lower)) for names in rows[why].values())]
         for why in sorted(rows, key=order.index)
     ]
-    sentence = f"The other {others} nodes of both versions load models, feed them, or are for sound, video or 3D."
+    sentence = f"The other {others} nodes of both versions load, feed or train models, or are for sound, video or 3D."
     return table(["why not here", f"in {BASELINE}", f"added by {LATER}"], cells) + "\n\n" + sentence
 
 
@@ -147,3 +175,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+if __name__ == "__main__":
+    record(sys.argv[1], json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")))

@@ -33,6 +33,7 @@ from . import (
     text,
     text_format,
     text_more,
+    text_overlay,
     tiles,
     yuv,
 )
@@ -66,6 +67,7 @@ _FAMILIES = (
     numbers,
     text,
     text_more,
+    text_overlay,
     text_format,
     preview,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..node_registry import MAX_RESOLUTION
-from .picture_lists import as_tensor
+from .image_io import to_tensor
 from .preview import preview_images
 from .resize import common_upscale
 
@@ -136,9 +136,9 @@ class DrawBBoxes:
         except OSError:
             font = ImageFont.load_default()
         drawn = [
-            as_tensor(_drawn(_exact_picture(one), boxes, font)) for one, boxes in zip(image, per_image, strict=True)
+            to_tensor(_drawn(_exact_picture(one), boxes, font)) for one, boxes in zip(image, per_image, strict=True)
         ]
-        return (torch.cat([one if one.ndim == 4 else one[..., None] for one in drawn]),)
+        return (torch.stack([one if one.ndim == 3 else one[..., None] for one in drawn]),)
 
 
 def _per_image(bboxes: Any, count: int) -> list[list[Box]]:

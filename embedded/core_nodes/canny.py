@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from .yuv import LUMA
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-# How much of each colour is brightness; they add up to 1.
-_LUMA = (0.299, 0.587, 0.114)
 # The blur before the gradient, in pixels.
 _BLUR_RADIUS, _BLUR_SIGMA = 2, 1.0
 # Keeps a gradient's length away from 0.
@@ -78,7 +78,7 @@ def _grey(image: Tensor) -> Tensor:
     channels = image.movedim(-1, 0)
     if len(channels) == 1:
         return channels[0][:, None]
-    red, green, blue = (weight * channel for weight, channel in zip(_LUMA, channels, strict=True))
+    red, green, blue = (weight * channel for weight, channel in zip(LUMA, channels, strict=True))
     grey: Tensor = red + green + blue
     return grey[:, None]
 

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .. import folder_paths
-from .image_io import METADATA_INPUTS, open_picture, to_pillow
+from .image_io import METADATA_INPUTS, in_8_bits, open_picture, to_pillow, to_tensor
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,8 +62,8 @@ class LoadImageSetFromFolderNode:
         for path in _pictures_in(directory, os.listdir(directory)):
             picture = _rgb(path)
             size = size or picture.size
-            batch.append(_pixels(_resized(picture, size, resize_method)))
-        return (torch.cat(batch),)
+            batch.append(to_tensor(_resized(picture, size, resize_method)))
+        return (torch.stack(batch),)
 
 
 def _resized(picture: Image.Image, size: tuple[int, int], method: str) -> Image.Image:
@@ -110,7 +110,7 @@ class LoadImageDataSetFromFolder:
             OSError: the folder is missing, or a file is no picture.
         """
         directory = _input_subfolder(folder)
-        return ([_pixels(_rgb(path)) for path in _pictures_in(directory, os.listdir(directory))],)
+        return ([to_tensor(_rgb(path))[None] for path in _pictures_in(directory, os.listdir(directory))],)
 
 
 class LoadImageTextDataSetFromFolder:
@@ -150,7 +150,7 @@ class LoadImageTextDataSetFromFolder:
                 inside = [os.path.join(path, file) for file in os.listdir(path)]
                 paths += [file for file in inside if file.lower().endswith(_PICTURE_ENDINGS)] * _repetitions(name)
         captions = [_caption(path) for path in paths]
-        pictures = [_pixels(_rgb(path)) for path in _pictures_in(directory, paths)]
+        pictures = [to_tensor(_rgb(path))[None] for path in _pictures_in(directory, paths)]
         return pictures, captions
 
 
@@ -196,16 +196,7 @@ def _caption(picture: str) -> str:
 def _rgb(path: str) -> Image.Image:
     """The first frame of a file, without alpha; 32-bit grey is brought to 8 bits' range."""
     with open_picture(path) as opened:
-        picture: Image.Image = opened.point(lambda value: value * (1 / 255)) if opened.mode == "I" else opened
-        return picture.convert("RGB")
-
-
-def _pixels(picture: Image.Image) -> Tensor:
-    """A picture as float32 ``[1, H, W, 3]`` in 0..1."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.array(picture).astype(np.float32) / 255.0)[None]
+        return in_8_bits(opened).convert("RGB")
 
 
 # -- writing -----------------------------------------------------------------------------------------------
@@ -305,7 +296,9 @@ class SaveImageTextDataSetToFolder:
         for path, caption in zip(
             save_pictures(images, folder_name[0], filename_prefix[0], mode[0]), texts or (), strict=False
         ):
-            with open(path.replace(".png", ".txt"), "w", encoding="utf-8") as file:
+            folder, name = os.path.split(path)
+            # As ComfyUI: every ".png" of the name becomes .txt.
+            with open(os.path.join(folder, name.replace(".png", ".txt")), "w", encoding="utf-8") as file:
                 file.write(caption)
         return ()
 
@@ -323,13 +316,14 @@ def save_pictures(images: list[Tensor], folder_name: str, prefix: str, mode: str
         The files' paths.
 
     Raises:
-        ValueError: the folder lies outside the output folder.
+        ValueError: the folder lies outside the output folder, or the prefix leads out of it. (ComfyUI 0.29.0 writes
+            wherever a prefix leads, if the mode is ``overwrite``.)
         TypeError: an image is a batch of several.
         OSError: a file cannot be written.
     """
     output = folder_paths.get_output_directory()
     directory = os.path.abspath(os.path.join(output, folder_name))
-    if not _is_within(output, directory):
+    if not folder_paths.is_within_directory(output, directory):
         raise ValueError(f"Invalid folder name {folder_name!r}: resolves outside of {output}")
     os.makedirs(directory, exist_ok=True)
     paths = []
@@ -339,19 +333,12 @@ def save_pictures(images: list[Tensor], folder_name: str, prefix: str, mode: str
             _, _, counter, _, filled_in = folder_paths.get_save_image_path(prefix, directory)
             name = f"{filled_in}_{counter:05}_{number:05d}.png"
         path = os.path.join(directory, name)
+        if not folder_paths.is_within_directory(output, path):
+            raise ValueError(f"Invalid filename prefix {prefix!r}: resolves outside of {output}")
         to_pillow(_channels_last(image)).save(path)
         paths.append(path)
     logger.info("Saved %d images to %s", len(paths), directory)
     return paths
-
-
-def _is_within(container: str, path: str) -> bool:
-    """Whether a path leads into a folder, symbolic links followed."""
-    real = os.path.realpath(container)
-    try:
-        return os.path.commonpath((real, os.path.realpath(path))) == real
-    except ValueError:  # different drives on Windows, or no path at all
-        return False
 
 
 def _channels_last(image: Tensor) -> Tensor:

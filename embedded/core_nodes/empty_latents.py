@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..node_registry import MAX_RESOLUTION
 from .image import size_options
+from .latent import Latent
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Latent = dict[str, Any]
 
 
 def _zeros(*size: int) -> Tensor:

@@ -102,7 +102,7 @@ class PreviewImage(SaveImage):
         super().__init__()
         self.output_dir = folder_paths.get_temp_directory()
         self.type = "temp"
-        self.prefix_append = random_preview_suffix()
+        self.prefix_append = _random_preview_suffix()
         # Fast rather than small: previews are read once.
         self.compress_level = 1
 
@@ -111,7 +111,7 @@ class PreviewImage(SaveImage):
         return {"required": {"images": ("IMAGE",)}, "hidden": METADATA_INPUTS}
 
 
-def random_preview_suffix() -> str:
+def _random_preview_suffix() -> str:
     """Keeps the previews of two nodes, and of two servers, apart in one folder."""
     return "_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))  # noqa: S311 - a name, no secret
 
@@ -122,6 +122,14 @@ def to_pillow(image: Tensor) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(np.clip(255.0 * image.cpu().numpy(), 0, 255).astype(np.uint8))
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """A picture with 8 bits per channel as float32 ``[H, W, C]`` in 0..1; ``[H, W]`` if it has one channel."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(picture).astype(np.float32) / 255.0)
 
 
 def metadata_is_disabled() -> bool:
@@ -209,7 +217,7 @@ class LoadImage(_FileInput):
                 rgb = frame.convert("RGB")
                 if frames and (rgb.height, rgb.width) != frames[0][0].shape[1:3]:
                     continue
-                frames.append((_channel_values(rgb)[None], _mask_of(frame)[None]))
+                frames.append((to_tensor(rgb)[None], _mask_of(frame)[None]))
                 if opened.format == "MPO":
                     break
         images, masks = zip(*frames, strict=True)
@@ -242,7 +250,7 @@ class LoadImageMask(_FileInput):
             frame = _upright(opened)
         if frame.getbands() != ("R", "G", "B", "A"):
             frame = frame.convert("RGBA")
-        values = _channel_values(frame.getchannel(channel[0].upper()))
+        values = to_tensor(frame.getchannel(channel[0].upper()))
         return ((1.0 - values if channel == "alpha" else values)[None],)
 
 
@@ -337,16 +345,12 @@ def _upright(frame: Image.Image) -> Image.Image:
     """A copy of a frame turned as its EXIF data says; 32-bit grey is brought to 8 bits' range."""
     from PIL import ImageOps
 
-    turned: Image.Image = _read_tolerantly(ImageOps.exif_transpose, frame)
-    return turned.point(lambda value: value * (1 / 255)) if turned.mode == "I" else turned
+    return in_8_bits(_read_tolerantly(ImageOps.exif_transpose, frame))
 
 
-def _channel_values(image: Image.Image) -> Tensor:
-    """An 8-bit image as float32 ``[H, W]`` or ``[H, W, C]`` in 0..1."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.array(image).astype(np.float32) / 255.0)
+def in_8_bits(picture: Image.Image) -> Image.Image:
+    """32-bit grey, as files of 16 bits have it, brought to the range of 8 bits; any other picture as it is."""
+    return picture.point(lambda value: value * (1 / 255)) if picture.mode == "I" else picture
 
 
 def _mask_of(frame: Image.Image) -> Tensor:
@@ -354,9 +358,9 @@ def _mask_of(frame: Image.Image) -> Tensor:
     import torch
 
     if "A" in frame.getbands():
-        return 1.0 - _channel_values(frame.getchannel("A"))
+        return 1.0 - to_tensor(frame.getchannel("A"))
     if frame.mode == "P" and "transparency" in frame.info:
-        return 1.0 - _channel_values(frame.convert("RGBA").getchannel("A"))
+        return 1.0 - to_tensor(frame.convert("RGBA").getchannel("A"))
     return torch.zeros((64, 64), dtype=torch.float32)
 
 

@@ -354,14 +354,14 @@ class LatentCut:
     def execute(self, samples: Latent, dim: str, index: int, amount: int) -> tuple[Latent]:
         """``amount`` elements from ``index`` on (below 0: counted from the end), as far as there are."""
         source = samples["samples"]
-        axis = source.ndim + _AXES[dim]
+        axis = source.ndim + AXES[dim]
         length = source.shape[axis]
         first = max(0, index + length) if index < 0 else min(index, length - 1)
         return _with_samples(samples, source.narrow(axis, first, min(amount, length - first)))
 
 
 # Directions by their names in widgets; time comes before height in video latents.
-_AXES = {"x": -1, "y": -2, "t": -3}
+AXES = {"x": -1, "y": -2, "t": -3}
 
 
 class LatentConcat:
@@ -385,7 +385,7 @@ class LatentConcat:
         first = samples1["samples"]
         second = repeat_to_batch_size(samples2["samples"], first.shape[0])
         pair = (second, first) if dim.startswith("-") else (first, second)
-        return _with_samples(samples1, torch.cat(pair, dim=_AXES[dim.lstrip("-")]))
+        return _with_samples(samples1, torch.cat(pair, dim=AXES[dim.lstrip("-")]))
 
 
 # -- combining ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..node_registry import MAX_RESOLUTION
 from .image import size_options
-from .latent import PIXELS_PER_ELEMENT, Latent
+from .latent import AXES, PIXELS_PER_ELEMENT, Latent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,7 +142,7 @@ class LatentCutToBatch:
         A latent without the dimension, and one of no more than one slice, stays whole.
         """
         source = samples["samples"]
-        axis = source.ndim - {"x": 1, "y": 2, "t": 3}[dim]
+        axis = source.ndim + AXES[dim]
         if axis < 2:
             return (samples,)
         slices = source.movedim(axis, 1)

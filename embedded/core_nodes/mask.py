@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .. import folder_paths
 from ..node_registry import MAX_RESOLUTION
 from .align import image_alpha_fix, repeat_to_batch_size
 from .image import COLOR_OPTIONS, size_options
-from .image_io import METADATA_INPUTS, SaveImage, random_preview_suffix
+from .image_io import METADATA_INPUTS, PreviewImage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -437,7 +436,7 @@ def _overlap(destination_length: int, source_length: int, offset: int) -> tuple[
 # -- showing -----------------------------------------------------------------------------------------------
 
 
-class MaskPreview(SaveImage):
+class MaskPreview(PreviewImage):
     """Save masks as grey images in the temp folder, to be shown on the node."""
 
     FUNCTION = "execute"
@@ -445,9 +444,8 @@ class MaskPreview(SaveImage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.output_dir = folder_paths.get_temp_directory()
-        self.type = "temp"
-        self.prefix_append = random_preview_suffix()
+        # As small as saved images, unlike other previews.
+        self.compress_level = 4
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .. import folder_paths
-from .image_io import content_hash, open_picture
+from .image_io import content_hash, open_picture, to_tensor
 from .preview import preview_images
 
 if TYPE_CHECKING:
@@ -89,15 +89,13 @@ def _solid(color: str, width: int, height: int) -> Tensor:
 
 def _painting(name: str, width: int, height: int) -> Tensor:
     """A file as RGBA ``[1, height, width, 4]``."""
-    import numpy as np
-    import torch
     from PIL import Image
 
     with open_picture(folder_paths.get_annotated_filepath(name)) as opened:
         picture = opened.convert("RGBA")
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(picture).astype(np.float32) / 255.0)[None]
+    return to_tensor(picture)[None]
 
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {"Painter": Painter}

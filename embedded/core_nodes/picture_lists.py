@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .image_io import to_pillow
+from .image_io import to_pillow, to_tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,14 +24,6 @@ logger = logging.getLogger("discomfort.embedded.nodes")
 # A seed input; NumPy takes 32 bits of it.
 SEED = ("INT", {"tooltip": "Random seed.", "default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF})
 _LARGEST_SIDE = 8192
-
-
-def as_tensor(picture: Image.Image) -> Tensor:
-    """A picture as float32 ``[1, H, W, C]`` (``[1, H, W]`` for a grey one) in 0..1."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.array(picture).astype(np.float32) / 255.0)[None]
 
 
 def generator_of(seed: int) -> np.random.RandomState:
@@ -87,7 +79,7 @@ def each(function: Callable[[Image.Image], Image.Image], images: Tensor) -> Tens
     """
     import torch
 
-    return torch.cat([as_tensor(function(to_pillow(image))) for image in images])
+    return torch.stack([to_tensor(function(to_pillow(image))) for image in images])
 
 
 def singles(images: Sequence[Tensor]) -> list[Tensor]:
@@ -398,7 +390,7 @@ class ImageGrid(_PictureList):
             row, column = divmod(index, across)
             resized = to_pillow(picture[0]).resize(cell, Image.Resampling.LANCZOS)
             grid.paste(resized, (column * (cell[0] + gap), row * (cell[1] + gap)))
-        return (as_tensor(grid),)
+        return (to_tensor(grid)[None],)
 
 
 class MergeImageLists(_PictureList):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-# How much of each colour is brightness; they add up to 1.
-_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
+# How much of red, green and blue is brightness (ITU-R BT.601); they add up to 1.
+LUMA = (0.299, 0.587, 0.114)
+_RED, _GREEN, _BLUE = LUMA
 # What the differences of blue and red to the brightness are scaled by, to fit into 0..1.
 _BLUENESS, _REDNESS = 0.564, 0.713
 

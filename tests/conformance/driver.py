@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,6 +195,11 @@ class Run:
         """What an output node shows, according to the history."""
         return self.history["outputs"][node_id][key]
 
+    def error(self) -> dict[str, Any]:
+        """The one error it ended with."""
+        (error,) = self.data("execution_error")
+        return dict(error)
+
 
 class Client:
     """A client with a websocket."""
@@ -216,6 +221,18 @@ class Client:
         """POST JSON; status and text."""
         async with self.session.post(self.url + path, json=body) as answer:
             return answer.status, await answer.text()
+
+    async def view(self, file: Mapping[str, str]) -> bytes:
+        """The file that a ui result names."""
+        query = {key: file[key] for key in ("filename", "subfolder", "type")}
+        async with self.session.get(f"{self.url}/view", params=query) as answer:
+            assert answer.status == 200, f"{file}: {answer.status}"
+            return await answer.read()
+
+    async def notes(self) -> list[str]:
+        """What the package's nodes have noted since this was asked last."""
+        notes: list[str] = await self.get("/tiny/notes")
+        return notes
 
     async def forget(self) -> None:
         """Let the server forget all results.
@@ -286,3 +303,16 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 def link(node_id: str, slot: int = 0) -> list[Any]:
     """A link."""
     return [node_id, slot]
+
+
+def show(value: Any, **more: Any) -> dict[str, Any]:
+    """A prompt that shows one value as node "9", and has more nodes by their ids."""
+    return {**more, "9": node("TinyShow", value=value)}
+
+
+async def until(condition: Callable[[], Awaitable[Any]], what: str) -> None:
+    """Wait until a condition is true; fails with the words for it when that takes too long."""
+    deadline = time.monotonic() + RUN_TIMEOUT
+    while not await condition():
+        assert time.monotonic() < deadline, f"not in {RUN_TIMEOUT:g} s: {what}"
+        await asyncio.sleep(0.01)

@@ -9,17 +9,7 @@ from typing import Any
 import pytest
 from conformance import driver
 from conformance.differences import expected
-from conformance.driver import Client, Run, Server, link, node
-
-
-def _show(value: Any, **more: Any) -> dict[str, Any]:
-    return {**more, "9": node("TinyShow", value=value)}
-
-
-async def _notes(client: Client) -> list[str]:
-    notes: list[str] = await client.get("/tiny/notes")
-    return notes
-
+from conformance.driver import Client, Run, Server, link, node, show
 
 # -- what makes a result the same ----------------------------------------------------------------------------
 
@@ -85,9 +75,9 @@ async def test_equal_nodes_in_one_prompt_share_a_result(client: Client) -> None:
         "8": node("TinyShow", value=link("1")),
         "9": node("TinyShow", value=link("2")),
     }
-    await _notes(client)
+    await client.notes()
     run = await client.run(prompt)
-    assert await _notes(client) == ["once"]
+    assert await client.notes() == ["once"]
     assert len(run.ran()) == 2
     # One of the two is told as if it were an output: whichever had its turn second.
     assert sorted(data["node"] for data in run.data("executed"))[1:] == ["8", "9"]
@@ -96,7 +86,7 @@ async def test_equal_nodes_in_one_prompt_share_a_result(client: Client) -> None:
 
 async def test_cached_outputs_are_shown_again(client: Client) -> None:
     """Only those that were asked for; the history has all the prompt's nodes that have shown something."""
-    prompt = {"1": node("TinyNumber", value=3), "8": node("TinyShow", value=link("1")), **_show(link("1"))}
+    prompt = {"1": node("TinyNumber", value=3), "8": node("TinyShow", value=link("1")), **show(link("1"))}
     await client.run(prompt)
     run = await client.run(prompt)
     assert run.cached() == {"1", "8", "9"}
@@ -113,7 +103,7 @@ async def test_cached_outputs_are_shown_again(client: Client) -> None:
 
 async def test_cached_outputs_that_were_not_asked_for(server: Server, client: Client) -> None:
     """0.3.64 puts them into the history, later versions do not."""
-    prompt = {"1": node("TinyNumber", value=3), "8": node("TinyShow", value=link("1")), **_show(link("1"))}
+    prompt = {"1": node("TinyNumber", value=3), "8": node("TinyShow", value=link("1")), **show(link("1"))}
     await client.run(prompt)
     run = await client.run(prompt, partial_execution_targets=["9"])
     assert [data["node"] for data in run.data("executed")] == ["9"]
@@ -139,7 +129,7 @@ async def test_cached_outputs_that_were_not_asked_for(server: Server, client: Cl
 )
 async def test_is_changed_decides(client: Client, class_type: str, how: str, kept: bool, shown: str) -> None:
     """Equal answers: the result is kept. The answer is written into the prompt."""
-    prompt = _show(link("1"), **{"1": node(class_type, how=how, value=1)})
+    prompt = show(link("1"), **{"1": node(class_type, how=how, value=1)})
     first = await client.run(prompt)
     assert first.shown("9")[0].startswith(shown)
     again = await client.run(prompt)
@@ -150,29 +140,29 @@ async def test_is_changed_decides(client: Client, class_type: str, how: str, kep
 
 async def test_is_changed_is_asked_once_with_constants(client: Client) -> None:
     """Linked inputs and hidden ones of the request are None, the id is not; before anything runs."""
-    await _notes(client)
+    await client.notes()
     prompt = {
         "1": node("TinyNumber", value=3),
         "2": node("ExecChanged", how="value", value=link("1")),
         "3": node("ExecNote", name="ran", value=link("2")),
-        **_show(link("3")),
+        **show(link("3")),
     }
     await client.run(prompt, extra_data={"extra_pnginfo": {"a": 1}})
     hidden = "{'prompt': {}, 'node_id': '2', 'extra': None, 'dynprompt': None}"
-    assert [note.replace('"', "'") for note in await _notes(client)] == [f"IS_CHANGED None {hidden}", "ran"]
+    assert [note.replace('"', "'") for note in await client.notes()] == [f"IS_CHANGED None {hidden}", "ran"]
     prompt["2"] = node("ExecChanged", how="value", value="constant")
     await client.run(prompt)
-    assert await _notes(client) == [f"IS_CHANGED constant {hidden}", "ran"]
+    assert await client.notes() == [f"IS_CHANGED constant {hidden}", "ran"]
     await client.run(prompt)
-    assert await _notes(client) == [f"IS_CHANGED constant {hidden}"]
+    assert await client.notes() == [f"IS_CHANGED constant {hidden}"]
 
 
 async def test_is_changed_of_the_request_counts(client: Client) -> None:
     """A prompt whose node has is_changed already is not asked."""
-    await _notes(client)
-    prompt = _show(link("1"), **{"1": {**node("ExecChanged", how="none", value=1), "is_changed": ["given"]}})
+    await client.notes()
+    prompt = show(link("1"), **{"1": {**node("ExecChanged", how="none", value=1), "is_changed": ["given"]}})
     assert (await client.run(prompt)).shown("9")[0].startswith("['given']")
-    assert await _notes(client) == []
+    assert await client.notes() == []
     assert (await client.run(prompt)).cached() == {"1", "9"}
     prompt["1"]["is_changed"] = ["other"]
     assert (await client.run(prompt)).cached() == set()
@@ -185,10 +175,20 @@ async def test_what_depends_on_a_changed_node_runs_too(client: Client) -> None:
         "2": node("ExecChanged", how="object", value=1),
         "3": node("ExecItems", a=link("1"), b=link("2")),
         "8": node("TinyShow", value=link("1")),
-        **_show(link("3")),
+        **show(link("3")),
     }
     await client.run(prompt)
     assert (await client.run(prompt)).cached() == {"1", "8"}
+
+
+async def test_what_comes_with_a_request_is_no_part_of_the_key(client: Client) -> None:
+    """A cached node shows the extra data it ran with; a hidden input that the prompt gives counts."""
+    prompt = {"9": node("TinyHidden", seed=1, mode="a")}
+    first = await client.run(prompt, extra_data={"extra_pnginfo": {"run": 1}})
+    second = await client.run(prompt, extra_data={"extra_pnginfo": {"run": 2}})
+    third = await client.run({"9": node("TinyHidden", seed=1, mode="b")}, extra_data={"extra_pnginfo": {"run": 3}})
+    shown = [run.shown("9", "extra") + run.shown("9", "mode") for run in (first, second, third)]
+    assert shown == [[{"run": 1}, "a"], [{"run": 1}, "a"], [{"run": 3}, "b"]]
 
 
 # -- kinds of caches -----------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ async def test_nodes_keep_their_state_while_their_id_is_in_the_prompt(client: Cl
     """Whatever their inputs; a prompt without them forgets it; another class of the same id is another node."""
 
     def prompt(name: str, node_id: str = "1") -> dict[str, Any]:
-        return _show(link(node_id), **{node_id: node("ExecKeep", name=name)})
+        return show(link(node_id), **{node_id: node("ExecKeep", name=name)})
 
     assert (await client.run(prompt("a"))).shown("9") == [1]
     assert (await client.run(prompt("b"))).shown("9") == [2]
@@ -354,11 +354,11 @@ async def test_a_sized_cache_finds_what_is_older(lru_server: Server) -> None:
     """A, B, A: nothing of A runs again, expansions included."""
     async with driver.connect(lru_server) as client:
         await client.forget()
-        runs = [await client.run(prompt) for prompt in (_track("A"), _show(1), _track("A"))]
+        runs = [await client.run(prompt) for prompt in (_track("A"), show(1), _track("A"))]
         assert runs[2].ran() == []
-        expand = _show(link("1"), **{"1": node("TinyExpand", n=2)})
+        expand = show(link("1"), **{"1": node("TinyExpand", n=2)})
         first = await client.run(expand)
-        await client.run(_show("between"))
+        await client.run(show("between"))
         again = await client.run(expand)
         assert again.ran() == []
         assert again.shown("9") == first.shown("9")
@@ -373,10 +373,10 @@ async def test_a_sized_cache_keeps_objects_of_the_last_prompt_only(lru_server: S
     async with driver.connect(lru_server) as client:
         await client.forget()
         for name, calls in (("a", 1), ("b", 2)):
-            run = await client.run(_show(link("1"), **{"1": node("ExecKeep", name=name)}))
+            run = await client.run(show(link("1"), **{"1": node("ExecKeep", name=name)}))
             assert run.shown("9") == [calls]
-        await client.run(_show("between"))
-        run = await client.run(_show(link("1"), **{"1": node("ExecKeep", name="c")}))
+        await client.run(show("between"))
+        run = await client.run(show(link("1"), **{"1": node("ExecKeep", name="c")}))
         assert run.shown("9") == [1]
 
 
@@ -398,11 +398,11 @@ async def test_memory_decides_what_is_kept(ram_server: tuple[Server, bool]) -> N
     async with driver.connect(started) as client:
         await client.forget()
         a, b = _track("A"), _track("B")
-        alive = await _history(client, [a, b, _show(1)])
+        alive = await _history(client, [a, b, show(1)])
         assert alive == ([_all_of("A"), *[_all_of("A", "B")] * 2] if kept else [_all_of("A"), _all_of("B"), []])
-        again = await client.run({**a, **_show(1)})
+        again = await client.run({**a, **show(1)})
         assert again.cached() == ({"A1", "A2", "A9", "9"} if kept else {"9"})
-        assert (await client.run(_show(1))).cached() == {"9"}
+        assert (await client.run(show(1))).cached() == {"9"}
         await client.forget()
         assert await _alive(client) == []
 
@@ -415,11 +415,11 @@ async def test_without_a_cache_everything_runs_again(uncached_server: Server) ->
             **{"3": node("ExecItems", a=link("2"), b=link("1")), "9": node("TinyShow", value=link("3"))},
         }
         for _ in range(2):
-            await _notes(client)
+            await client.notes()
             run = await client.run(prompt)
             assert run.cached() == set()
             assert run.ran() == ["1", "2", "3", "9"]
-            assert await _notes(client) == ["1", "2"]
+            assert await client.notes() == ["1", "2"]
             assert run.shown("9") == ["33-@0"]
 
 
@@ -452,7 +452,7 @@ async def test_without_a_cache_little_is_alive(uncached_server: Server) -> None:
 async def test_without_a_cache_nodes_expand(uncached_server: Server) -> None:
     """Which 0.3.64 cannot do without a cache."""
     async with driver.connect(uncached_server) as client:
-        run = await client.run(_show(link("1"), **{"1": node("TinyExpand", n=2)}))
+        run = await client.run(show(link("1"), **{"1": node("TinyExpand", n=2)}))
         works = uncached_server.version >= (0, 8)
         done = expected(uncached_server, "expansion without a cache", comfyui=works, embedded=True)
         assert (run.history.get("status", {}).get("status_str") == "success") == done
@@ -466,12 +466,12 @@ async def test_lazy_inputs_without_a_cache(uncached_server: Server) -> None:
         prompt = {
             **{str(i): node("ExecNote", name=str(i), value=i) for i in (1, 2)},
             "5": node("ExecLazy", wants="a b", a=link("1"), b=link("2")),
-            **_show(link("5")),
+            **show(link("5")),
         }
-        await _notes(client)
+        await client.notes()
         run = await client.run(prompt)
         assert run.shown("9") == ["a=1 b=2"]
-        assert [note for note in await _notes(client) if note in "12"] == ["1", "2"]
+        assert [note for note in await client.notes() if note in "12"] == ["1", "2"]
 
 
 # -- /free ---------------------------------------------------------------------------------------------------

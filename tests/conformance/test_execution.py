@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conformance.differences import expected
-from conformance.driver import Client, Run, Server, link, node
+from conformance.driver import Client, Run, Server, link, node, show
 
 _SUM = {
     "1": node("TinyNumber", value=3),
@@ -18,25 +18,13 @@ _SUM = {
 }
 
 
-def _show(value: Any, **more: Any) -> dict[str, Any]:
-    """A prompt that shows one value as node "9"."""
-    return {**more, "9": node("TinyShow", value=value)}
-
-
-async def _notes(client: Client) -> list[str]:
-    """What nodes have noted since the last call."""
-    notes: list[str] = await client.get("/tiny/notes")
-    return notes
-
-
 def _error(run: Run) -> dict[str, Any]:
-    """The one error of a prompt that failed."""
-    (error,) = run.data("execution_error")
+    """The one error of a prompt that failed, which the history has too."""
     assert run.history["status"]["status_str"] == "error"
     assert run.history["status"]["completed"] is False
-    assert run.types()[-2] == "execution_error" or run.types()[-2] == "status"
+    assert run.types()[-2] in ("execution_error", "status")
     assert "execution_success" not in run.types()
-    return dict(error)
+    return run.error()
 
 
 # -- order, messages, history --------------------------------------------------------------------------------
@@ -105,7 +93,7 @@ async def test_the_history_has_the_prompt_its_outputs_and_its_messages(client: C
 
 async def test_progress_says_which_node_it_is_of(server: Server, client: Client) -> None:
     """``progress`` for old clients, ``progress_state`` for new ones; the last value is the node's maximum."""
-    prompt = _show(link("1"), **{"1": node("ExecSteps", values="1,3,+2,9", total=4)})
+    prompt = show(link("1"), **{"1": node("ExecSteps", values="1,3,+2,9", total=4)})
     run = await client.run(prompt)
     told = [1, 3, 4, 4] if server.version < (0, 11) else [p["value"] for p in run.data("progress")]
     # Later versions leave out steps that come right after another.
@@ -127,7 +115,7 @@ async def test_progress_says_which_node_it_is_of(server: Server, client: Client)
 
 async def test_progress_of_another_node(client: Client) -> None:
     """A progress bar may be given another node's id."""
-    run = await client.run(_show(link("1"), **{"1": node("ExecSteps", values="1", total=2, node="77")}))
+    run = await client.run(show(link("1"), **{"1": node("ExecSteps", values="1", total=2, node="77")}))
     assert [(p["value"], p["node"]) for p in run.data("progress")] == [(1, "77")]
     last = run.data("progress_state")[-1]["nodes"]
     assert (last["77"]["value"], last["77"]["max"], last["77"]["state"]) == (1, 2, "running")
@@ -147,7 +135,7 @@ async def test_without_a_client_nobody_is_told(server: Server, client: Client) -
     assert entry["outputs"] == {"9": {"values": [7]}}
     assert "client_id" not in entry["prompt"][3]
     # Errors are not sent to everybody either.
-    failing = _show(link("1"), **{"1": node("TinyFail", a=1, what="value")})
+    failing = show(link("1"), **{"1": node("TinyFail", a=1, what="value")})
     async with client.session.post(server.url + "/prompt", json={"prompt": failing}) as answer:
         prompt_id = (await answer.json())["prompt_id"]
     assert {kind for kind, _ in await _until_done(client)} == {"status", "progress_state"}
@@ -159,12 +147,12 @@ async def test_a_blocked_value_and_an_interruption_are_told_to_everybody_where_t
     server: Server, client: Client
 ) -> None:
     """These two messages are sent to all when the prompt names no client."""
-    blocked = _show(link("1"), **{"1": node("TinyBlock", message="no", bare=False)})
+    blocked = show(link("1"), **{"1": node("TinyBlock", message="no", bare=False)})
     async with client.session.post(server.url + "/prompt", json={"prompt": blocked}) as answer:
         prompt_id = (await answer.json())["prompt_id"]
     messages = await _until_done(client)
     assert [data["exception_type"] for kind, data in messages if kind == "execution_error"] == ["ExecutionBlocked"]
-    spinning = _show(link("1"), **{"1": node("TinySpin", seconds=30, seed=1)})
+    spinning = show(link("1"), **{"1": node("TinySpin", seconds=30, seed=1)})
     async with client.session.post(server.url + "/prompt", json={"prompt": spinning}) as answer:
         prompt_id = (await answer.json())["prompt_id"]
     await client.receive_until("progress_state", prompt_id=prompt_id)
@@ -275,7 +263,7 @@ async def test_node_ids_may_be_any_text(client: Client) -> None:
 
 async def test_a_link_may_have_a_float_as_slot(client: Client) -> None:
     """Some clients' JSON has them; but validation takes it as an index first."""
-    run = await client.run(_show(["1", 0.0], **{"1": node("TinyNumber", value=3)}))
+    run = await client.run(show(["1", 0.0], **{"1": node("TinyNumber", value=3)}))
     assert run.status == 400
     (error,) = run.response["node_errors"]["9"]["errors"]
     assert error["type"] == "exception_during_validation"
@@ -284,7 +272,7 @@ async def test_a_link_may_have_a_float_as_slot(client: Client) -> None:
 
 async def test_a_link_to_a_number_is_refused(client: Client) -> None:
     """Node ids are texts."""
-    run = await client.run(_show([1, 0], **{"1": node("TinyNumber", value=3)}))
+    run = await client.run(show([1, 0], **{"1": node("TinyNumber", value=3)}))
     assert run.status == 400
     (error,) = run.response["node_errors"]["9"]["errors"]
     assert (error["type"], error["details"]) == ("exception_during_validation", "1")
@@ -297,16 +285,16 @@ def _lazy(wants: str, class_type: str = "ExecLazy", **inputs: Any) -> dict[str, 
     """A prompt with three numbers behind lazy inputs a, b and c."""
     numbers = {str(i): node("ExecNote", name=f"ran {i}", value=i * 10) for i in (1, 2, 3)}
     linked = {"a": link("1"), "b": link("2"), "c": link("3"), **inputs}
-    return _show(link("5"), **numbers, **{"5": node(class_type, wants=wants, **linked)})
+    return show(link("5"), **numbers, **{"5": node(class_type, wants=wants, **linked)})
 
 
 @pytest.mark.parametrize("class_type", ["ExecLazy", "ExecLazyAsync"])
 async def test_lazy_inputs_are_computed_when_asked_for(client: Client, class_type: str) -> None:
     """One after the other, two at once; what was not asked for is None."""
-    await _notes(client)
+    await client.notes()
     run = await client.run(_lazy("b a", class_type))
     assert run.shown("9") == ["a=10 b=20 c=None"]
-    assert await _notes(client) == [
+    assert await client.notes() == [
         "asked a=None b=None c=None",
         "ran 2",
         "asked a=None b=20 c=None",
@@ -318,17 +306,17 @@ async def test_lazy_inputs_are_computed_when_asked_for(client: Client, class_typ
     await client.forget()
     run = await client.run(_lazy("a+c", class_type))
     assert run.shown("9") == ["a=10 b=None c=30"]
-    assert sorted(await _notes(client)) == ["asked a=10 b=None c=30", "asked a=None b=None c=None", "ran 1", "ran 3"]
+    assert sorted(await client.notes()) == ["asked a=10 b=None c=30", "asked a=None b=None c=None", "ran 1", "ran 3"]
 
 
 async def test_a_cached_lazy_input_is_there_at_once(server: Server, client: Client) -> None:
     """What was computed before needs not be asked for, and is passed even if it is not; not in later versions."""
     await client.run(_lazy("a b c"))
-    await _notes(client)
+    await client.notes()
     run = await client.run({**_lazy(""), "5": {**_lazy("")["5"]}})
     had = "a=10 b=20 c=30" if server.version < (0, 8) else "a=None b=None c=None"
     assert run.shown("9") == [had]
-    assert await _notes(client) == [f"asked {had}"]
+    assert await client.notes() == [f"asked {had}"]
 
 
 async def test_lazy_inputs_may_be_constants_or_left_out(client: Client) -> None:
@@ -355,21 +343,21 @@ async def test_asking_for_an_input_that_is_not_there_fails(client: Client) -> No
 async def test_answers_that_are_no_list_of_names_are_passed_over(client: Client, how: str) -> None:
     """The node then runs without its input. So it does when it names one that it has."""
     run = await client.run(
-        _show(link("2"), **{"1": node("TinyNumber", value=1), "2": node("ExecLazyOdd", how=how, a=link("1"))})
+        show(link("2"), **{"1": node("TinyNumber", value=1), "2": node("ExecLazyOdd", how=how, a=link("1"))})
     )
     assert run.shown("9") == [f"{how} None"]
 
 
 async def test_check_lazy_status_may_raise(client: Client) -> None:
     """As if the node itself had."""
-    prompt = _show(link("2"), **{"1": node("TinyNumber", value=1), "2": node("ExecLazyOdd", how="raise", a=link("1"))})
+    prompt = show(link("2"), **{"1": node("TinyNumber", value=1), "2": node("ExecLazyOdd", how="raise", a=link("1"))})
     error = _error(await client.run(prompt))
     assert (error["exception_type"], error["exception_message"]) == ("RuntimeError", "cannot say what is needed\n")
 
 
 async def test_lazy_inputs_of_a_node_that_takes_lists(client: Client) -> None:
     """It gets lists also when it is asked what it needs; a missing input is a tuple of None."""
-    await _notes(client)
+    await client.notes()
     prompt = {
         "1": node("ExecList", items="[1, 2]"),
         "2": node("ExecList", items="[true, false]"),
@@ -378,7 +366,7 @@ async def test_lazy_inputs_of_a_node_that_takes_lists(client: Client) -> None:
     }
     run = await client.run(prompt)
     assert run.shown("9") == ["flags=[True, False] a=[1, 2]"]
-    assert await _notes(client) == ["asked flags=[True, False] a=[None]", "asked flags=[True, False] a=[1, 2]"]
+    assert await client.notes() == ["asked flags=[True, False] a=[None]", "asked flags=[True, False] a=[1, 2]"]
 
 
 async def test_lazy_inputs_are_asked_for_by_any_item(client: Client) -> None:
@@ -436,17 +424,18 @@ async def test_nodes_may_show_or_return_nothing(client: Client, how: str) -> Non
 
 
 async def test_a_node_that_uses_a_result_that_is_not_there(server: Server, client: Client) -> None:
-    """It is called with None; in later versions it fails."""
+    """It is called with None; in 0.29 the node that gave no result fails."""
     run = await client.run({"1": node("ExecUi", value=5, how="ui"), "9": node("TinyShow", value=link("1"))})
-    if server.version < (0, 11):
-        assert run.shown("9") == [None]
+    if server.version >= (0, 29):
+        error = _error(run)
+        assert (error["node_id"], error["exception_type"]) == ("1", "IndexError")
     else:
-        assert run.history["status"]["status_str"] in ("success", "error")
+        assert run.shown("9") == [None]
 
 
 async def test_a_result_that_is_no_tuple_is_taken_apart(client: Client) -> None:
     """A text's first character is the first output."""
-    run = await client.run(_show(link("1"), **{"1": node("ExecDynamic", x=1)}))
+    run = await client.run(show(link("1"), **{"1": node("ExecDynamic", x=1)}))
     assert run.shown("9") == ["node_id=1 x=1"]
 
 
@@ -455,7 +444,7 @@ async def test_a_result_that_is_no_tuple_is_taken_apart(client: Client) -> None:
 
 async def test_async_nodes_run_at_once(client: Client) -> None:
     """Three nodes that wait for each other can only end if they run concurrently; so do the calls of one."""
-    await _notes(client)
+    await client.notes()
     prompt = {
         **{i: node("ExecMeet", name="m", parties=3, value=int(i)) for i in "123"},
         "4": node("TinyAdd", a=link("1"), b=link("2")),
@@ -465,7 +454,7 @@ async def test_async_nodes_run_at_once(client: Client) -> None:
     run = await client.run(prompt)
     assert run.shown("9") == [6]
     # Each knows which call it is.
-    assert sorted(await _notes(client)) == ["1.0", "2.0", "3.0"]
+    assert sorted(await client.notes()) == ["1.0", "2.0", "3.0"]
     assert [data["node"] for data in run.data("executing")] == ["3", "2", "1", "4", "5", "9", None]
     prompt = {
         "1": node("TinyCount", n=3),
@@ -475,7 +464,7 @@ async def test_async_nodes_run_at_once(client: Client) -> None:
     }
     run = await client.run(prompt)
     assert run.shown("9") == ["[0, 1, 2] [''] ['3']"]
-    assert sorted(await _notes(client)) == ["2.0", "2.1", "2.2"]
+    assert sorted(await client.notes()) == ["2.0", "2.1", "2.2"]
 
 
 async def test_async_nodes_may_expand(server: Server, client: Client) -> None:
@@ -494,7 +483,7 @@ async def test_async_nodes_may_expand(server: Server, client: Client) -> None:
 
 async def test_an_error_of_an_async_node_ends_the_prompt(client: Client) -> None:
     """Nodes that ran before have run; calls that are still running are cancelled."""
-    await _notes(client)
+    await client.notes()
     prompt = {
         "1": node("ExecAfter", how="raise", value=1),
         "2": node("ExecAfter", how="cancelled", value=2),
@@ -508,12 +497,12 @@ async def test_an_error_of_an_async_node_ends_the_prompt(client: Client) -> None
     assert error["exception_message"] == "raised later\n"
     assert error["current_inputs"] == {}
     assert run.shown("8") == [8]
-    assert await _notes(client) == ["cancelled"]
+    assert await client.notes() == ["cancelled"]
 
 
 async def test_an_async_node_may_interrupt(client: Client) -> None:
     """The exception says so, whenever it is raised."""
-    run = await client.run(_show(link("1"), **{"1": node("ExecAfter", how="interrupt", value=1)}))
+    run = await client.run(show(link("1"), **{"1": node("ExecAfter", how="interrupt", value=1)}))
     (message,) = run.data("execution_interrupted")
     assert (message["node_id"], message["node_type"]) == ("1", "ExecAfter")
 
@@ -575,18 +564,18 @@ async def test_an_error_ends_the_prompt_for_all_its_outputs(client: Client) -> N
 
 async def test_running_out_of_memory_comes_with_advice(client: Client) -> None:
     """The message goes on with a tip."""
-    run = await client.run(_show(link("1"), **{"1": node("TinyFail", a=3, what="memory")}))
+    run = await client.run(show(link("1"), **{"1": node("TinyFail", a=3, what="memory")}))
     error = _error(run)
     assert error["exception_type"].endswith("OutOfMemoryError")
     assert error["exception_message"].startswith("no more\nThis error means you ran out of memory on your GPU.")
 
 
 async def test_no_inputs_are_shown_with_an_error_they_have_nothing_to_do_with(server: Server, client: Client) -> None:
-    """An error after an expansion: the inputs belong to a turn that went well. Later versions notice it earlier."""
+    """An error after an expansion: the inputs belong to a turn that went well. 0.29 notices it earlier."""
     graph = {"nodes": {"$id.x": node("TinyNumber", value=1)}, "result": [["$id.x", 5], 1]}
-    error = _error(await client.run(_show(link("1"), **{"1": node("ExecExpand", graph=json.dumps(graph))})))
+    error = _error(await client.run(show(link("1"), **{"1": node("ExecExpand", graph=json.dumps(graph))})))
     assert (error["node_id"], error["exception_type"]) == ("1", "IndexError")
-    assert error["current_inputs"] == {} or server.version >= (0, 11)
+    assert error["current_inputs"] == ({} if server.version < (0, 29) else {"value": [1]})
 
 
 # -- interruption --------------------------------------------------------------------------------------------
@@ -606,7 +595,7 @@ async def _interrupted(client: Client, prompt: dict[str, Any], body: Any = None)
 @pytest.mark.parametrize("by_id", [False, True])
 async def test_a_node_can_be_interrupted(client: Client, by_id: bool) -> None:
     """By all, or by id: one message, history of status "error", nothing of an error."""
-    prompt = _show(link("1"), **{"1": node("TinySpin", seconds=30, seed=int(by_id))})
+    prompt = show(link("1"), **{"1": node("TinySpin", seconds=30, seed=int(by_id))})
     run = await _interrupted(client, prompt, (lambda run: {"prompt_id": run.prompt_id}) if by_id else None)
     (message,) = run.data("execution_interrupted")
     del message["timestamp"]
@@ -620,14 +609,14 @@ async def test_a_node_can_be_interrupted(client: Client, by_id: bool) -> None:
 async def test_a_node_with_a_progress_bar_is_interrupted_by_it(client: Client) -> None:
     """It does not have to look for it itself."""
     run = await _interrupted(
-        client, _show(link("1"), **{"1": node("TinySteps", steps=3000, seconds=0.01, preview=False, seed=3)})
+        client, show(link("1"), **{"1": node("TinySteps", steps=3000, seconds=0.01, preview=False, seed=3)})
     )
     assert len(run.data("execution_interrupted")) == 1
 
 
 async def test_a_prompt_is_interrupted_between_nodes(client: Client) -> None:
     """A node that does not look ends; the next one is where it stops."""
-    prompt = {"1": node("ExecAfter", how="value", value=4), "2": node("TinyAdd", a=link("1"), b=1), **_show(link("2"))}
+    prompt = {"1": node("ExecAfter", how="value", value=4), "2": node("TinyAdd", a=link("1"), b=1), **show(link("2"))}
     run = await _interrupted(client, prompt)
     (message,) = run.data("execution_interrupted")
     assert (message["node_id"], message["executed"]) == ("2", ["1"])
@@ -637,7 +626,7 @@ async def test_a_prompt_is_interrupted_between_nodes(client: Client) -> None:
 
 async def test_interrupting_another_prompt_does_nothing(client: Client) -> None:
     """The id of one that waits or is not there leaves the running one alone."""
-    prompt = _show(link("1"), **{"1": node("ExecHold", name="alone", value=str(uuid.uuid4()))})
+    prompt = show(link("1"), **{"1": node("ExecHold", name="alone", value=str(uuid.uuid4()))})
     _, running = await client.queue(prompt)
     await client.receive_until("executing", node="1")
     _, waiting = await client.queue(_SUM)
@@ -672,7 +661,7 @@ async def test_outputs_that_are_refused_leave_the_others_alone(client: Client) -
 
 async def test_a_cycle_is_refused(server: Server, client: Client) -> None:
     """Nodes that wait for each other."""
-    prompt = {"1": node("TinyAdd", a=link("2"), b=1), "2": node("TinyAdd", a=link("1"), b=1), **_show(link("2"))}
+    prompt = {"1": node("TinyAdd", a=link("2"), b=1), "2": node("TinyAdd", a=link("1"), b=1), **show(link("2"))}
     run = await client.run(prompt)
     assert run.status == 400
     kinds = {error["type"] for entry in run.response["node_errors"].values() for error in entry["errors"]}

@@ -44,9 +44,8 @@ async def sizes(client: Client, run: Run, node_id: str) -> list[tuple[int, int]]
     """The sizes of the pictures a node shows."""
     found = []
     for file in run.history["outputs"][node_id]["images"]:
-        query = "&".join(f"{key}={file[key]}" for key in ("filename", "subfolder", "type"))
-        async with client.session.get(f"{client.url}/view?{query}") as answer:
-            found.append(Image.open(io.BytesIO(await answer.read())).size)
+        with Image.open(io.BytesIO(await client.view(file))) as opened:
+            found.append(opened.size)
     return found
 
 
@@ -159,9 +158,8 @@ async def test_saved_text_is_shown_and_handed_on(client: Client) -> None:
     await client.forget()
     run = await succeed(client, prompt)
     assert run.history["outputs"]["2"]["files"][0]["filename"] == "notes_00002.json"
-    query = "filename=notes_00001.json&subfolder=later&type=output"
-    async with client.session.get(f"{client.url}/view?{query}") as answer:
-        assert (await answer.read()).decode() == '{\n  "b": [\n    1,\n    "é"\n  ]\n}'
+    file = {"filename": "notes_00001.json", "subfolder": "later", "type": "output"}
+    assert (await client.view(file)).decode() == '{\n  "b": [\n    1,\n    "é"\n  ]\n}'
 
 
 async def test_the_nodes_for_lists_of_texts_hand_on_a_list_as_one_value(client: Client) -> None:

@@ -96,9 +96,9 @@ async def test_a_blocked_node_is_not_called(client: Client) -> None:
         "8": node("TinyShow", value=link("2")),
         "9": node("TinyShow", value=1),
     }
-    await client.get("/tiny/notes")
+    await client.notes()
     run = await client.run(prompt)
-    assert await client.get("/tiny/notes") == []
+    assert await client.notes() == []
     assert run.data("execution_error") == []
     assert set(run.history["outputs"]) == {"9"}
     assert run.history["status"]["status_str"] == "success"
@@ -187,7 +187,7 @@ async def test_a_blocked_output_node_shows_nothing_but_may_have_shown(client: Cl
 
 async def test_a_blocker_asks_for_no_lazy_inputs(client: Client) -> None:
     """A node that is blocked is not asked what it needs."""
-    await client.get("/tiny/notes")
+    await client.notes()
     prompt = {
         "1": node("TinyBlock", message="", bare=False),
         "2": node("ExecNote", name="ran", value=1),
@@ -195,5 +195,5 @@ async def test_a_blocker_asks_for_no_lazy_inputs(client: Client) -> None:
         "9": node("TinyShow", value=link("3")),
     }
     run = await client.run(prompt)
-    assert await client.get("/tiny/notes") == []
+    assert await client.notes() == []
     assert run.history["outputs"] == {}

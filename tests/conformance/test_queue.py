@@ -1,17 +1,15 @@
-"""The queue and the history: order, deleting, clearing, paging; what POST /prompt takes; handlers of packages."""
+"""The queue at work: in which order prompts run, what waits and is taken out, who is told; handlers of packages.
+
+The routes and what they answer are in test_routes_prompts.py.
+"""
 
 from __future__ import annotations
 
 import uuid
 from typing import Any
 
-import pytest
 from conformance.differences import expected
-from conformance.driver import Client, Server, link, node
-
-
-def _show(value: Any) -> dict[str, Any]:
-    return {"9": node("TinyShow", value=value)}
+from conformance.driver import Client, Server, connect, link, node, show
 
 
 class _Held:
@@ -57,7 +55,7 @@ async def test_prompts_run_by_their_number(client: Client) -> None:
         ]
         numbers, names = [], {}
         for name, fields in asked:
-            status, response = await client.queue(_show(name), **fields)
+            status, response = await client.queue(show(name), **fields)
             assert status == 200
             assert set(response) == {"prompt_id", "number", "node_errors"}
             numbers.append(response["number"])
@@ -70,7 +68,7 @@ async def test_prompts_run_by_their_number(client: Client) -> None:
         assert [names[item[1]] for item in pending] == [
             *("very first", "more front", "front", "late", "later", "not front", "very last")
         ]
-        assert pending[0][2] == _show("very first")
+        assert pending[0][2] == show("very first")
         assert pending[0][3]["client_id"] == client.sid
         assert pending[0][4] == ["9"]
         assert (await client.get("/prompt"))["exec_info"]["queue_remaining"] == 8
@@ -83,7 +81,7 @@ async def test_prompts_run_by_their_number(client: Client) -> None:
 async def test_waiting_prompts_can_be_deleted(client: Client) -> None:
     """By id, several at once, unknown ones ignored; they never run and are in no history."""
     async with _Held(client) as held:
-        ids = [(await client.queue(_show(i)))[1]["prompt_id"] for i in range(4)]
+        ids = [(await client.queue(show(i)))[1]["prompt_id"] for i in range(4)]
         assert (await client.post("/queue", {"delete": [ids[0], "nosuch", ids[2]]}))[0] == 200
         assert sorted(item[1] for item in (await client.get("/queue"))["queue_pending"]) == sorted([ids[1], ids[3]])
         # The running one is not there to be deleted.
@@ -98,38 +96,30 @@ async def test_the_queue_can_be_cleared(client: Client) -> None:
     """What waits is gone, what runs runs on; everybody is told how many are left."""
     async with _Held(client) as held:
         for i in range(3):
-            await client.queue(_show(i))
+            await client.queue(show(i))
         await client.receive_until("status", status={"exec_info": {"queue_remaining": 4}})
         await client.post("/queue", {"clear": True})
         await client.receive_until("status", status={"exec_info": {"queue_remaining": 1}})
         assert (await client.get("/queue"))["queue_pending"] == []
     assert await _order_run(client, 1) == [held.prompt_id]
-    assert (await client.run(_show("next"))).shown("9") == ["next"]
+    assert (await client.run(show("next"))).shown("9") == ["next"]
 
 
 async def test_the_running_prompt_is_in_the_queue_as_it_came(client: Client) -> None:
     """Number, id, prompt, extra data and outputs; without what the execution has written into it."""
-    async with _Held(client):
-        status, _ = await client.queue({"1": node("ExecChanged", how="none", value=1), **_show(link("1"))})
-        assert status == 200
-    messages = await client.receive_until("executing", node="9")
-    assert messages
-    (running,) = (await client.get("/queue"))["queue_running"] or [None]
-    if running is not None:
-        assert "is_changed" not in running[2].get("1", {})
+    name = uuid.uuid4().hex
+    held = node("ExecHold", name=name, value=link("1"))
+    prompt = show(link("2"), **{"1": node("ExecChanged", how="none", value=1), "2": held})
+    _, response = await client.queue(prompt)
+    # By then IS_CHANGED has been asked, and its answer written into the prompt that nodes see.
+    await client.receive_until("executing", node="2")
+    ((number, prompt_id, shown, extra_data, outputs, *_),) = (await client.get("/queue"))["queue_running"]
+    assert (number, prompt_id) == (response["number"], response["prompt_id"])
+    assert shown == prompt
+    assert extra_data["client_id"] == client.sid
+    assert outputs == ["9"]
+    await client.get_text(f"/tiny/release/{name}")
     await client.receive_until("executing", node=None)
-
-
-async def test_secrets_in_the_queue(server: Server, client: Client) -> None:
-    """Tokens of extra_data that are meant for nodes: 0.3.64 shows them in GET /queue."""
-    async with _Held(client):
-        extra = {"auth_token_comfy_org": "a secret", "api_key_comfy_org": "a secret"}
-        await client.queue(_show("secret"), extra_data=extra)
-        text = await client.get_text("/queue")
-        shown = expected(server, "secrets", comfyui=server.version < (0, 8), embedded=False)
-        assert ("a secret" in text) == shown
-        assert "secret" in text
-    await _order_run(client, 2)
 
 
 async def test_outputs_and_errors_are_in_an_order(server: Server, client: Client) -> None:
@@ -151,11 +141,9 @@ async def test_outputs_and_errors_are_in_an_order(server: Server, client: Client
 
 async def test_two_clients_are_told_their_own(server: Server, client: Client) -> None:
     """Messages go to the client of a prompt; how much is left goes to all."""
-    from conformance import driver
-
-    async with driver.connect(server) as other:
+    async with connect(server) as other:
         async with _Held(client):
-            status, response = await other.queue(_show("other"))
+            status, response = await other.queue(show("other"))
             assert status == 200
         mine = await client.receive_until("executing", node=None)
         theirs = await other.receive_until("executing", node=None)
@@ -167,79 +155,25 @@ async def test_two_clients_are_told_their_own(server: Server, client: Client) ->
 async def test_the_same_id_twice(client: Client) -> None:
     """The later prompt takes the place of the earlier one in the history."""
     prompt_id = str(uuid.uuid4())
-    first = await client.run(_show("first"), prompt_id=prompt_id)
+    first = await client.run(show("first"), prompt_id=prompt_id)
     assert first.prompt_id == prompt_id
-    second = await client.run(_show("second"), prompt_id=prompt_id)
+    second = await client.run(show("second"), prompt_id=prompt_id)
     assert second.shown("9") == ["second"]
     assert list(await client.get(f"/history/{prompt_id}")) == [prompt_id]
 
 
-@pytest.mark.parametrize(
-    ("body", "refusal"),
-    [({}, "no_prompt"), ({"prompt": {}}, "prompt_no_outputs"), ({"prompt": {"1": {"inputs": {}}}}, None)],
-)
-async def test_requests_without_a_prompt(
-    server: Server, client: Client, body: dict[str, Any], refusal: str | None
-) -> None:
-    """400 with an error of the same form as any other."""
-    async with client.session.post(server.url + "/prompt", json=body) as answer:
-        assert answer.status == 400
-        error = await answer.json()
-    assert set(error) == {"error", "node_errors"}
-    assert set(error["error"]) == {"type", "message", "details", "extra_info"}
-    # A node without a class; named otherwise by later versions.
-    unknown = "missing_node_type" if server.version >= (0, 12) else "invalid_prompt"
-    assert error["error"]["type"] == (refusal or unknown)
-    assert error["node_errors"] in ({}, [])
+async def test_a_node_without_a_class_is_refused(server: Server, client: Client) -> None:
+    """400 with an error of the same form as any other; named otherwise by later versions."""
+    status, refusal = await client.queue({"1": {"inputs": {}}})
+    assert status == 400
+    assert set(refusal) == {"error", "node_errors"}
+    assert set(refusal["error"]) == {"type", "message", "details", "extra_info"}
+    assert refusal["error"]["type"] == ("missing_node_type" if server.version >= (0, 12) else "invalid_prompt")
+    assert refusal["node_errors"] in ({}, [])
 
 
 async def test_handlers_of_packages_may_change_a_request(client: Client) -> None:
     """All see it in turn; one that raises is passed over."""
-    run = await client.run(_show("MARK"), tiny_mark="changed")
+    run = await client.run(show("MARK"), tiny_mark="changed")
     assert run.shown("9") == ["changed"]
     assert (await client.get("/tiny/handled"))[-1] == "changed"
-
-
-# -- history -------------------------------------------------------------------------------------------------
-
-
-async def _fill(client: Client, number: int) -> list[str]:
-    """Empty the history and put so many prompts into it."""
-    await client.post("/history", {"clear": True})
-    return [(await client.run(_show(i))).prompt_id for i in range(number)]
-
-
-@pytest.mark.parametrize(
-    ("query", "wanted"),
-    [
-        ("", slice(None)),
-        ("?max_items=2", slice(3, 5)),
-        ("?max_items=9", slice(None)),
-        ("?max_items=2&offset=0", slice(0, 2)),
-        ("?max_items=2&offset=1", slice(1, 3)),
-        ("?max_items=2&offset=4", slice(4, 5)),
-        ("?offset=3", slice(3, 5)),
-        ("?offset=5", slice(0, 0)),
-        ("?offset=99&max_items=3", slice(0, 0)),
-        ("?offset=-1", slice(None)),
-        ("?max_items=0", slice(0, 0)),
-        ("?max_items=0&offset=0", slice(0, 1)),
-        ("?max_items=-1", slice(0, 0)),
-    ],
-)
-async def test_history_in_pages(client: Client, query: str, wanted: slice) -> None:
-    """Oldest first; without an offset the newest."""
-    ids = await _fill(client, 5)
-    assert list(await client.get(f"/history{query}")) == ids[wanted]
-
-
-async def test_history_can_be_deleted_and_cleared(client: Client) -> None:
-    """By id, unknown ones ignored; or all."""
-    ids = await _fill(client, 3)
-    assert (await client.post("/history", {"delete": [ids[1], "nosuch"]}))[0] == 200
-    assert list(await client.get("/history")) == [ids[0], ids[2]]
-    assert await client.get(f"/history/{ids[1]}") == {}
-    assert (await client.post("/history", {"clear": True}))[0] == 200
-    assert await client.get("/history") == {}
-    # What is kept for the next prompt does not depend on it.
-    assert (await client.run(_show(2))).cached() == {"9"}

@@ -123,3 +123,12 @@ async def test_a_packages_own_routes(server: Server) -> None:
             Row("POST", "/tiny/send", 500, body="no JSON"),
         ],
     )
+
+
+async def test_a_package_is_loaded_under_a_name_made_of_its_path(server: Server) -> None:
+    """In the server's process, where it finds the server's folders and limits."""
+    environment = (await ask(server, "GET", "/tiny/environment")).json
+    assert environment["module"] == str(server.base / "custom_nodes/tiny").replace(".", "_x_")
+    assert environment["largest"] == 16384
+    assert environment["temp"] == str(server.base / "temp")
+    assert environment["pid"] == server.process.pid

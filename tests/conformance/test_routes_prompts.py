@@ -259,6 +259,8 @@ async def test_the_history_is_deleted(client: Any, server: Server) -> None:
             holds(),
         ],
     )
+    # What is kept for the next prompt does not depend on it.
+    assert (await client.run(SHOW)).cached() == {"9"}
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------

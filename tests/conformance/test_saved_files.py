@@ -27,14 +27,6 @@ def picture(prefix: str, *, batch: int = 1, **more: Any) -> dict[str, Any]:
     }
 
 
-async def view(client: Client, file: dict[str, str]) -> bytes:
-    """The file that a ui result names."""
-    query = "&".join(f"{key}={file[key]}" for key in ("filename", "subfolder", "type"))
-    async with client.session.get(f"{client.url}/view?{query}") as answer:
-        assert answer.status == 200
-        return await answer.read()
-
-
 async def saved(client: Client, prompt: dict[str, Any], node_id: str = "3", **fields: Any) -> list[dict[str, str]]:
     """The files that an output node of a prompt saved, as the history has them."""
     run = await client.run(prompt, **fields)
@@ -45,7 +37,7 @@ async def saved(client: Client, prompt: dict[str, Any], node_id: str = "3", **fi
 
 async def text_chunks(client: Client, file: dict[str, str]) -> dict[str, str]:
     """The text chunks of a PNG file, in order."""
-    with Image.open(io.BytesIO(await view(client, file))) as opened:
+    with Image.open(io.BytesIO(await client.view(file))) as opened:
         opened.load()
         return dict(opened.text)  # type: ignore[attr-defined]
 
@@ -91,7 +83,7 @@ async def test_an_animation_in_webp_carries_them_in_exif(client: Client) -> None
         "2": node("SaveAnimatedWEBP", images=link("1"), **animation),
     }
     (file,) = await saved(client, prompt, "2", extra_data={"extra_pnginfo": {"workflow": WORKFLOW, "more": 1}})
-    with Image.open(io.BytesIO(await view(client, file))) as opened:
+    with Image.open(io.BytesIO(await client.view(file))) as opened:
         exif = dict(opened.getexif())
     assert exif == {
         0x0110: f"prompt:{json.dumps(prompt)}",

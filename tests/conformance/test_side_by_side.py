@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from conformance import driver
 
-node, link = driver.node, driver.link
+node, link, show = driver.node, driver.link, driver.show
 
 pytestmark = [
     pytest.mark.real_comfyui,
@@ -25,19 +25,14 @@ pytestmark = [
 ]
 
 
-def _show(value: Any, **more: Any) -> dict[str, Any]:
-    """A prompt that shows one value as node "9"."""
-    return {**more, "9": node("TinyShow", value=value)}
-
-
 _NUMBER = {"1": node("TinyNumber", value=3)}
 _SUM = {"1": node("TinyNumber", value=3), "2": node("TinyAdd", a=link("1"), b=4)}
 
 # Name -> prompts run one after the other; each a prompt, or (prompt, further fields of POST /prompt).
 SCENARIOS: dict[str, list[Any]] = {
-    "changed, then cached": [_show(link("2"), **_SUM), _show(link("2"), **_SUM)],
-    "changed value": [_show(link("2"), **_SUM), _show(link("2"), **{**_SUM, "1": node("TinyNumber", value=5)})],
-    "A, B, A": [_show(link("1"), **_NUMBER), _show("text"), _show(link("1"), **_NUMBER)],
+    "changed, then cached": [show(link("2"), **_SUM), show(link("2"), **_SUM)],
+    "changed value": [show(link("2"), **_SUM), show(link("2"), **{**_SUM, "1": node("TinyNumber", value=5)})],
+    "A, B, A": [show(link("1"), **_NUMBER), show("text"), show(link("1"), **_NUMBER)],
     "two outputs": [{**_SUM, "8": node("TinyShow", value=link("1")), "9": node("TinyShow", value=link("2"))}],
     "partial": [
         (
@@ -45,21 +40,21 @@ SCENARIOS: dict[str, list[Any]] = {
             {"partial_execution_targets": ["8"]},
         )
     ],
-    "constants converted": [_show(link("1"), **{"1": node("TinyNumber", value="7", note=5, scale="1.5")})],
-    "wrapped list": [_show({"__value__": ["1", 0, 2]})],
-    "progress": [_show(link("1"), **{"1": node("TinySteps", steps=3, seconds=0, preview=False, seed=1)})],
-    "preview": [_show(link("1"), **{"1": node("TinySteps", steps=2, seconds=0, preview=True, seed=2)})],
-    "node raises": [_show(link("1"), **{"1": node("TinyFail", a=3, what="value")})],
-    "node raises after others": [_show(link("3"), **_SUM, **{"3": node("TinyFail", a=link("2"), what="value")})],
-    "node returns none": [_show(link("1"), **{"1": node("TinyFail", a=3, what="none")})],
-    "out of memory": [_show(link("1"), **{"1": node("TinyFail", a=3, what="memory")})],
-    "is_changed nan": [_show(link("1"), **{"1": node("TinyChanging", how="nan")})] * 2,
-    "is_changed math.nan": [_show(link("1"), **{"1": node("TinyChanging", how="math.nan")})] * 2,
+    "constants converted": [show(link("1"), **{"1": node("TinyNumber", value="7", note=5, scale="1.5")})],
+    "wrapped list": [show({"__value__": ["1", 0, 2]})],
+    "progress": [show(link("1"), **{"1": node("TinySteps", steps=3, seconds=0, preview=False, seed=1)})],
+    "preview": [show(link("1"), **{"1": node("TinySteps", steps=2, seconds=0, preview=True, seed=2)})],
+    "node raises": [show(link("1"), **{"1": node("TinyFail", a=3, what="value")})],
+    "node raises after others": [show(link("3"), **_SUM, **{"3": node("TinyFail", a=link("2"), what="value")})],
+    "node returns none": [show(link("1"), **{"1": node("TinyFail", a=3, what="none")})],
+    "out of memory": [show(link("1"), **{"1": node("TinyFail", a=3, what="memory")})],
+    "is_changed nan": [show(link("1"), **{"1": node("TinyChanging", how="nan")})] * 2,
+    "is_changed math.nan": [show(link("1"), **{"1": node("TinyChanging", how="math.nan")})] * 2,
     "is_changed constant": [
-        _show(link("1"), **{"1": node("TinyChanging", how="constant")}),
-        (_show(link("1"), **{"1": node("TinyChanging", how="constant")}), {"extra_data": {"extra_pnginfo": {"a": 1}}}),
+        show(link("1"), **{"1": node("TinyChanging", how="constant")}),
+        (show(link("1"), **{"1": node("TinyChanging", how="constant")}), {"extra_data": {"extra_pnginfo": {"a": 1}}}),
     ],
-    "is_changed raises": [_show(link("1"), **{"1": node("TinyChanging", how="raise")})] * 2,
+    "is_changed raises": [show(link("1"), **{"1": node("TinyChanging", how="raise")})] * 2,
     "not idempotent": [
         {
             **{i: node("TinyUnique", value=1) for i in "12"},
@@ -83,12 +78,12 @@ SCENARIOS: dict[str, list[Any]] = {
             "9": node("TinyShow", value=link("3")),
         }
     ],
-    "empty list": [_show(link("2"), **{"1": node("TinyCount", n=0), "2": node("TinyAdd", a=link("1"), b=1)})],
+    "empty list": [show(link("2"), **{"1": node("TinyCount", n=0), "2": node("TinyAdd", a=link("1"), b=1)})],
     "lazy": [
-        _show(link("3"), **_SUM, **{"3": node("TinyLazy", second=second, a=link("1"), b=link("2"))})
+        show(link("3"), **_SUM, **{"3": node("TinyLazy", second=second, a=link("1"), b=link("2"))})
         for second in (False, True)
     ],
-    "lazy constant": [_show(link("3"), **_NUMBER, **{"3": node("TinyLazy", second=True, a=link("1"), b=5)})],
+    "lazy constant": [show(link("3"), **_NUMBER, **{"3": node("TinyLazy", second=True, a=link("1"), b=5)})],
     "async": [
         {
             **{i: node("TinyAsync", seconds=0.05, value=int(i), fail=False) for i in "12"},
@@ -96,8 +91,8 @@ SCENARIOS: dict[str, list[Any]] = {
             "9": node("TinyShow", value=link("3")),
         }
     ],
-    "async fails": [_show(link("1"), **{"1": node("TinyAsync", seconds=0.05, value=1, fail=True)})],
-    "async at once": [_show(link("1"), **{"1": node("TinyAsync", seconds=0, value=1, fail=False)})],
+    "async fails": [show(link("1"), **{"1": node("TinyAsync", seconds=0.05, value=1, fail=True)})],
+    "async at once": [show(link("1"), **{"1": node("TinyAsync", seconds=0, value=1, fail=False)})],
     "block silently": [
         {
             "1": node("TinyBlock", message="", bare=False),
@@ -112,7 +107,7 @@ SCENARIOS: dict[str, list[Any]] = {
             "9": node("TinyShow", value=link("2")),
         }
     ],
-    "expand": [_show(link("1"), **{"1": node("TinyExpand", n=2)})] * 2,
+    "expand": [show(link("1"), **{"1": node("TinyExpand", n=2)})] * 2,
     "hidden": [
         (
             {"9": node("TinyHidden", seed=1)},
@@ -123,51 +118,51 @@ SCENARIOS: dict[str, list[Any]] = {
     # refused
     "empty": [{}],
     "no outputs": [_NUMBER],
-    "no class_type": [{"1": {"inputs": {}}, **_show(1)}],
-    "unknown class": [_show(link("1"), **{"1": node("NoSuch")})],
+    "no class_type": [{"1": {"inputs": {}}, **show(1)}],
+    "unknown class": [show(link("1"), **{"1": node("NoSuch")})],
     "no inputs": [{"9": {"class_type": "TinyShow"}}],
-    "missing input": [_show(link("1"), **{"1": node("TinyNumber")})],
-    "too small": [_show(link("1"), **{"1": node("TinyNumber", value=-1)})],
-    "too big": [_show(link("1"), **{"1": node("TinyNumber", value=101)})],
-    "not a number": [_show(link("1"), **{"1": node("TinyNumber", value="x")})],
-    "not in list": [_show(link("1"), **{"1": node("TinyText", choice="three", long="1")})],
-    "not in long list": [_show(link("1"), **{"1": node("TinyText", choice="one", long="x")})],
+    "missing input": [show(link("1"), **{"1": node("TinyNumber")})],
+    "too small": [show(link("1"), **{"1": node("TinyNumber", value=-1)})],
+    "too big": [show(link("1"), **{"1": node("TinyNumber", value=101)})],
+    "not a number": [show(link("1"), **{"1": node("TinyNumber", value="x")})],
+    "not in list": [show(link("1"), **{"1": node("TinyText", choice="three", long="1")})],
+    "not in long list": [show(link("1"), **{"1": node("TinyText", choice="one", long="x")})],
     "wrong type": [
-        _show(link("2"), **{"1": node("TinyText", choice="one", long="1"), "2": node("TinyNumber", value=link("1"))})
+        show(link("2"), **{"1": node("TinyText", choice="one", long="1"), "2": node("TinyNumber", value=link("1"))})
     ],
-    "bad link": [_show(link("1"), **{"1": node("TinyNumber", value=["1", 0, 0])})],
-    "link to nowhere": [_show(link("1"), **{"1": node("TinyNumber", value=link("77"))})],
-    "output linked to nowhere": [_show(link("77"))],
-    "no such slot": [_show(link("1", 5), **_NUMBER)],
-    "own check says no": [_show(link("1"), **{"1": node("TinyChecked", value=15, other=1)})],
-    "own check says why": [_show(link("1"), **{"1": node("TinyChecked", value=25, other=1)})],
-    "own check raises": [_show(link("1"), **{"1": node("TinyChecked", value=13, other=1)})],
-    "own check and range": [_show(link("1"), **{"1": node("TinyChecked", value=7, other=7)})],
+    "bad link": [show(link("1"), **{"1": node("TinyNumber", value=["1", 0, 0])})],
+    "link to nowhere": [show(link("1"), **{"1": node("TinyNumber", value=link("77"))})],
+    "output linked to nowhere": [show(link("77"))],
+    "no such slot": [show(link("1", 5), **_NUMBER)],
+    "own check says no": [show(link("1"), **{"1": node("TinyChecked", value=15, other=1)})],
+    "own check says why": [show(link("1"), **{"1": node("TinyChecked", value=25, other=1)})],
+    "own check raises": [show(link("1"), **{"1": node("TinyChecked", value=13, other=1)})],
+    "own check and range": [show(link("1"), **{"1": node("TinyChecked", value=7, other=7)})],
     "own types": [
-        _show(link("2"), **{"1": node("TinyText", choice="one", long="1"), "2": node("TinyTyped", value=link("1"))}),
-        _show(link("2"), **{"1": node("TinyImage", size=8, grey=0.5), "2": node("TinyTyped", value=link("1"))}),
+        show(link("2"), **{"1": node("TinyText", choice="one", long="1"), "2": node("TinyTyped", value=link("1"))}),
+        show(link("2"), **{"1": node("TinyImage", size=8, grey=0.5), "2": node("TinyTyped", value=link("1"))}),
     ],
     "one output refused": [{**_NUMBER, "8": node("TinyShow", value=link("1")), "9": node("TinyShow")}],
     "own checks say no": [
-        _show(link("1"), **{"1": node(f"ExecChecks{kind}", answer=answer, number=5)})
+        show(link("1"), **{"1": node(f"ExecChecks{kind}", answer=answer, number=5)})
         for kind in ("", "All", "Some", "Async", "Lists", "Nothing")
         for answer in ("no", "none", "because", "raise", "blocker")
     ],
-    "choices": [_show(link("1"), **{"1": node("ExecCombo", choice=choice)}) for choice in ("x", "z", None, 5)],
+    "choices": [show(link("1"), **{"1": node("ExecCombo", choice=choice)}) for choice in ("x", "z", None, 5)],
     "unions": [
-        _show(link("2", 2), **{"1": node("ExecUnion"), "2": node("ExecUnion", either=link("1", slot))})
+        show(link("2", 2), **{"1": node("ExecUnion"), "2": node("ExecUnion", either=link("1", slot))})
         for slot in range(3)
     ],
     "inputs of any name": [
-        _show(link("2"), **_NUMBER, **{"2": node("ExecDynamic", a=link("1"), raw=link("1"), b=[1, 2, 3], c={"x": 1})})
+        show(link("2"), **_NUMBER, **{"2": node("ExecDynamic", a=link("1"), raw=link("1"), b=[1, 2, 3], c={"x": 1})})
     ],
     "declared inputs": [
-        _show(link("2"), **_NUMBER, **{"2": node("ExecDeclared", a="5", b=link("1"), raw=link("1"), c=link("1"), d=1)})
+        show(link("2"), **_NUMBER, **{"2": node("ExecDeclared", a="5", b=link("1"), raw=link("1"), c=link("1"), d=1)})
     ],
     # lazy inputs
     **{
         f"lazy {kind} {wants}": [
-            _show(
+            show(
                 link("5"),
                 **{str(i): node("ExecNote", name=f"n{i}", value=i) for i in (1, 2, 3)},
                 **{"5": node(kind, wants=wants, a=link("1"), b=link("2"), c="constant", eager=link("3"))},
@@ -178,12 +173,12 @@ SCENARIOS: dict[str, list[Any]] = {
         for wants in ("", "a b", "a+b", "b eager", "nosuch")
     },
     "lazy oddities": [
-        _show(link("2"), **_NUMBER, **{"2": node("ExecLazyOdd", how=how, a=link("1"))})
+        show(link("2"), **_NUMBER, **{"2": node("ExecLazyOdd", how=how, a=link("1"))})
         for how in ("none", "text", "tuple", "mixed", "unknown", "self", "raise")
     ],
     # lists and blocked values
     "lists of all lengths": [
-        _show(
+        show(
             link("3"),
             **{"1": node("ExecList", items=a), "2": node("ExecList", items=b)},
             **{"3": node(kind, a=link("1"), b=link("2"))},
@@ -209,10 +204,10 @@ SCENARIOS: dict[str, list[Any]] = {
             "9": node("TinyShow", value=link("3")),
         }
     ],
-    "async node interrupts": [_show(link("1"), **{"1": node("ExecAfter", how="interrupt", value=1)})],
+    "async node interrupts": [show(link("1"), **{"1": node("ExecAfter", how="interrupt", value=1)})],
     # expansion
     **{
-        f"expand {name}": [_show(link("1"), **{"1": node("ExecExpand", graph=json.dumps(graph))})] * 2
+        f"expand {name}": [show(link("1"), **{"1": node("ExecExpand", graph=json.dumps(graph))})] * 2
         for name, graph in {
             "into one": {"nodes": {"$id.a": node("TinyNumber", value=5)}, "result": [["$id.a", 0], 1]},
             "into an output": {"nodes": {"$id.a": node("TinyShow", value=5)}, "result": [1, 2], "ui": {"values": [6]}},
@@ -228,10 +223,8 @@ SCENARIOS: dict[str, list[Any]] = {
             },
         }.items()
     },
-    "expand a loop": [_show(link("1"), **{"1": node("ExecWhile", total=1, limit=n)}) for n in (3, 3, 5)],
-    "expand a longer loop": [
-        _show(link("1"), **{"1": node("ExecFor", count=n, start=1, shown_as="9")}) for n in (2, 4)
-    ],
+    "expand a loop": [show(link("1"), **{"1": node("ExecWhile", total=1, limit=n)}) for n in (3, 3, 5)],
+    "expand a longer loop": [show(link("1"), **{"1": node("ExecFor", count=n, start=1, shown_as="9")}) for n in (2, 4)],
     "expand items": [
         {
             "1": node("ExecList", items='[1, 2, {"block": "b"}, 4]'),
@@ -247,9 +240,9 @@ SCENARIOS: dict[str, list[Any]] = {
         },
     ]
     * 2,
-    "objects": [_show(link("1"), **{"1": node("ExecKeep", name=name)}) for name in "aab"],
+    "objects": [show(link("1"), **{"1": node("ExecKeep", name=name)}) for name in "aab"],
     "is_changed answers": [
-        _show(link("1"), **{"1": node("ExecChanged", how=how, value=1)}) for how in ("none", "list", "bytes", "raise")
+        show(link("1"), **{"1": node("ExecChanged", how=how, value=1)}) for how in ("none", "list", "bytes", "raise")
     ],
 }
 
@@ -310,7 +303,7 @@ async def _observe(server: Any, prompts: list[Any], flags: Any) -> list[Any]:
     async with driver.connect(server, flags=flags) as client:
         await client.post("/free", {"free_memory": True})
         # ComfyUI may take a prompt that comes right behind before it frees; so one that does not matter.
-        await client.run(_show("between"))
+        await client.run(show("between"))
         for item in prompts:
             prompt, fields = item if isinstance(item, tuple) else (item, {})
             run = await client.run(prompt, **fields)

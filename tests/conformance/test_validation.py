@@ -6,16 +6,7 @@ from typing import Any
 
 import pytest
 from conformance.differences import expected
-from conformance.driver import Client, Run, Server, link, node
-
-
-def _show(value: Any, **more: Any) -> dict[str, Any]:
-    return {**more, "9": node("TinyShow", value=value)}
-
-
-async def _notes(client: Client) -> list[str]:
-    notes: list[str] = await client.get("/tiny/notes")
-    return notes
+from conformance.driver import Client, Run, Server, link, node, show
 
 
 def _errors(run: Run, node_id: str = "1") -> list[tuple[str, str]]:
@@ -30,7 +21,7 @@ _CLASSES = ["ExecChecks", "ExecChecksAll", "ExecChecksSome", "ExecChecksAsync", 
 
 
 def _checked(class_type: str, answer: str, **more: Any) -> dict[str, Any]:
-    return _show(link("1"), **{"1": node(class_type, answer=answer, number=5, **more)})
+    return show(link("1"), **{"1": node(class_type, answer=answer, number=5, **more)})
 
 
 @pytest.mark.parametrize("class_type", _CLASSES)
@@ -88,27 +79,27 @@ async def test_a_check_that_raises(client: Client) -> None:
 
 async def test_what_a_check_is_given(client: Client) -> None:
     """Constants; None for links; the hidden inputs it names; the types of what is linked."""
-    await _notes(client)
+    await client.notes()
     more = {"link": link("2"), "unknown": "left out", "2": node("TinyNumber", value=1)}
     prompt = _checked("ExecChecksSome", "yes", link=link("2"), unknown=1)
     prompt["2"] = more["2"]
     await client.run(prompt)
-    assert await _notes(client) == ["VALIDATE_INPUTS {'link': 'INT'} None 1"]
+    assert await client.notes() == ["VALIDATE_INPUTS {'link': 'INT'} None 1"]
     await client.run({**prompt, "1": {**prompt["1"], "class_type": "ExecChecksAll"}})
-    assert await _notes(client) == ["VALIDATE_INPUTS answer=yes link=None node_id=1 number=5 prompt={}"]
+    assert await client.notes() == ["VALIDATE_INPUTS answer=yes link=None node_id=1 number=5 prompt={}"]
     await client.run(_checked("ExecChecksLists", "yes"))
-    assert await _notes(client) == ["VALIDATE_INPUTS ['yes'] [5]"]
+    assert await client.notes() == ["VALIDATE_INPUTS ['yes'] [5]"]
     # Without the input it is not given it either.
     await client.run(_checked("ExecChecksSome", "yes"))
-    assert await _notes(client) == ["VALIDATE_INPUTS {} no link 1"]
+    assert await client.notes() == ["VALIDATE_INPUTS {} no link 1"]
 
 
 async def test_a_check_without_parameters_is_called_but_cannot_refuse(client: Client) -> None:
     """There is no input to give the error to."""
-    await _notes(client)
+    await client.notes()
     run = await client.run(_checked("ExecChecksNothing", "yes"))
     assert run.status == 200
-    assert await _notes(client) == ["VALIDATE_INPUTS"]
+    assert await client.notes() == ["VALIDATE_INPUTS"]
 
 
 async def test_a_check_takes_over_the_inputs_it_names(client: Client) -> None:
@@ -121,7 +112,7 @@ async def test_a_check_takes_over_the_inputs_it_names(client: Client) -> None:
         ("ExecChecksAsync", [("value_not_in_list", "choice: 'z' not in ['a', 'b']")]),
         ("ExecChecksAll", []),
     ):
-        run = await client.run(_show(link("1"), **{"1": node(class_type, answer="yes", number="50", choice="z")}))
+        run = await client.run(show(link("1"), **{"1": node(class_type, answer="yes", number="50", choice="z")}))
         found = [(kind, details.replace('"', "'")) for kind, details in _errors(run)]
         assert found == errors
         if not errors:
@@ -130,13 +121,13 @@ async def test_a_check_takes_over_the_inputs_it_names(client: Client) -> None:
 
 async def test_a_check_is_made_also_when_other_inputs_are_wrong(client: Client) -> None:
     """All errors of a node are told at once."""
-    run = await client.run(_show(link("1"), **{"1": node("ExecChecks", answer="no", number="x")}))
+    run = await client.run(show(link("1"), **{"1": node("ExecChecks", answer="no", number="x")}))
     assert [kind for kind, _ in _errors(run)] == ["custom_validation_failed", "invalid_input_type"]
 
 
 async def test_a_check_that_lacks_its_input_is_an_error(client: Client) -> None:
     """It is called without it."""
-    run = await client.run(_show(link("1"), **{"1": node("ExecChecks", number=1)}))
+    run = await client.run(show(link("1"), **{"1": node("ExecChecks", number=1)}))
     ((kind, details),) = _errors(run)
     assert kind == "exception_during_inner_validation"
     assert "required positional argument" in details or "missing" in details
@@ -166,7 +157,7 @@ async def test_types_of_links(
     to nothing fits all; a plain "*" does since 0.8.0."""
     if fits == "later":
         fits = bool(expected(server, "star", comfyui=server.version >= (0, 8), embedded=True))
-    run = await client.run(_show(link("2", 2), **{"1": source, "2": node("ExecUnion", **{name: link("1")})}))
+    run = await client.run(show(link("2", 2), **{"1": source, "2": node("ExecUnion", **{name: link("1")})}))
     assert run.status == (200 if fits else 400)
     if not fits:
         (error,) = run.response["node_errors"]["2"]["errors"]
@@ -180,19 +171,19 @@ async def test_types_of_links(
 
 async def test_choices_in_the_new_form(server: Server, client: Client) -> None:
     """COMBO with options: 0.3.64 takes any value, later versions and this server check it."""
-    run = await client.run(_show(link("1"), **{"1": node("ExecCombo", choice="x", new="z")}))
+    run = await client.run(show(link("1"), **{"1": node("ExecCombo", choice="x", new="z")}))
     checked = server.version >= (0, 8)
     assert run.status == expected(server, "combo", comfyui=400 if checked else 200, embedded=400)
     if run.status == 400:
         ((kind, details),) = _errors(run)
         assert (kind, details) == ("value_not_in_list", "new: 'z' not in ['p', 'q']")
-    assert (await client.run(_show(link("1"), **{"1": node("ExecCombo", choice="x", new="q")}))).status == 200
+    assert (await client.run(show(link("1"), **{"1": node("ExecCombo", choice="x", new="q")}))).status == 200
 
 
 async def test_several_choices(server: Server, client: Client) -> None:
     """A list of choices, in its wrapper, where the input says multiselect: later versions, and here."""
     for chosen, right in ((["p"], True), (["p", "q"], True), (["p", "z"], False)):
-        prompt = _show(link("1"), **{"1": node("ExecCombo", choice="x", several={"__value__": chosen})})
+        prompt = show(link("1"), **{"1": node("ExecCombo", choice="x", several={"__value__": chosen})})
         run = await client.run(prompt)
         known = server.version >= (0, 12)
         status = 200 if right else 400
@@ -213,7 +204,7 @@ async def test_several_choices(server: Server, client: Client) -> None:
 )
 async def test_constants_are_converted(client: Client, name: str, given: Any, taken: int | None) -> None:
     """As Python's int() does; what it cannot, or what looks like a bad link, is refused."""
-    run = await client.run(_show(link("1"), **{"1": node("ExecDeclared", **{name: given})}))
+    run = await client.run(show(link("1"), **{"1": node("ExecDeclared", **{name: given})}))
     if taken is None:
         ((kind, _),) = _errors(run)
         assert kind == ("bad_linked_input" if given == [] else "invalid_input_type")
@@ -225,7 +216,7 @@ async def test_constants_are_converted(client: Client, name: str, given: Any, ta
 
 async def test_a_list_goes_in_in_its_wrapper(client: Client) -> None:
     """A bare list would be a link."""
-    run = await client.run(_show({"__value__": [1, 2, 3]}))
+    run = await client.run(show({"__value__": [1, 2, 3]}))
     assert run.shown("9") == [[1, 2, 3]]
 
 
@@ -259,7 +250,7 @@ async def test_all_errors_of_all_nodes_are_told(client: Client) -> None:
 
 async def test_a_class_that_cannot_be_compared_with(client: Client) -> None:
     """A minimum that is a text raises: an error of the node that is linked to it."""
-    run = await client.run(_show(link("1"), **{"1": node("ExecBroken", value=5)}))
+    run = await client.run(show(link("1"), **{"1": node("ExecBroken", value=5)}))
     ((kind, details),) = _errors(run)
     assert kind == "exception_during_inner_validation"
     assert "not supported between instances" in details

@@ -19,6 +19,7 @@ from PIL import Image
 from server import PromptServer
 
 from . import execution_nodes, protocol, tensors
+from .execution_nodes import ANY
 
 WEB_DIRECTORY = "./web"
 
@@ -53,16 +54,6 @@ async def get_environment(_: web.Request) -> web.Response:
             "pid": os.getpid(),
         }
     )
-
-
-class AnyType(str):
-    """A type that is unequal to none."""
-
-    def __ne__(self, other: object) -> bool:
-        return False
-
-
-ANY = AnyType("*")
 
 
 class _Tiny:

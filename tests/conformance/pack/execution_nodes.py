@@ -30,6 +30,8 @@ ANY = AnyType("*")
 
 # What nodes have noted, oldest first; a test empties it. Nodes add from the executor's thread, routes read.
 NOTES: list[str] = []
+# Marks that the package's handlers have found in the body of POST /prompt.
+HANDLED: list[str] = []
 # Names on which ExecHold waits -> what releases it.
 RELEASES: dict[str, threading.Event] = {}
 # Values made by ExecTrack and ExecKeep that are still referred to.
@@ -68,12 +70,8 @@ async def release(request: web.Request) -> web.Response:
 
 @PromptServer.instance.routes.get("/tiny/handled")
 async def get_handled(_: web.Request) -> web.Response:
-    """How many POST /prompt the package's handlers have seen."""
+    """The marks that the package's handlers have found, oldest first."""
     return web.json_response(HANDLED)
-
-
-# Marks that the package's handlers have found in the body of POST /prompt.
-HANDLED: list[str] = []
 
 
 def _change_prompt(body: dict[str, Any]) -> dict[str, Any]:
