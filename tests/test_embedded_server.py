@@ -6,6 +6,7 @@ What it has in common with ComfyUI is in tests/conformance.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
 import signal
@@ -54,11 +55,12 @@ async def test_the_server_says_what_it_is(server: Any) -> None:
     assert f"--port={server.port}" in system["argv"]
 
 
-async def test_settings_stored_at_once_are_all_kept(client: Any) -> None:
+async def test_settings_stored_at_once_are_all_kept(server: Any) -> None:
     """The editor stores each by a request of its own, and does not wait for one before it sends the next."""
     names = [f"Together.{number}" for number in range(60)]
-    await asyncio.gather(*(client.post(f"/settings/{name}", name) for name in names))
-    stored = await client.get("/settings")
+    async with connect(server) as client:
+        await asyncio.gather(*(client.post(f"/settings/{name}", name) for name in names))
+        stored = await client.get("/settings")
     assert [name for name in names if stored.get(name) != name] == []
 
 
