@@ -328,6 +328,17 @@ async def _observe(server: Any, prompts: list[Any], flags: Any) -> list[Any]:
     return observed
 
 
+# Scenarios in which later versions say something else than 0.3.64, which the embedded server follows: since when, what.
+LATER: dict[str, tuple[tuple[int, ...], str]] = {
+    "expand into an output": ((0, 8), "the history lacks what an expanding node has shown while it was cached"),
+    "progress": ((0, 11), "steps that follow too closely are not sent"),
+    "no class_type": ((0, 29), "the error has a type of its own, missing_node_type"),
+    "unknown class": ((0, 29), "the error has a type of its own, missing_node_type"),
+    "choices": ((0, 29), "a refused value is shown without quotes unless it is a text"),
+    "expand a loop": ((0, 29), "the nodes of a loop are begun in another order"),
+}
+
+
 def _comparable(observed: dict[str, Any], of_a_set: bool) -> list[Any]:
     """The messages; of prompts with several outputs in no order, as ComfyUI runs a set of outputs.
 
@@ -345,6 +356,9 @@ def _comparable(observed: dict[str, Any], of_a_set: bool) -> list[Any]:
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_prompts_are_treated_alike(servers: list[Any], name: str) -> None:
     """Answers, messages and history of a scenario are the same on both."""
+    since, what = LATER.get(name, (None, ""))
+    if since is not None and servers[1].version >= since:
+        pytest.skip(f"since ComfyUI {'.'.join(map(str, since))}: {what}")
     flags = {"supports_preview_metadata": True} if name == "preview" else None
     embedded, real = [await _observe(server, SCENARIOS[name], flags) for server in servers]
     # Inputs that a node asks for together.
