@@ -109,6 +109,30 @@ ODD = {
         async def sent(request):
             return web.json_response([event for event in SENT if isinstance(event, str)])
         """,
+    # As packages do that pass messages on to somebody else.
+    "passes_on.py": """
+        import types
+        from aiohttp import web
+        from server import PromptServer
+        PASSED = []
+        instance = PromptServer.instance
+        send_json, send_bytes = instance.send_json, instance.send_bytes
+
+        async def pass_json(self, event, data, sid=None):
+            PASSED.append([event, data.get('prompt_id'), sid])
+            await send_json(event, data, sid)
+
+        async def pass_bytes(self, event, data, sid=None):
+            PASSED.append([int(event), bytes(data[:8]).hex(), sid])
+            await send_bytes(event, data, sid)
+
+        instance.send_json = types.MethodType(pass_json, instance)
+        instance.send_bytes = types.MethodType(pass_bytes, instance)
+
+        @instance.routes.get('/conformance/passed')
+        async def passed(request):
+            return web.json_response(PASSED)
+        """,
     "routes.py": """
         from aiohttp import web
         from server import PromptServer
@@ -638,8 +662,27 @@ async def test_a_route_of_a_package_gives_way_to_earlier_ones_and_stands_before_
 async def test_what_a_package_puts_in_the_place_of_send_sync_gets_all_messages(client: driver.Client) -> None:
     run = await client.run({"1": node("OkPrints"), "9": node("TinyShow", value=link("1"))})
     seen = await client.get("/conformance/sent")
-    assert set(run.types()) - {"progress_state"} <= set(seen)
-    assert {"status", "execution_start", "executing", "executed", "execution_success"} <= set(seen)
+    assert set(run.types()) <= set(seen)
+    assert {"status", "execution_start", "executing", "executed", "execution_success", "progress_state"} <= set(seen)
+
+
+async def test_what_a_package_puts_in_the_place_of_coroutines_that_send_gets_all_messages(
+    client: driver.Client,
+) -> None:
+    """In the order in which clients get them, also those to a client that is not there; previews as they are sent."""
+    run = await client.run(
+        {"1": node("TinySteps", steps=2, seconds=0.0, preview=True, seed=77), "9": node("TinyShow", value=link("1"))}
+    )
+    passed = await client.get("/conformance/passed")
+    mine = [event for event, _, sid in passed if sid == client.sid and event not in ("status", "feature_flags")]
+    assert mine == [kind for kind in run.types() if kind not in ("status", "feature_flags")]
+    assert 1 in mine
+    previews = [start for event, start, sid in passed if event == 1 and sid == client.sid]
+    assert previews == [data[:8].hex() for kind, data in run.messages if kind == 1]
+    _, body = await client.queue({"9": node("TinyShow", value="nobody")}, client_id="somebody who is not there")
+    await client.receive_until("status", status={"exec_info": {"queue_remaining": 0}})
+    seen = [event for event, prompt_id, _ in await client.get("/conformance/passed") if prompt_id == body["prompt_id"]]
+    assert {"execution_start", "executed", "execution_success"} <= set(seen)
 
 
 async def test_what_a_package_puts_in_the_place_of_validate_prompt_is_asked(client: driver.Client) -> None:
