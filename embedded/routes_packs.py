@@ -15,6 +15,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from . import folder_paths, node_registry
+from .small_names import merge_json_recursive
 
 if TYPE_CHECKING:
     from .server import PromptServer
@@ -101,7 +102,7 @@ def read_all_translations() -> dict[str, Any]:
     """The translations of all packages as one, by language."""
     translations: dict[str, Any] = {}
     for _name, folder in _packages():
-        merge_into(translations, read_translations(Path(folder, "locales")))
+        translations = merge_json_recursive(translations, read_translations(Path(folder, "locales")))
     return translations
 
 
@@ -117,15 +118,6 @@ def read_translations(locales: Path) -> dict[str, Any]:
         if texts:
             translations[language.name] = texts
     return translations
-
-
-def merge_into(target: dict[str, Any], addition: Mapping[str, Any]) -> None:
-    """Add keys, recursively; where both have a value that is no object, the addition's wins."""
-    for key, value in addition.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            merge_into(target[key], value)
-        else:
-            target[key] = value
 
 
 def _packages() -> Iterator[tuple[str, str]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 import threading
 import traceback
 from collections import deque
@@ -34,6 +33,8 @@ from .routes_users import UserData
 from .websocket import Client, add_websocket_route
 
 if TYPE_CHECKING:
+    import ssl
+
     from .messages import Preview
 
 __all__ = ["BinaryEventTypes", "PromptServer"]
@@ -240,12 +241,11 @@ class PromptServer:
         # Last: it matches everything.
         frontend.add_statics(self.app, self.web_root)
 
-    async def start(self, sockets: list[socket.socket]) -> None:
-        """Answer requests on listening sockets."""
+    async def start(self, sockets: list[socket.socket], tls: ssl.SSLContext | None = None) -> None:
+        """Answer requests on listening sockets, with ``tls`` by https."""
         self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=_STOP_TIMEOUT)
         await self._runner.setup()
         self.client_session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
-        tls = _tls_context()
         for listening in sockets:
             await web.SockSite(self._runner, listening, ssl_context=tls).start()
             address, port = listening.getsockname()[:2]
@@ -281,12 +281,3 @@ def without_repeats(routes: Iterable[web.AbstractRouteDef]) -> list[web.Abstract
             seen.add(key)
         kept.append(route)
     return kept
-
-
-def _tls_context() -> ssl.SSLContext | None:
-    """The certificate of ``--tls-keyfile`` and ``--tls-certfile``, None without them."""
-    if not (args.tls_keyfile and args.tls_certfile):
-        return None
-    context = ssl.SSLContext(protocol=ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certfile=args.tls_certfile, keyfile=args.tls_keyfile)
-    return context

@@ -26,7 +26,7 @@ class Difference(NamedTuple):
 # Name -> difference, in the order of the table.
 DIFFERENCES: dict[str, Difference] = {
     "foreign pages": Difference(
-        "requests with a foreign `Host` or marked cross-site",
+        "requests with a foreign `Host`, the origin `null`, or marked cross-site",
         "answered unless the origin differs; 0.29 refuses what is marked cross-site",
         "403",
         "another web page must not drive the server",

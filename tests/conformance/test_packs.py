@@ -153,6 +153,19 @@ FILES = {
     "no_nodes.py": "x = 1\n",
     # ComfyUI's own nodes are not replaced, those that need models neither.
     "reserved.py": _NODE.replace('{"NAME": Node}', '{"ImageScale": Node, "KSampler": Node, "OkReserved": Node}'),
+    # As packages do that repair prompts before they are looked at.
+    "wraps.py": """
+        import execution
+        validate_prompt = execution.validate_prompt
+
+        async def repair_and_validate(prompt_id, prompt, *others):
+            for node in prompt.values():
+                if node.get('class_type') == 'NameThatIsGone':
+                    node['class_type'] = 'TinyShow'
+            return tuple(await validate_prompt(prompt_id, prompt, *others))
+
+        execution.validate_prompt = repair_and_validate
+        """,
     "inputs_raise.py": _NODE.replace('return {"required": {}}', "raise ValueError('no inputs today')").replace(
         "NAME", "InputsRaise"
     ),
@@ -634,6 +647,13 @@ async def test_what_a_package_puts_in_the_place_of_send_sync_gets_all_messages(c
     seen = await client.get("/conformance/sent")
     assert set(run.types()) - {"progress_state"} <= set(seen)
     assert {"status", "execution_start", "executing", "executed", "execution_success"} <= set(seen)
+
+
+async def test_what_a_package_puts_in_the_place_of_validate_prompt_is_asked(client: driver.Client) -> None:
+    """It changes a prompt that would be refused."""
+    run = await client.run({"1": driver.node("NameThatIsGone", value=5)})
+    assert run.status == 200, run.response
+    assert run.shown("1") == [5]
 
 
 async def test_a_handler_of_prompts_may_raise_and_another_change_the_prompt(client: driver.Client) -> None:
