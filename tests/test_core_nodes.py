@@ -1082,6 +1082,15 @@ def test_tiles_too_small_to_get_on_are_refused() -> None:
             )
 
 
+@pytest.mark.parametrize("way", ["scale width", "scale height", "scale dimensions"])
+def test_an_edge_of_0_leaves_a_picture_as_it_is(way: str) -> None:
+    """To the last bit: lanczos goes by 8 bits per channel."""
+    picture = torch.rand(1, 3, 4, 3)
+    node_class: Any = NODE_CLASS_MAPPINGS["ResizeImageMaskNode"]
+    chosen = {"resize_type": way, "width": 0, "height": 0, "crop": "center"}
+    assert torch.equal(node_class.execute(picture, "lanczos", chosen)[0], picture)
+
+
 # -- colours of other images -----------------------------------------------------------------------------------------
 
 

@@ -274,6 +274,7 @@ _WAYS = [
     ({"resize_type": "scale longer dimension", "longer_size": 9}, [6, 9]),
     ({"resize_type": "scale shorter dimension", "shorter_size": 4}, [4, 6]),
     ({"resize_type": "scale width", "width": 12}, [8, 12]),
+    ({"resize_type": "scale width", "width": 0}, [2, 3]),
     ({"resize_type": "scale height", "height": 3}, [3, 4]),
     ({"resize_type": "scale total pixels", "megapixels": 0.01}, [84, 125]),
     ({"resize_type": "match size", "match": ["q", 0], "crop": "center"}, [4, 4]),
