@@ -179,12 +179,19 @@ def assert_equal_results(actual: dict[str, np.ndarray], expected: dict[str, np.n
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base folder with the input files; folder_paths points there."""
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base folder with the input files."""
     folder = tmp_path_factory.mktemp("base")
-    folder_paths.configure(folder)
+    (folder / "input").mkdir()
     write_input_files(folder / "input")
     return folder
+
+
+@pytest.fixture
+def base(base_folder: Path) -> Path:
+    """The base folder with the input files; folder_paths points there."""
+    folder_paths.configure(base_folder)
+    return base_folder
 
 
 def results_file(version: str) -> Path:
@@ -278,10 +285,12 @@ def is_before_its_definition(class_type: str, version: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def real(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def real(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """``version`` and ``results`` (by case) of all cases in the real ComfyUI."""
     cases = {**CASES, **LIVE_CASES}
-    job = run_real([tuple(case) for case in cases.values()], base, tmp_path_factory.mktemp("real"))
+    for name in ("output", "temp"):
+        (base_folder / name).mkdir(exist_ok=True)
+    job = run_real([tuple(case) for case in cases.values()], base_folder, tmp_path_factory.mktemp("real"))
     job["results"] = dict(zip(cases, job["results"], strict=True))
     if os.environ.get("DISCOMFORT_RECORD"):
         own = [name for name, case in CASES.items() if ORIGINS[case.class_type].version == job["version"]]
@@ -907,7 +916,6 @@ def test_a_missing_file_is_named_before_the_run(folders: Path) -> None:
 def test_damaged_files_do_not_change_pillows_settings(base: Path) -> None:
     from PIL import ImageFile
 
-    folder_paths.configure(base)
     first("LoadImage", image="truncated.png")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
     (base / "input" / "no_image.png").write_bytes(b"nothing")

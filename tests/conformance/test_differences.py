@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +93,13 @@ async def test_a_group_that_took_no_part(client: Client, server: Server, mode: s
         assert run.shown("9") == wanted
     else:
         assert wanted in run.data("execution_error")[0]["exception_message"]
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_every_difference_is_shown(name: str) -> None:
+    """By a test that says what each of the two does."""
+    tests = Path(__file__).parent.glob("test_*.py")
+    assert any(re.search(rf'expected\(\s*\w+,\s*"{re.escape(name)}"', test.read_text("utf-8")) for test in tests)
 
 
 def test_every_difference_is_said_in_a_few_words() -> None:

@@ -21,10 +21,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import pytest_asyncio
-from conformance import driver
+from conformance import asking, driver
 from PIL import Image
 
 playwright_api = pytest.importorskip("playwright.async_api")
@@ -267,19 +266,18 @@ class Editor:
 
     async def get(self, path: str) -> Any:
         """GET JSON from the server; None if it is not there."""
-        async with aiohttp.ClientSession() as session, session.get(self.server.url + path) as answer:
-            return await answer.json(content_type=None) if answer.status == 200 else None
+        answer = await asking.ask(self.server, "GET", path)
+        return answer.json if answer.status == 200 else None
 
     async def read(self, path: str) -> bytes:
         """GET a file from the server."""
-        async with aiohttp.ClientSession() as session, session.get(self.server.url + path) as answer:
-            assert answer.status == 200, path
-            return await answer.read()
+        answer = await asking.ask(self.server, "GET", path)
+        assert answer.status == 200, path
+        return answer.body
 
     async def post(self, path: str, body: Any) -> int:
         """POST JSON to the server; the answer's status."""
-        async with aiohttp.ClientSession() as session, session.post(self.server.url + path, json=body) as answer:
-            return int(answer.status)
+        return (await asking.ask(self.server, "POST", path, body)).status
 
     async def queue(self) -> tuple[list[Any], list[Any]]:
         """The ids of the running and of the waiting prompts, in order."""

@@ -216,9 +216,7 @@ async def test_the_history_is_paged(client: Any, server: Server) -> None:
             row("?max_items=2&offset=-1", three, four),
             row("?max_items=2&offset=-3", three, four),
             row("?offset=-5", *ids),
-            row(
-                "?max_items=0",
-            ),
+            row("?max_items=0"),
             row("?max_items=0&offset=1", two),
             row("?max_items=-1"),
             row("?max_items=-1&offset=1", two),
