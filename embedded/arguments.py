@@ -1,9 +1,9 @@
 """The command line (``comfy.cli_args`` for node packages).
 
 ComfyUI's flags are accepted, so that a command line written for it starts this server too. Those that
-concern models have nothing to act on: they are parsed, packages can read them in ``args``, and they change
-nothing here. Flags this server does not know are reported once and ignored, never a reason to exit: ComfyUI
-gets new ones every month.
+concern models have nothing to act on in the server itself; packages find them in ``args``, and in what
+``comfy.model_management`` and ``latent_preview`` answer them. Flags this server does not know are reported
+once and ignored, never a reason to exit: ComfyUI gets new ones every month.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# Flags without effect here that are switches.
+# Flags for packages alone that are switches.
 # fmt: off
-_IGNORED_SWITCHES = [
+_PACKAGES_SWITCHES = [
     "async-offload", "bf16-unet", "bf16-vae", "bf16-text-enc", "cuda-malloc", "disable-api-nodes",
     "disable-cuda-malloc", "disable-ipex-optimize", "disable-mmap", "disable-smart-memory",
     "disable-xformers", "dont-upcast-attention", "force-channels-last", "force-fp16", "force-fp32",
@@ -64,8 +64,8 @@ def _known_in(choices: type[enum.Enum]) -> Callable[[str], enum.Enum | str]:
     return convert
 
 
-# Flags without effect here that take a value: name -> (default, further argparse settings).
-_IGNORED_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
+# Flags for packages alone that take a value: name -> (default, further argparse settings).
+_PACKAGES_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "comfy-api-base": ("https://api.comfy.org", {}),
     "database-url": ("sqlite:///:memory:", {}),
     "directml": (None, {"type": int, "nargs": "?", "const": -1}),
@@ -78,7 +78,7 @@ _IGNORED_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "vram-headroom": (None, {"type": float}),
 }
 
-_IGNORED = "accepted for ComfyUI's sake; nothing here to act on"
+_FOR_PACKAGES = "as in ComfyUI; here for node packages that ask for it"
 
 
 def default_base_directory() -> Path:
@@ -103,11 +103,11 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_folders(parser.add_argument_group("folders"))
     _add_execution(parser.add_argument_group("execution"))
     _add_behaviour(parser.add_argument_group("behaviour"))
-    ignored = parser.add_argument_group("ComfyUI flags without effect here")
-    for name in _IGNORED_SWITCHES:
-        ignored.add_argument(f"--{name}", action="store_true", help=_IGNORED)
-    for name, (default, settings) in _IGNORED_VALUES.items():
-        ignored.add_argument(f"--{name}", default=default, help=_IGNORED, **settings)
+    group = parser.add_argument_group("ComfyUI flags without effect on the server itself")
+    for name in _PACKAGES_SWITCHES:
+        group.add_argument(f"--{name}", action="store_true", help=_FOR_PACKAGES)
+    for name, (default, settings) in _PACKAGES_VALUES.items():
+        group.add_argument(f"--{name}", default=default, help=_FOR_PACKAGES, **settings)
     return parser
 
 

@@ -404,6 +404,10 @@ class LRUCache(Cache):
             self.entries = {
                 key: value for key, value in self.entries.items() if self.used_generation.get(key, 0) > oldest
             }
+        self._forget_uses()
+
+    def _forget_uses(self) -> None:
+        """Forget when keys were used of which nothing is kept."""
         self.used_generation = {
             key: used for key, used in self.used_generation.items() if key in self.entries or used == self.generation
         }
@@ -525,7 +529,8 @@ class RamCache(LRUCache):
         self.keep_free_for_others = keep_free_for_others * _GIB
 
     def clean_unused(self) -> None:
-        """Nothing is forgotten because a prompt starts."""
+        """No result is forgotten because a prompt starts."""
+        self._forget_uses()
 
     def relieve_memory(self, find_needed: Callable[[], Collection[str]]) -> None:
         """Called after each node: drop what there is no memory for.
@@ -570,10 +575,24 @@ class FollowingCache(LRUCache):
     def __init__(self, leader: Cache) -> None:
         super().__init__()
         self.leader = leader
+        # What the prompt set last has given it: kept to its end, whether the leader has something yet, or no more.
+        self._new: set[Any] = set()
+
+    async def set_prompt(self, dynprompt: DynamicPrompt, node_ids: Collection[str], keys: KeySet) -> None:
+        """Start a prompt: nothing is new."""
+        self._new.clear()
+        await super().set_prompt(dynprompt, node_ids, keys)
+
+    def set(self, node_id: str, value: Any) -> None:
+        """Keep a value for a node."""
+        super().set(node_id, value)
+        self._new.add(self._require_keys().get(node_id))
 
     def clean_unused(self) -> None:
-        """Forget what the other cache has dropped."""
-        self.entries = {key: value for key, value in self.entries.items() if key in self.leader.entries}
+        """Forget what the other cache has dropped. Called when a prompt starts, and when a node has expanded."""
+        kept = self.leader.entries.keys() | self._new
+        self.entries = {key: value for key, value in self.entries.items() if key in kept}
+        self._forget_uses()
 
 
 def tensor_bytes(outputs: Any) -> int:
@@ -629,4 +648,4 @@ class CacheSet:
         await self.objects.set_prompt(dynprompt, node_ids, IdKeySet(dynprompt))
         for cache in self.all:
             cache.clean_unused()
-        self._keys.forget_unused([*self.outputs.stored_keys(), *keys.all()])
+        self._keys.forget_unused([*self.outputs.stored_keys(), *self.ui.stored_keys(), *keys.all()])

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .node_registry import MAX_RESOLUTION
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,15 +20,16 @@ logger = logging.getLogger("discomfort.embedded.conditioning")
 
 Conditioning = list[Any]
 
+# What two entries for neighbouring steps keep between them: the step at their border is one's alone.
+_GAP = 1e-5
+
 _CONDITIONING = ("CONDITIONING",)
 _STRENGTH = ("FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.01})
-# The largest edge length, in pixels, as in nodes.MAX_RESOLUTION.
-_LARGEST = 16384
 
 
 def _pixels(default: int, smallest: int) -> tuple[str, dict[str, int]]:
     """A length that is a multiple of a latent's 8 pixels."""
-    return ("INT", {"default": default, "min": smallest, "max": _LARGEST, "step": 8})
+    return ("INT", {"default": default, "min": smallest, "max": MAX_RESOLUTION, "step": 8})
 
 
 def _share(default: float, smallest: float = 0) -> tuple[str, dict[str, float]]:
@@ -52,6 +55,38 @@ def conditioning_set_values(
             old = options.get(key) if append else None
             options[key] = value if old is None else old + value
         result.append([tensor, options])
+    return result
+
+
+def conditioning_set_values_with_timestep_range(
+    conditioning: list[Any],
+    values: Mapping[str, Any] | None = None,
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+) -> list[Any]:
+    """Conditioning with some options set for a part of the sampling, 0 to 1 (ComfyUI 0.29.0).
+
+    Each entry becomes up to three: before the part and behind it as it was, in it with the options. An entry that
+    ends before the part or begins behind it stays. The conditioning itself is returned if the part ends before it
+    begins, which is logged.
+    """
+    if start_percent > end_percent:
+        logger.warning("start_percent (%s) must be <= end_percent (%s)", start_percent, end_percent)
+        return conditioning
+    result: list[Any] = []
+    for entry in conditioning:
+        begin, end = entry[1].get("start_percent", 0.0), entry[1].get("end_percent", 1.0)
+        first, last = max(start_percent, begin), min(end_percent, end)
+        if first >= last:
+            result.append(entry)
+            continue
+        parts: list[tuple[float, float, Mapping[str, Any]]] = [(first, last, values or {})]
+        if first > begin:
+            parts.insert(0, (begin, first - _GAP, {}))
+        if last < end:
+            parts.append((last + _GAP, end, {}))
+        for start, stop, options in parts:
+            result += conditioning_set_values([entry], {**options, "start_percent": start, "end_percent": stop})
     return result
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import model_management, node_registry
+from . import model_management
 from .caching import CacheSet
 from .graph import DynamicPrompt, ExecutionList, is_output_node
 from .graph_utils import ExecutionBlocker, GraphBuilder, is_link
@@ -46,6 +46,9 @@ _OUT_OF_MEMORY_TIP = (
     "This error means you ran out of memory on your GPU.\n\nTIPS: If the workflow worked before you might "
     "have accidentally set the batch_size to a large number."
 )
+
+# What errors show in place of a token.
+_NOT_SHOWN = "(secret)"
 
 
 class ExecutionResult(Enum):
@@ -168,7 +171,6 @@ class PromptExecutor:
         """As :meth:`execute`."""
         import torch
 
-        node_registry.interrupt_processing(False)
         self.server.client_id = extra_data.get("client_id")
         self.success, self.status_messages = True, []
         self.history_result = {"outputs": {}, "meta": {}}
@@ -520,9 +522,16 @@ class _PromptRun:
             "exception_message": f"{exc}\n{tip}",
             "exception_type": full_type_name(type(exc)),
             "traceback": traceback.format_tb(exc.__traceback__),
-            "current_inputs": {name: [_shown(v) for v in items] for name, items in self._values.items()},
+            "current_inputs": {name: [self._shown(v) for v in items] for name, items in self._values.items()},
         }
         return NodeFailure(details, exc)
+
+    def _shown(self, value: Any) -> Any:
+        """A value as an error shows it: itself if JSON has it, else its str(); no token, as the history keeps it."""
+        if isinstance(value, str):
+            secrets = [self.extra_data.get(key) for key in SENSITIVE_EXTRA_DATA_KEYS]
+            return _NOT_SHOWN if value and value in secrets else value
+        return value if value is None or isinstance(value, (int, float, bool)) else str(value)
 
 
 class _Returned:
@@ -561,8 +570,3 @@ async def _call_when_done(tasks: list[asyncio.Task[Any]], callback: Any) -> None
     """Call back when all tasks have ended, however."""
     await asyncio.wait(tasks)
     callback()
-
-
-def _shown(value: Any) -> Any:
-    """A value as an error shows it: itself if JSON has it, else its str()."""
-    return value if value is None or isinstance(value, (int, float, bool, str)) else str(value)

@@ -14,7 +14,7 @@ from typing import Any
 from . import node_registry
 from .node_api.extension import ComfyExtension
 
-logger = logging.getLogger("discomfort.embedded.packs")
+logger = logging.getLogger("discomfort.embedded.extensions")
 
 
 async def register_extension(module: ModuleType, short_name: str, where: str, reserved: Collection[str]) -> bool:

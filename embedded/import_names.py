@@ -12,7 +12,7 @@ import os
 import sys
 from types import ModuleType
 
-from . import folder_paths, recorded_names, system_stats
+from . import folder_paths, recorded_names
 
 # Name packages use -> module of this package. In two steps, because some must not be imported before torch is
 # about to be: see launch.py.
@@ -92,8 +92,11 @@ def install_late() -> None:
     packs = ModuleType("custom_nodes")
     packs.__path__ = folder_paths.get_folder_paths("custom_nodes")
     sys.modules["custom_nodes"] = packs
+    # Not at the top: it needs the HTTP library, which is to be imported while torch is.
+    from .system_stats import COMFYUI_VERSION
+
     version = ModuleType("comfyui_version")
-    version.__dict__["__version__"] = system_stats.COMFYUI_VERSION
+    version.__dict__["__version__"] = COMFYUI_VERSION
     sys.modules["comfyui_version"] = version
     from .node_api.module_names import NAMES
 

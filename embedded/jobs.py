@@ -217,10 +217,13 @@ def _whole_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _workflow_id(extra_data: Mapping[str, Any]) -> str | None:
+def _workflow_id(extra_data: Mapping[str, Any]) -> Any:
     """The id of the workflow a prompt was made from, if it says so."""
-    workflow = (extra_data.get("extra_pnginfo") or {}).get("workflow") or {}
-    return workflow.get("id") if isinstance(workflow, dict) else None
+    # A client may have said anything.
+    found: Any = extra_data
+    for key in ("extra_pnginfo", "workflow", "id"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _created(job: Mapping[str, Any]) -> Any:

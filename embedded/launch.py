@@ -26,6 +26,8 @@ from . import arguments, folder_paths, import_names, log_buffer, packs
 from .arguments import args
 
 if TYPE_CHECKING:
+    import ssl
+
     from .server import PromptServer
 
 logger = logging.getLogger("discomfort.embedded.launch")
@@ -73,15 +75,16 @@ def _run(started_at: float) -> None:
     """Start, and serve until KeyboardInterrupt."""
     sockets = listen(args.listen, args.port)
     try:
+        tls = _read_certificate()
         _set_up_folders()
-        _start_and_serve(started_at, sockets)
+        _start_and_serve(started_at, sockets, tls)
     finally:
         for listening in sockets:
             listening.close()
         _remove_temp()
 
 
-def _start_and_serve(started_at: float, sockets: list[socket.socket]) -> None:
+def _start_and_serve(started_at: float, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
     """Load everything, and serve until KeyboardInterrupt."""
     import_names.install_early()
     packs.run_prestartup_scripts()
@@ -91,10 +94,12 @@ def _start_and_serve(started_at: float, sockets: list[socket.socket]) -> None:
     server = loop.run_until_complete(_load(loop))
     logger.info("Loaded in %.2f seconds", time.perf_counter() - started_at)
     if not args.quick_test_for_ci:
-        _serve(loop, server, sockets)
+        _serve(loop, server, sockets, tls)
 
 
-def _serve(loop: asyncio.AbstractEventLoop, server: PromptServer, sockets: list[socket.socket]) -> None:
+def _serve(
+    loop: asyncio.AbstractEventLoop, server: PromptServer, sockets: list[socket.socket], tls: ssl.SSLContext | None
+) -> None:
     """Answer requests until KeyboardInterrupt, then end what is running."""
     from . import model_management
     from .worker import start_worker
@@ -103,7 +108,7 @@ def _serve(loop: asyncio.AbstractEventLoop, server: PromptServer, sockets: list[
     # What is loaded by now stays: collecting garbage need not look at it again, which is most of its cost.
     gc.freeze()
     try:
-        loop.run_until_complete(server.start(sockets))
+        loop.run_until_complete(server.start(sockets, tls))
         if args.auto_launch:
             _open_browser(server)
         loop.run_forever()
@@ -137,11 +142,8 @@ async def _load(loop: asyncio.AbstractEventLoop) -> PromptServer:
         import torch
 
         torch.use_deterministic_algorithms(True, warn_only=True)
-    from . import websocket_images
     from .core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
-    if not args.disable_all_custom_nodes or websocket_images.FILE_NAME in args.whitelist_custom_nodes:
-        node_registry.NODE_CLASS_MAPPINGS.update(websocket_images.NODE_CLASS_MAPPINGS)
     node_registry.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)
     node_registry.NODE_DISPLAY_NAME_MAPPINGS.update(NODE_DISPLAY_NAME_MAPPINGS)
     await packs.load_packages()
@@ -230,6 +232,27 @@ def _listen_on(address: str, port: int) -> socket.socket:
     return listening
 
 
+def _read_certificate() -> ssl.SSLContext | None:
+    """The certificate of ``--tls-keyfile`` and ``--tls-certfile``, None without them.
+
+    Raises:
+        CannotStart: one of the two files cannot be read, or is none.
+    """
+    if not (args.tls_keyfile and args.tls_certfile):
+        return None
+    import ssl
+
+    context = ssl.SSLContext(protocol=ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certfile=args.tls_certfile, keyfile=args.tls_keyfile)
+    except OSError as exc:
+        raise CannotStart(
+            f"--tls-keyfile {args.tls_keyfile} and --tls-certfile {args.tls_certfile} are no certificate in PEM format "
+            f"and its key: {exc}"
+        ) from exc
+    return context
+
+
 # -- folders and devices -------------------------------------------------------------------------------------
 
 
@@ -295,4 +318,7 @@ def _open_browser(server: PromptServer) -> None:
     import webbrowser
 
     scheme = "https" if args.tls_keyfile and args.tls_certfile else "http"
-    webbrowser.open(f"{scheme}://127.0.0.1:{server.port}")
+    # What listens everywhere is opened here.
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(server.address), str(server.address))  # noqa: S104
+    shown = f"[{address}]" if ":" in address else address
+    webbrowser.open(f"{scheme}://{shown}:{server.port}")

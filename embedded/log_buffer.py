@@ -33,8 +33,8 @@ class _Tee:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        # Kept, and not yet told to the listeners.
-        self._untold: list[Entry] = []
+        # Kept, and not yet told to the listeners; print() does not flush, so for no more than are kept.
+        self._untold: deque[Entry] = deque(maxlen=_CAPACITY)
 
     def write(self, text: str) -> int:
         """Write and keep."""
@@ -46,7 +46,10 @@ class _Tee:
     def flush(self) -> None:
         """Tell the listeners what was written since the last time: a line, not each of the parts print() writes."""
         self._stream.flush()
-        entries, self._untold = self._untold, []
+        entries: list[Entry] = []
+        # One by one: another thread may be writing.
+        while self._untold:
+            entries.append(self._untold.popleft())
         if entries:
             for listener in list(_listeners):
                 listener(entries)

@@ -104,6 +104,10 @@ def why_foreign(host: str | None, origin: str | None, fetch_site: str | None, al
         return f"the Host {host!r} is not this machine's loopback address (--allow-remote accepts any name)"
     if local and fetch_site == "cross-site":
         return "it comes from a page of another site"
+    if local and origin == "null":
+        # A frame without an origin of its own, which any page can make; not every browser says of its websocket
+        # where it comes from.
+        return "it comes from a page without an origin"
     if local and origin:
         origin_name, origin_port = _split(origin)
         same_port = None in (host_port, origin_port) or host_port == origin_port

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class VRAMState(Enum):
-    """How ComfyUI shares out GPU memory; without models only NO_VRAM (CPU) and NORMAL_VRAM occur."""
+    """How ComfyUI shares out GPU memory; here it says what the flags say, and nothing depends on it."""
 
     DISABLED = 0
     NO_VRAM = 1
@@ -45,17 +46,17 @@ class InterruptProcessingException(Exception):
     """The prompt was interrupted; it ends as interrupted, not as failed."""
 
 
-# The devices' memory is managed by torch alone; packages read this switch.
-DISABLE_SMART_MEMORY = False
 # The models in memory: none, ever.
 current_loaded_models: list[Any] = []
 # What ComfyUI found of further kinds of devices and of attention libraries; none of them is used here.
 directml_enabled = xpu_available = npu_available = mlu_available = ixuca_available = False
 XFORMERS_IS_AVAILABLE = XFORMERS_ENABLED_VAE = False
 XFORMERS_VERSION = ""
-FORCE_FP32 = PRIORITIZE_FP16 = SUPPORT_FP8_OPS = False
+PRIORITIZE_FP16 = SUPPORT_FP8_OPS = False
 lowvram_available = True
 WINDOWS = os.name == "nt"
+# AMD's architectures up to RDNA2, which have no bfloat16.
+_AMD_WITHOUT_BF16 = ("gfx803", "gfx900", "gfx906", "gfx1010", "gfx1011", "gfx1012", "gfx1030", "gfx1031")
 # Bytes that ComfyUI leaves free on a GPU for others.
 EXTRA_RESERVED_VRAM = (600 if WINDOWS else 400) * 1024 * 1024
 
@@ -123,14 +124,26 @@ def intermediate_device() -> torch.device:
     return get_torch_device() if args.gpu_only else torch.device("cpu")
 
 
+def intermediate_dtype() -> torch.dtype:
+    """The data type of images and latents between nodes: float32, as ComfyUI 0.29.0 without --fp16-intermediates."""
+    import torch
+
+    return torch.float32
+
+
 def unet_offload_device() -> torch.device:
-    """Where unused weights rest."""
-    return intermediate_device()
+    """Where unused weights rest: the CPU, with ``--highvram`` or ``--gpu-only`` the main device."""
+    import torch
+
+    return get_torch_device() if _vram_state() is VRAMState.HIGH_VRAM else torch.device("cpu")
 
 
 def text_encoder_device() -> torch.device:
-    """Where text encoders would run."""
-    return intermediate_device()
+    """Where text encoders would run: the main device if it has memory and half precision, else the CPU."""
+    import torch
+
+    roomy = _vram_state() in (VRAMState.HIGH_VRAM, VRAMState.NORMAL_VRAM) and should_use_fp16()
+    return get_torch_device() if args.gpu_only or roomy else torch.device("cpu")
 
 
 def text_encoder_offload_device() -> torch.device:
@@ -188,16 +201,28 @@ def is_nvidia() -> bool:
 
 
 def should_use_fp16(device: Any = None, *_: Any, **__: Any) -> bool:
-    """Whether half precision pays off: on GPUs."""
-    return not is_device_cpu(device if device is not None else get_torch_device())
+    """Whether half precision pays off: on GPUs, unless ``--force-fp32``; on the main device with ``--force-fp16``.
+
+    ComfyUI also asks how old an NVIDIA GPU is and how large the model; this is its answer for those since 2020.
+    """
+    if device is None and args.force_fp16:
+        return True
+    return not args.force_fp32 and not is_device_cpu(device if device is not None else get_torch_device())
 
 
 def should_use_bf16(device: Any = None, *_: Any, **__: Any) -> bool:
-    """Whether bfloat16 pays off: where CUDA says so."""
+    """Whether bfloat16 pays off: on NVIDIA since 2020, newer AMD and macOS 14, unless ``--force-fp32``."""
     import torch
 
     device = device if device is not None else get_torch_device()
-    return is_device_cuda(device) and torch.cuda.is_bf16_supported()
+    if args.force_fp32 or not (is_device_cuda(device) or is_device_mps(device)):
+        return False
+    if is_device_mps(device):
+        return (mac_version() or (0,)) >= (14,)
+    if is_amd():
+        architecture = torch.cuda.get_device_properties(device).gcnArchName
+        return not any(name in architecture for name in _AMD_WITHOUT_BF16)
+    return torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def is_device_xpu(device: Any) -> bool:
@@ -511,32 +536,48 @@ def cleanup_models_gc() -> None:
     """There are no models whose memory could leak."""
 
 
-def __getattr__(name: str) -> Any:
-    """torch's own names that packages find here, looked up when asked for so that torch loads late."""
-    import torch
+def _asked_vram_state() -> VRAMState:
+    """What the flags say of GPU memory."""
+    asked = {
+        VRAMState.LOW_VRAM: args.lowvram,
+        VRAMState.NO_VRAM: args.novram,
+        VRAMState.HIGH_VRAM: args.highvram or args.gpu_only,
+    }
+    return next((state for state, given in asked.items() if given), VRAMState.NORMAL_VRAM)
 
-    if name == "torch":
-        return torch
-    if name == "OOM_EXCEPTION":
-        return torch.cuda.OutOfMemoryError
-    if name == "torch_version":
-        return torch.version.__version__
-    if name == "torch_version_numeric":
-        return tuple(int(part) for part in torch.version.__version__.split(".")[:2])
-    if name == "FLOAT8_TYPES":
-        return get_supported_float8_types()
-    if name == "ENABLE_PYTORCH_ATTENTION":
-        return pytorch_attention_enabled()
+
+def _vram_state() -> VRAMState:
+    """What the flags say, where there is GPU memory to share out."""
+    return VRAMState.SHARED if mps_mode() else VRAMState.DISABLED if cpu_mode() else _asked_vram_state()
+
+
+def __getattr__(name: str) -> Any:
+    """Names whose values are known only when they are asked for: most are torch's, which is to load late."""
     if name == "interrupt_processing":
         return _interrupted
-    if name == "total_vram":
-        return get_total_memory() / 1024**2
-    if name == "total_ram":
-        return psutil.virtual_memory().total / 1024**2
-    if name == "set_vram_to":
-        return VRAMState.NORMAL_VRAM
-    if name == "vram_state":
-        return VRAMState.SHARED if mps_mode() else VRAMState.DISABLED if cpu_mode() else VRAMState.NORMAL_VRAM
-    if name == "cpu_state":
-        return CPUState.CPU if cpu_mode() else CPUState.MPS if mps_mode() else CPUState.GPU
-    raise AttributeError(f"the embedded server's comfy.model_management has no {name!r}")
+    find = _LATE_VALUES.get(name)
+    # ``from .model_management import ...`` asks for __path__: an answer that imported torch would hold up the start.
+    if find is None:
+        raise AttributeError(f"the embedded server's comfy.model_management has no {name!r}")
+    import torch
+
+    return find(torch)
+
+
+# Name -> how to get its value from torch.
+_LATE_VALUES: dict[str, Callable[[Any], Any]] = {
+    "torch": lambda torch: torch,
+    "OOM_EXCEPTION": lambda torch: torch.cuda.OutOfMemoryError,
+    "torch_version": lambda torch: torch.version.__version__,
+    "torch_version_numeric": lambda torch: tuple(int(part) for part in torch.version.__version__.split(".")[:2]),
+    "FLOAT8_TYPES": lambda _: get_supported_float8_types(),
+    "ENABLE_PYTORCH_ATTENTION": lambda _: pytorch_attention_enabled(),
+    "total_vram": lambda _: get_total_memory() / 1024**2,
+    "total_ram": lambda _: psutil.virtual_memory().total / 1024**2,
+    "FORCE_FP32": lambda _: bool(args.force_fp32),
+    "DISABLE_SMART_MEMORY": lambda _: bool(args.disable_smart_memory),
+    # --highvram does not get here in ComfyUI either.
+    "set_vram_to": lambda _: _asked_vram_state() if args.lowvram or args.novram else VRAMState.NORMAL_VRAM,
+    "vram_state": lambda _: _vram_state(),
+    "cpu_state": lambda _: CPUState.CPU if cpu_mode() else CPUState.MPS if mps_mode() else CPUState.GPU,
+}

@@ -8,6 +8,9 @@ from typing import Any
 
 from .arguments import args
 from .conditioning import conditioning_set_values as conditioning_set_values
+from .conditioning import (
+    conditioning_set_values_with_timestep_range as conditioning_set_values_with_timestep_range,
+)
 from .core_nodes.align import image_alpha_fix as image_alpha_fix
 
 

@@ -103,13 +103,14 @@ def _run_script(script: str) -> bool:
 
 
 async def load_packages() -> None:
-    """Load all packages, and the one this server is part of."""
+    """Load all packages: the one ComfyUI comes with, those that are installed, and the one this server is part of."""
     paths = list(find_packages())
     core = frozenset(node_registry.NODE_CLASS_MAPPINGS)
     if paths:
         # Reads the record of ComfyUI's names, which a server without packages need not.
         core = reserved_types()
         recorded_names.complete_core_nodes(node_registry.NODE_CLASS_MAPPINGS)
+    _add_shipped_package()
     attempts = []
     for path in paths:
         start = time.perf_counter()
@@ -119,6 +120,14 @@ async def load_packages() -> None:
     if own is not None:
         attempts.append(own)
     _log_attempts("Import times for custom nodes:", "IMPORT FAILED", attempts)
+
+
+def _add_shipped_package() -> None:
+    """Add SaveImageWebsocket, unless packages are left out. It is no core node: another package may replace it."""
+    from . import websocket_images
+
+    if not args.disable_all_custom_nodes or websocket_images.FILE_NAME in args.whitelist_custom_nodes:
+        node_registry.NODE_CLASS_MAPPINGS.update(websocket_images.NODE_CLASS_MAPPINGS)
 
 
 def reserved_types() -> frozenset[str]:

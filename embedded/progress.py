@@ -140,9 +140,13 @@ class WebUIProgressHandler(ProgressHandler):
     def _send(self, node_id: str, state: NodeProgressState, prompt_id: str) -> None:
         self._write(node_id, state, prompt_id)
         server = self.server_instance
-        if server.has_listener(server.client_id):
+        wants_data = server.wants_data()
+        if wants_data or server.has_listener(server.client_id):
             nodes = ", ".join(self._fragments.values())
             data = f'{{"prompt_id": {json.dumps(prompt_id)}, "nodes": {{{nodes}}}}}'
+            if wants_data:
+                server.send_sync("progress_state", json.loads(data), server.client_id)
+                return
             server.send_encoded(f'{{"type": "progress_state", "data": {data}}}', server.client_id)
 
     def _relatives(self, node_id: str) -> dict[str, Any]:

@@ -89,6 +89,8 @@ class PromptQueue:
                 return None
             _, _, item, sensitive = heapq.heappop(self._heap)
             ticket = next(self._tickets)
+            # An interruption of what ran before, or of nothing, is not of this prompt; every later one is.
+            model_management.interrupt_current_processing(False)
             # Execution writes into the prompt (is_changed); the history shows it as it was validated.
             self.currently_running[ticket] = copy.deepcopy(item)
             self._on_change()
@@ -141,12 +143,11 @@ class PromptQueue:
     def delete_queue_item(self, function: Callable[[QueueItem], bool]) -> bool:
         """Remove the first waiting prompt a function says True to; whether there was one."""
         with self.mutex:
-            for index, entry in enumerate(sorted(self._heap, key=_order)):
+            waiting = sorted(self._heap, key=_order)
+            for index, entry in enumerate(waiting):
                 if function(entry[2]):
-                    rest = sorted(self._heap, key=_order)
-                    del rest[index]
                     # A sorted list is a heap.
-                    self._heap = rest
+                    self._heap = waiting[:index] + waiting[index + 1 :]
                     self._on_change()
                     return True
         return False

@@ -404,7 +404,14 @@ class _Value:
     __call__ = __iter__ = __len__ = __bool__ = __contains__ = __getitem__ = __setitem__ = __delitem__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = __or__ = __and__ = _refuse
+    __ror__ = __neg__ = __pow__ = __mod__ = __floordiv__ = __matmul__ = _refuse
     __enter__ = __exit__ = __setattr__ = _refuse
+
+    def __eq__(self, other: object) -> bool:
+        # Itself it is; whether the value is equal to anything else, nobody knows.
+        return self is other or self._refuse()
+
+    __hash__ = object.__hash__
 
 
 def import_recorded(name: str) -> ModuleType:

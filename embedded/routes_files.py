@@ -76,7 +76,7 @@ async def _upload(request: web.Request, with_mask: bool) -> web.Response:
         return web.Response(status=400)
     try:
         upload = _Upload(
-            content=image.file.read(),
+            content=await asyncio.to_thread(image.file.read),
             filename=image.filename,
             type=str(form.get("type") or "input"),
             subfolder=str(form.get("subfolder", "")),
@@ -247,7 +247,7 @@ async def _view(request: web.Request) -> web.StreamResponse:
         return web.Response(status=404)
     path = find_existing_file(query["filename"], query.get("type", "output"), query.get("subfolder", ""))
     name = os.path.basename(path)
-    headers = {"Content-Disposition": f'filename="{name}"'}
+    disposition = f'filename="{_quotable(name)}"'
     channel = query.get("channel", "")
     if "preview" in query:
         body, content_type = await asyncio.to_thread(_encode_preview, path, query["preview"], channel)
@@ -255,8 +255,8 @@ async def _view(request: web.Request) -> web.StreamResponse:
         body = await asyncio.to_thread(_encode_channel, path, channel)
         content_type = "image/png"
     else:
-        return web.FileResponse(path, headers=download_headers(path, f'filename="{_quotable(name)}"'))
-    return web.Response(body=body, content_type=content_type, headers=headers)
+        return web.FileResponse(path, headers=download_headers(path, disposition))
+    return web.Response(body=body, content_type=content_type, headers={"Content-Disposition": disposition})
 
 
 def download_headers(path: str, disposition: str = "") -> dict[str, str]:
@@ -293,7 +293,7 @@ def _encode_preview(path: str, wish: str, channel: str) -> tuple[bytes, str]:
 
     parts = wish.split(";")
     image_format = parts[0] if parts[0] in ("webp", "jpeg") and "a" not in channel else "webp"
-    quality = int(parts[-1]) if parts[-1].isdigit() else 90
+    quality = int(parts[-1]) if parts[-1].isdecimal() else 90
     file = io.BytesIO()
     with Image.open(path) as image:
         flat = image_format == "jpeg" or channel == "rgb"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -48,9 +49,7 @@ def make_internal_app(server: PromptServer) -> web.Application:
         directory = folder_paths.get_directory_by_type(request.match_info["directory_type"])
         if directory is None:
             return web.json_response({"error": "Invalid directory type"}, status=400)
-        files = [entry for entry in os.scandir(directory) if entry.is_file()]
-        files.sort(key=lambda entry: -entry.stat().st_mtime)
-        return web.json_response([entry.name for entry in files])
+        return web.json_response(await asyncio.to_thread(_newest_first, directory))
 
     def send_to_subscribers(entries: list[dict[str, str]]) -> None:
         if not subscribers:
@@ -66,6 +65,14 @@ def make_internal_app(server: PromptServer) -> web.Application:
     app = web.Application()
     app.add_routes(routes)
     return app
+
+
+def _newest_first(directory: str) -> list[str]:
+    """The names of a folder's files, the one that was changed last first."""
+    with os.scandir(directory) as entries:
+        files = [entry for entry in entries if entry.is_file()]
+    files.sort(key=lambda entry: -entry.stat().st_mtime)
+    return [entry.name for entry in files]
 
 
 class _Terminal:

@@ -7,6 +7,7 @@ import base64
 import glob
 import io
 import json
+import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from typing import Any
 from aiohttp import web
 
 from . import folder_paths
+
+logger = logging.getLogger("discomfort.embedded.routes_models")
 
 # Bytes; a longer safetensors header is not read.
 _MAX_HEADER = 1024 * 1024
@@ -116,9 +119,16 @@ def _pictures_of(path: str) -> Iterator[str | io.BytesIO]:
             yield file
     for file in beside:
         if file.endswith(".safetensors"):
-            header = read_safetensors_header(file, _MAX_COVER_HEADER) or {}
-            covers = json.loads(header.get("__metadata__", {}).get("ssmd_cover_images") or "[]")
-            yield from (io.BytesIO(base64.b64decode(cover)) for cover in covers)
+            yield from _covers_in(read_safetensors_header(file, _MAX_COVER_HEADER) or {})
+
+
+def _covers_in(header: dict[str, Any]) -> Iterator[io.BytesIO]:
+    """The pictures a safetensors header contains; none where they are written wrongly."""
+    try:
+        covers = json.loads(header.get("__metadata__", {}).get("ssmd_cover_images") or "[]")
+        yield from [io.BytesIO(base64.b64decode(cover)) for cover in covers]
+    except (AttributeError, TypeError, ValueError) as exc:
+        logger.warning("The pictures in a model's header cannot be read: %s", exc)
 
 
 def _encode_webp(picture: str | io.BytesIO) -> tuple[int, bytes | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from . import folder_paths, node_registry
+from .small_names import merge_json_recursive
 
 if TYPE_CHECKING:
     from .server import PromptServer
@@ -32,29 +34,25 @@ def add_pack_routes(server: PromptServer) -> None:
 
     @routes.get("/extensions")
     async def get_extensions(_: web.Request) -> web.Response:
-        return web.json_response(list_extensions(server.web_root, node_registry.EXTENSION_WEB_DIRS))
+        urls = await asyncio.to_thread(list_extensions, server.web_root, node_registry.EXTENSION_WEB_DIRS)
+        return web.json_response(urls)
 
     @routes.get("/workflow_templates")
     async def get_workflow_templates(_: web.Request) -> web.Response:
-        return web.json_response(list_workflow_templates())
+        return web.json_response(await asyncio.to_thread(list_workflow_templates))
 
     @routes.get("/i18n")
     async def get_i18n(_: web.Request) -> web.Response:
-        translations: dict[str, Any] = {}
-        for _name, folder in _packages():
-            merge_into(translations, read_translations(Path(folder, "locales")))
-        return web.json_response(translations)
+        return web.json_response(await asyncio.to_thread(read_all_translations))
 
     @routes.get("/global_subgraphs")
     async def get_global_subgraphs(_: web.Request) -> web.Response:
-        return web.json_response({key: entry for key, entry, _ in _subgraphs()})
+        found = await asyncio.to_thread(lambda: list(_subgraphs()))
+        return web.json_response({key: entry for key, entry, _ in found})
 
     @routes.get("/global_subgraphs/{id}")
     async def get_global_subgraph(request: web.Request) -> web.Response:
-        for key, entry, file in _subgraphs():
-            if key == request.match_info["id"]:
-                return web.json_response({**entry, "data": file.read_text(encoding="utf-8")})
-        return web.json_response(None)
+        return web.json_response(await asyncio.to_thread(_read_subgraph, request.match_info["id"]))
 
 
 def add_pack_statics(app: web.Application, web_folders: Mapping[str, str], loaded_folders: Mapping[str, str]) -> None:
@@ -65,7 +63,11 @@ def add_pack_statics(app: web.Application, web_folders: Mapping[str, str], loade
         loaded_folders: name of a package -> its folder.
     """
     for name, folder in web_folders.items():
-        app.add_routes([web.static("/extensions/" + quote(name), folder)])
+        # Packages add to the table themselves, too, and aiohttp refuses what is no folder with an error.
+        if os.path.isdir(folder):
+            app.add_routes([web.static("/extensions/" + quote(name), folder)])
+        else:
+            logger.warning("The browser files of %s are left out: %s is no folder", name, folder)
     for name, folder in loaded_folders.items():
         for example_folder in _EXAMPLE_FOLDERS:
             path = Path(folder, example_folder)
@@ -96,6 +98,14 @@ def list_workflow_templates() -> dict[str, list[str]]:
     return templates
 
 
+def read_all_translations() -> dict[str, Any]:
+    """The translations of all packages as one, by language."""
+    translations: dict[str, Any] = {}
+    for _name, folder in _packages():
+        translations = merge_json_recursive(translations, read_translations(Path(folder, "locales")))
+    return translations
+
+
 def read_translations(locales: Path) -> dict[str, Any]:
     """A package's translations: language -> content of main.json, with the extra files as keys."""
     translations: dict[str, Any] = {}
@@ -108,15 +118,6 @@ def read_translations(locales: Path) -> dict[str, Any]:
         if texts:
             translations[language.name] = texts
     return translations
-
-
-def merge_into(target: dict[str, Any], addition: Mapping[str, Any]) -> None:
-    """Add keys, recursively; where both have a value that is no object, the addition's wins."""
-    for key, value in addition.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            merge_into(target[key], value)
-        else:
-            target[key] = value
 
 
 def _packages() -> Iterator[tuple[str, str]]:
@@ -140,6 +141,14 @@ def _subgraphs() -> Iterator[tuple[str, dict[str, Any], Path]]:
             key = hashlib.sha256(f"custom_node{file.as_posix()}".encode()).hexdigest()
             info = {"node_pack": f"custom_nodes.{name}"}
             yield key, {"source": "custom_node", "name": file.stem, "info": info}, file
+
+
+def _read_subgraph(key: str) -> dict[str, Any] | None:
+    """A subgraph blueprint with its content, None if there is none of this id."""
+    for found, entry, file in _subgraphs():
+        if found == key:
+            return {**entry, "data": file.read_text(encoding="utf-8")}
+    return None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

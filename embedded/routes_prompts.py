@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from . import folder_paths, jobs, node_registry, system_stats
+from . import execution, folder_paths, jobs, node_registry, system_stats
 from .core_nodes import NODE_CLASS_MAPPINGS as CORE_NODES
 from .core_nodes import ORIGINS
 from .node_api.calls import is_v3
 from .prompt_queue import QueueItem
-from .validation import validate_prompt
 from .websocket import server_features
 
 if TYPE_CHECKING:
@@ -112,16 +111,19 @@ async def _queue_prompt(server: PromptServer, body: dict[str, Any]) -> web.Respo
         return web.json_response({"error": error, "node_errors": {}}, status=400)
     prompt_id = str(body.get("prompt_id", uuid.uuid4()))
     server.node_replace_manager.apply_replacements(body["prompt"])
-    verdict = await validate_prompt(prompt_id, body["prompt"], body.get("partial_execution_targets"))
-    if not verdict.valid:
-        logger.warning("invalid prompt: %s", verdict.error)
-        return _json({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
+    # Looked up now, and unpacked: packages put functions of their own in its place.
+    valid, reason, outputs, node_errors = await execution.validate_prompt(
+        prompt_id, body["prompt"], body.get("partial_execution_targets")
+    )
+    if not valid:
+        logger.warning("invalid prompt: %s", reason)
+        return _json({"error": reason, "node_errors": node_errors}, status=400)
     # create_time is what later ComfyUI versions add, and the editor's job list shows.
     extra_data = {**body.get("extra_data", {}), "create_time": int(time.time() * 1000)}
     if "client_id" in body:
         extra_data["client_id"] = body["client_id"]
-    server.prompt_queue.put((number, prompt_id, body["prompt"], extra_data, verdict.outputs))
-    return _json({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+    server.prompt_queue.put((number, prompt_id, body["prompt"], extra_data, outputs))
+    return _json({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})
 
 
 def _add_history_routes(server: PromptServer) -> None:

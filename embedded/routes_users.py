@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from aiohttp import web
 
 from . import folder_paths
 from .arguments import args
-from .routes_files import download_headers
+from .routes_files import Refused, download_headers
 
 logger = logging.getLogger("discomfort.embedded.routes_users")
 
@@ -32,19 +33,13 @@ _SETTINGS_FILE = "comfy.settings.json"
 Handler = Callable[[web.Request, bytes], web.StreamResponse]
 
 
-class _Refused(Exception):
-    """A request that is answered with a status and nothing else."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"refused with {status}")
-        self.status = status
-
-
 class Settings:
     """The editor's settings of each user (``user_manager.settings`` for packages)."""
 
     def __init__(self, user_data: UserData) -> None:
         self._user_data = user_data
+        # Held from reading to writing: the editor stores several settings at once, each by a request of its own.
+        self._changing = threading.Lock()
 
     def get_settings(self, request: web.Request) -> dict[str, Any]:
         """All settings of the user who makes a request; empty where there are none, or the file is damaged.
@@ -58,6 +53,11 @@ class Settings:
     def save_settings(self, request: web.Request, settings: dict[str, Any]) -> None:
         """Put these in place of all settings; raises as :meth:`get_settings`."""
         _write_json(self._path(request), settings)
+
+    def change_settings(self, request: web.Request, changes: dict[str, Any]) -> None:
+        """Set some settings, and leave the others; raises as :meth:`get_settings`. Any thread."""
+        with self._changing:
+            self.save_settings(request, {**self.get_settings(request), **changes})
 
     def _path(self, request: web.Request) -> str:
         try:
@@ -75,6 +75,8 @@ class UserData:
         self.settings = Settings(self)
         # User id -> name.
         self.users: dict[str, str] = {"default": "default"}
+        # Held from looking for a name to writing it down.
+        self._adding = threading.Lock()
         if args.multi_user:
             self.users = _read_json(self.get_users_file(), {})
 
@@ -159,15 +161,14 @@ class UserData:
         return web.json_response(self.settings.get_settings(request))
 
     def _post_settings(self, request: web.Request, body: bytes) -> web.Response:
-        self.settings.save_settings(request, {**self.settings.get_settings(request), **json.loads(body)})
+        self.settings.change_settings(request, json.loads(body))
         return web.Response(status=200)
 
     def _get_setting(self, request: web.Request, body: bytes) -> web.Response:
         return web.json_response(self.settings.get_settings(request).get(request.match_info["id"]))
 
     def _post_setting(self, request: web.Request, body: bytes) -> web.Response:
-        changed = {request.match_info["id"]: json.loads(body)}
-        self.settings.save_settings(request, {**self.settings.get_settings(request), **changed})
+        self.settings.change_settings(request, {request.match_info["id"]: json.loads(body)})
         return web.Response(status=200)
 
     def _get_users(self, request: web.Request, body: bytes) -> web.Response:
@@ -178,12 +179,13 @@ class UserData:
 
     def _post_users(self, request: web.Request, body: bytes) -> web.Response:
         name = json.loads(body)["username"]
-        if name in self.users.values():
-            return web.json_response({"error": "Duplicate username."}, status=400)
-        try:
-            return web.json_response(self.add_user(name))
-        except ValueError as exc:
-            return web.json_response({"error": str(exc)}, status=400)
+        with self._adding:
+            if name in self.users.values():
+                return web.json_response({"error": "Duplicate username."}, status=400)
+            try:
+                return web.json_response(self.add_user(name))
+            except ValueError as exc:
+                return web.json_response({"error": str(exc)}, status=400)
 
     def _list_files(self, request: web.Request, body: bytes) -> web.Response:
         """The files of a folder: as relative paths, as paths with their parts, or with size and times."""
@@ -266,12 +268,12 @@ class UserData:
         """The path a URL names; refuses with 400, 403 or 404."""
         file = request.match_info.get(parameter)
         if not file:
-            raise _Refused(400)
+            raise Refused(400)
         path = self.get_request_user_filepath(request, file)
         if not path:
-            raise _Refused(403)
+            raise Refused(403)
         if must_exist and not os.path.exists(path):
-            raise _Refused(404)
+            raise Refused(404)
         return path
 
     def _describe(self, request: web.Request, path: str) -> web.Response:
@@ -288,7 +290,7 @@ def _in_thread(handler: Handler) -> Callable[[web.Request], Awaitable[web.Stream
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
             return await asyncio.to_thread(handler, request, await request.read())
-        except _Refused as refusal:
+        except Refused as refusal:
             return web.Response(status=refusal.status)
 
     return handle

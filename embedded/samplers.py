@@ -39,14 +39,14 @@ def get_sigmas_karras(n: int, sigma_min: float, sigma_max: float, rho: float = 7
 
     ramp = torch.linspace(0, 1, n, device=device)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return _with_zero((high + ramp * (low - high)) ** rho)
+    return append_zero((high + ramp * (low - high)) ** rho)
 
 
 def get_sigmas_exponential(n: int, sigma_min: float, sigma_max: float, device: Any = "cpu") -> Tensor:
     """A schedule that falls exponentially: n + 1 values, the last 0, float32."""
     import torch
 
-    return _with_zero(torch.linspace(math.log(sigma_max), math.log(sigma_min), n, device=device).exp())
+    return append_zero(torch.linspace(math.log(sigma_max), math.log(sigma_min), n, device=device).exp())
 
 
 def get_sigmas_polyexponential(
@@ -56,7 +56,7 @@ def get_sigmas_polyexponential(
     import torch
 
     ramp = torch.linspace(1, 0, n, device=device) ** rho
-    return _with_zero(torch.exp(ramp * (math.log(sigma_max) - math.log(sigma_min)) + math.log(sigma_min)))
+    return append_zero(torch.exp(ramp * (math.log(sigma_max) - math.log(sigma_min)) + math.log(sigma_min)))
 
 
 def get_sigmas_vp(
@@ -66,18 +66,14 @@ def get_sigmas_vp(
     import torch
 
     t = torch.linspace(1, eps_s, n, device=device)
-    return _with_zero(torch.sqrt(torch.special.expm1(beta_d * t**2 / 2 + beta_min * t)))
+    return append_zero(torch.sqrt(torch.special.expm1(beta_d * t**2 / 2 + beta_min * t)))
 
 
 def append_zero(x: Tensor) -> Tensor:
-    """A vector with a 0 behind it."""
-    return _with_zero(x)
-
-
-def _with_zero(sigmas: Tensor) -> Tensor:
+    """A vector [N] with a 0 behind it, [N + 1]."""
     import torch
 
-    return torch.cat([sigmas, sigmas.new_zeros([1])])
+    return torch.cat([x, x.new_zeros([1])])
 
 
 def kl_optimal_scheduler(n: int, sigma_min: float, sigma_max: float) -> Tensor:
@@ -85,7 +81,7 @@ def kl_optimal_scheduler(n: int, sigma_min: float, sigma_max: float) -> Tensor:
     import torch
 
     place = torch.arange(n, dtype=torch.float) / (n - 1)
-    return _with_zero(torch.tan(place * math.atan(sigma_min) + (1 - place) * math.atan(sigma_max)))
+    return append_zero(torch.tan(place * math.atan(sigma_min) + (1 - place) * math.atan(sigma_max)))
 
 
 def _of_a_model(name: str) -> Callable[..., Tensor]:

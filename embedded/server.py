@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 import threading
 import traceback
 from collections import deque
@@ -22,7 +21,13 @@ from aiohttp import web
 
 from . import frontend, middleware, node_registry
 from .arguments import args
-from .messages import BinaryEventTypes, encode_event, encode_progress_text
+from .messages import (
+    BinaryEventTypes,
+    encode_event,
+    encode_preview,
+    encode_preview_with_metadata,
+    encode_progress_text,
+)
 from .node_replacements import NodeReplacements
 from .prompt_queue import PromptQueue
 from .routes_files import add_file_routes
@@ -34,6 +39,8 @@ from .routes_users import UserData
 from .websocket import Client, add_websocket_route
 
 if TYPE_CHECKING:
+    import ssl
+
     from .messages import Preview
 
 __all__ = ["BinaryEventTypes", "PromptServer"]
@@ -42,6 +49,10 @@ logger = logging.getLogger("discomfort.embedded.server")
 
 # Seconds that requests being answered get when the server stops.
 _STOP_TIMEOUT = 1.0
+# Bytes in front of a binary message that say which event it is.
+_EVENT_SIZE = 4
+# The methods that ComfyUI sends every message through, in the event loop.
+_COROUTINES = ("send", "send_json", "send_bytes", "send_image", "send_image_with_metadata")
 
 
 class PromptServer:
@@ -64,6 +75,9 @@ class PromptServer:
         # Messages of other threads with the client they are for, and whether the loop knows of them.
         self._posted: deque[tuple[str | bytes, str | None]] = deque()
         self._loop_is_woken = False
+        # Messages that go through coroutines, and the task that sends them while there are some.
+        self._unsent: deque[tuple[str | int, Any, str | None]] = deque()
+        self._sender: asyncio.Task[None] | None = None
         # The client of the running or last prompt, None if it named none.
         self.client_id: str | None = None
         # The node being run, None between prompts; the running or last prompt.
@@ -126,6 +140,35 @@ class PromptServer:
                 it are not sent.
             sid: the client; None: all. A client that is not there misses the message.
         """
+        if not self._is_replaced(_COROUTINES):
+            self._send_now(event, data, sid)
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._send_by_coroutines, event, data, sid)
+
+    def wants_data(self) -> bool:
+        """Whether a package has put a method of its own in the place of one that sends: it gets each message's data."""
+        return self._is_replaced(("send_sync", *_COROUTINES))
+
+    def _is_replaced(self, names: Iterable[str]) -> bool:
+        return any(getattr(getattr(self, name), "__func__", None) is not _OWN_SENDERS[name] for name in names)
+
+    def _send_by_coroutines(self, event: str | int, data: Any, sid: str | None) -> None:
+        """Send as ComfyUI does, one message after the other through :meth:`send`. Loop thread only."""
+        self._unsent.append((event, data, sid))
+        if self._sender is None:
+            self._sender = self.loop.create_task(self._send_unsent())
+
+    async def _send_unsent(self) -> None:
+        while self._unsent:
+            event, data, sid = self._unsent.popleft()
+            try:
+                await self.send(event, data, sid)
+            except Exception:
+                logger.exception("A %r message could not be sent", event)
+        self._sender = None
+
+    def _send_now(self, event: str | int, data: Any, sid: str | None) -> None:
+        """Write a message down and send it. Any thread."""
         if not self.has_listener(sid):
             return
         try:
@@ -149,27 +192,39 @@ class PromptServer:
             self._loop_is_woken = True
             self.loop.call_soon_threadsafe(self._deliver_posted)
 
+    # Packages call these; and where one puts a method of its own in the place of one of them, all messages go through
+    # them, as in ComfyUI.
+
     async def send(self, event: str | int, data: Any, sid: str | None = None) -> None:
-        """As :meth:`send_sync`, for coroutines of packages."""
-        self.send_sync(event, data, sid)
+        """Send a message, by the one of the following that is for its kind."""
+        if event == BinaryEventTypes.UNENCODED_PREVIEW_IMAGE:
+            await self.send_image(data, sid=sid)
+        elif event == BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA and isinstance(data, tuple):
+            preview, metadata = data
+            await self.send_image_with_metadata(preview, metadata, sid=sid)
+        elif isinstance(data, (bytes, bytearray)):
+            await self.send_bytes(event, data, sid)
+        else:
+            await self.send_json(event, data, sid)
 
-    async def send_json(self, event: str, data: Any, sid: str | None = None) -> None:
-        """As :meth:`send_sync`, for coroutines of packages."""
-        self.send_sync(event, data, sid)
+    async def send_json(self, event: str | int, data: Any, sid: str | None = None) -> None:
+        """Send a text message."""
+        self._send_now(event, data, sid)
 
-    async def send_bytes(self, event: int, data: bytes, sid: str | None = None) -> None:
-        """As :meth:`send_sync`, for coroutines of packages."""
-        self.send_sync(event, bytes(data), sid)
+    async def send_bytes(self, event: str | int, data: bytes | bytearray, sid: str | None = None) -> None:
+        """Send a binary message."""
+        self._send_now(event, bytes(data), sid)
 
     async def send_image(self, image_data: Preview, sid: str | None = None) -> None:
-        """Send a preview as event 1, for coroutines of packages."""
-        self.send_sync(BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, image_data, sid)
+        """Send a preview as event 1."""
+        await self.send_bytes(BinaryEventTypes.PREVIEW_IMAGE, encode_preview(image_data)[_EVENT_SIZE:], sid=sid)
 
     async def send_image_with_metadata(
         self, image_data: Preview, metadata: dict[str, Any] | None = None, sid: str | None = None
     ) -> None:
-        """Send a preview as event 4, for coroutines of packages."""
-        self.send_sync(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, (image_data, metadata), sid)
+        """Send a preview as event 4."""
+        message = encode_preview_with_metadata(image_data, metadata)
+        await self.send_bytes(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, message[_EVENT_SIZE:], sid=sid)
 
     def encode_bytes(self, event: int, data: bytes) -> bytearray:
         """A binary message as it goes over the wire, for packages that send it themselves.
@@ -240,12 +295,11 @@ class PromptServer:
         # Last: it matches everything.
         frontend.add_statics(self.app, self.web_root)
 
-    async def start(self, sockets: list[socket.socket]) -> None:
-        """Answer requests on listening sockets."""
+    async def start(self, sockets: list[socket.socket], tls: ssl.SSLContext | None = None) -> None:
+        """Answer requests on listening sockets, with ``tls`` by https."""
         self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=_STOP_TIMEOUT)
         await self._runner.setup()
         self.client_session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
-        tls = _tls_context()
         for listening in sockets:
             await web.SockSite(self._runner, listening, ssl_context=tls).start()
             address, port = listening.getsockname()[:2]
@@ -262,6 +316,10 @@ class PromptServer:
             await self.client_session.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+
+# As they are before packages are loaded.
+_OWN_SENDERS = {name: vars(PromptServer)[name] for name in ("send_sync", *_COROUTINES)}
 
 
 def without_repeats(routes: Iterable[web.AbstractRouteDef]) -> list[web.AbstractRouteDef]:
@@ -281,12 +339,3 @@ def without_repeats(routes: Iterable[web.AbstractRouteDef]) -> list[web.Abstract
             seen.add(key)
         kept.append(route)
     return kept
-
-
-def _tls_context() -> ssl.SSLContext | None:
-    """The certificate of ``--tls-keyfile`` and ``--tls-certfile``, None without them."""
-    if not (args.tls_keyfile and args.tls_certfile):
-        return None
-    context = ssl.SSLContext(protocol=ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certfile=args.tls_certfile, keyfile=args.tls_keyfile)
-    return context

@@ -29,7 +29,9 @@ def load_torch_file(ckpt: str, safe_load: bool = False, device: Any = None, retu
     Raises:
         OSError: the file cannot be read.
         RuntimeError: it is a safetensors file, and the safetensors library is not installed.
-        ValueError: it is no such file, or not all of it is there.
+        ValueError: it is no safetensors file in spite of its ending, or not all of it is there.
+        safetensors.SafetensorError: it is damaged otherwise.
+        pickle.UnpicklingError: a file of torch.save has more than tensors and plain values in it.
     """
     import torch
 

@@ -14,6 +14,7 @@ from .arguments import args
 from .caching import memory_to_keep_free
 from .execution import PromptExecutor
 from .prompt_queue import ExecutionStatus, QueueItem
+from .validation import full_type_name
 
 if TYPE_CHECKING:
     from .server import PromptServer
@@ -79,7 +80,7 @@ class _Worker:
                 "node_type": None,
                 "executed": [],
                 "exception_message": f"{exc}\n",
-                "exception_type": type(exc).__qualname__,
+                "exception_type": full_type_name(type(exc)),
                 "traceback": traceback.format_tb(exc.__traceback__),
                 "current_inputs": {},
                 "current_outputs": [],

@@ -38,7 +38,7 @@ from core_node_cases import (
     write_input_files,
 )
 from discomfort.embedded import folder_paths, node_registry, routes_prompts
-from discomfort.embedded.core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, ORIGINS
+from discomfort.embedded.core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, ORIGINS, color_transfer
 from discomfort.embedded.core_nodes.align import image_alpha_fix, repeat_to_batch_size
 from discomfort.embedded.core_nodes.origin import BASELINE, LATER
 from discomfort.embedded.core_nodes.preview import AnyType
@@ -1088,3 +1088,80 @@ def test_tiles_too_small_to_get_on_are_refused() -> None:
             run_ours(
                 "ImageMergeTileList", {"image_list": [tile], "final_width": [9], "final_height": [9], "overlap": [5]}
             )
+
+
+@pytest.mark.parametrize("way", ["scale width", "scale height", "scale dimensions"])
+def test_an_edge_of_0_leaves_a_picture_as_it_is(way: str) -> None:
+    """To the last bit: lanczos goes by 8 bits per channel."""
+    picture = torch.rand(1, 3, 4, 3)
+    node_class: Any = NODE_CLASS_MAPPINGS["ResizeImageMaskNode"]
+    chosen = {"resize_type": way, "width": 0, "height": 0, "crop": "center"}
+    assert torch.equal(node_class.execute(picture, "lanczos", chosen)[0], picture)
+
+
+# -- colours of other images -----------------------------------------------------------------------------------------
+
+
+def _mild_images(seed: int, count: int, channels: int = 3) -> torch.Tensor:
+    """Images of colours that stay within sRGB when they are moved a little."""
+    spread, middle = torch.rand(channels, generator=torch.manual_seed(seed)) * 0.1 + 0.1, 0.4 + seed / 50
+    return middle + spread * (torch.rand(count, 12, 10, channels) - 0.5)
+
+
+def _transfer(target: torch.Tensor, reference: torch.Tensor, method: str, way: str, **more: Any) -> torch.Tensor:
+    statistics = {"source_stats": way, "target_index": more.pop("index", 0)}
+    node_class: Any = NODE_CLASS_MAPPINGS["ColorTransfer"]
+    result: torch.Tensor = node_class.execute(target, reference, method, statistics, **more)[0]
+    return result
+
+
+def _lab_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and covariance of all pixels in L*a*b*."""
+    lab = torch.cat([color_transfer.rgb_to_lab(image) for image in images], dim=1)
+    return lab.mean(1), torch.cov(lab, correction=0)
+
+
+@pytest.mark.parametrize("method", ["reinhard_lab", "mkl_lab"])
+def test_recoloured_images_have_the_statistics_of_the_others(method: str) -> None:
+    target, reference = _mild_images(1, 3), _mild_images(5, 2)
+    mean, covariance = _lab_statistics(_transfer(target, reference, method, "uniform"))
+    wanted_mean, wanted_covariance = _lab_statistics(reference)
+    assert torch.allclose(mean, wanted_mean, atol=0.05)
+    if method == "mkl_lab":
+        assert torch.allclose(covariance, wanted_covariance, atol=0.3)
+    else:
+        assert torch.allclose(covariance.diag(), wanted_covariance.diag(), atol=0.3)
+    # Frame by frame, those beyond the others are like the last of them.
+    for number, frame in enumerate(_transfer(target, reference, method, "per_frame")):
+        wanted_mean, _ = _lab_statistics(reference[min(number, 1)][None])
+        assert torch.allclose(_lab_statistics(frame[None])[0], wanted_mean, atol=0.05)
+    # By one frame: that one is then like the others, and the frames differ as before.
+    by_one = _transfer(target, reference, method, "target_frame", index=99)
+    assert torch.allclose(_lab_statistics(by_one[2:])[0], _lab_statistics(reference)[0], atol=0.05)
+
+
+def test_a_histogram_keeps_the_order_of_values() -> None:
+    """The darkest pixel gets the darkest value there is, and so on."""
+    target = (torch.arange(4.0) / 10).reshape(1, 1, 4, 1).expand(1, 1, 4, 3)
+    reference = torch.tensor([0.9, 0.1, 0.5, 0.7]).reshape(1, 1, 4, 1).expand(1, 1, 4, 3)
+    matched = _transfer(target, reference, "histogram", "per_frame")
+    assert torch.allclose(matched[0, 0, :, 0], torch.tensor([0.1, 0.5, 0.7, 0.9]), atol=1 / 255)
+    half = _transfer(target, reference, "histogram", "uniform", strength=0.5)
+    assert torch.allclose(half, (target + matched) / 2, atol=1e-6)
+
+
+def test_the_statistics_of_all_images_are_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each image, which takes the square of their number."""
+    converted: list[Any] = []
+    convert = color_transfer.rgb_to_lab
+    monkeypatch.setattr(color_transfer, "rgb_to_lab", lambda image: converted.append(1) or convert(image))
+    _transfer(_mild_images(1, 6), _mild_images(2, 1), "reinhard_lab", "uniform")
+    # Two passes over the seven images, and the transform.
+    assert len(converted) == 2 * 7 + 6
+
+
+@pytest.mark.parametrize(("method", "channels"), [("reinhard_lab", 4), ("mkl_lab", 4), ("histogram", 4)])
+def test_colours_with_alpha_are_refused(method: str, channels: int) -> None:
+    """Their numbers would be taken for others."""
+    with pytest.raises(ValueError, match=f"image_target has {channels} channels and image_ref 3"):
+        _transfer(_mild_images(1, 1, channels), _mild_images(2, 1), method, "uniform")

@@ -263,6 +263,37 @@ async def test_memory_decides_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(caches.ui.entries) == 0
 
 
+async def test_what_a_node_shows_before_it_expands_is_kept_for_its_prompt() -> None:
+    """--cache-ram: there is no result yet it could belong to. It goes with the next prompt if there never is one."""
+    caches = CacheSet(ram=(2.0, 4.0))
+    dynprompt = DynamicPrompt({"1": node(value=1)})
+    await caches.set_prompt(dynprompt, _unchanged)
+    caches.ui.set("1", {"meta": {}, "output": {"text": ["shown"]}})
+    # As the executor does when the node has expanded into another.
+    dynprompt.add_ephemeral_node("1.0.0.1", node(value=2), "1", "1")
+    for cache in caches.all:
+        (await cache.ensure_subcache_for("1", ["1.0.0.1"])).clean_unused()
+    assert caches.ui.get("1")["output"] == {"text": ["shown"]}
+    await caches.set_prompt(DynamicPrompt({"1": node(value=1)}), _unchanged)
+    assert caches.ui.get("1") is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"none": True}, {"lru_size": 2}, {"ram": (0.0, 0.0)}])
+async def test_nothing_is_kept_of_nodes_without_results(settings: Any) -> None:
+    """A thousand prompts of which no node has come to an end leave nothing behind."""
+    caches = CacheSet(**settings)
+    for number in range(1000):
+        await caches.set_prompt(DynamicPrompt({"1": node(value=number), "2": node(a=["1", 0])}), _unchanged)
+    for cache in caches.all:
+        assert len(cache.entries) == 0
+        assert len(getattr(cache, "used_generation", {})) <= 2
+
+
+async def _unchanged(_: str) -> bool:
+    """IS_CHANGED of nodes that have none."""
+    return False
+
+
 def test_cache_ram_has_the_defaults_of_comfyui() -> None:
     """A tenth of the memory, 2 to 10 GiB, for this prompt; all of it for others."""
     import psutil

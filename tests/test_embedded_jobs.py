@@ -68,3 +68,11 @@ def test_the_outputs_of_a_job_have_no_gaps() -> None:
         "1": {"result": [model, "text", SAVED], "animated": [None], "x": 5},
         "2": None,
     }
+
+
+@pytest.mark.parametrize("info", [None, [1], "text", {"workflow": [1]}, {"workflow": None}, {"workflow": {}}])
+def test_a_client_may_say_anything_of_its_workflow(info: Any) -> None:
+    """One that says nonsense does not take the list from all others."""
+    running = [(1.0, "p", {}, {"extra_pnginfo": info}, ["1"])]
+    listed = jobs.list_jobs(jobs.JobQuery.parse({}), running, [], {})
+    assert listed["jobs"] == [{"id": "p", "status": "in_progress", "priority": 1.0, "outputs_count": 0}]

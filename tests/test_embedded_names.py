@@ -9,14 +9,24 @@ import copy
 import importlib
 import inspect
 import pickle
+import subprocess
 import sys
 from collections.abc import Iterator
 from enum import Enum
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from discomfort.embedded import recorded_names, samplers, tensor_files, tiles
+from discomfort.embedded import (
+    conditioning,
+    import_names,
+    latent_preview,
+    model_management,
+    recorded_names,
+    samplers,
+    tensor_files,
+    tiles,
+)
 from discomfort.embedded.recorded_names import NotInEmbeddedServer
 
 
@@ -152,6 +162,12 @@ def test_placeholders_bear_what_python_does_with_any_object() -> None:
     function = _load("comfy.sd").load_clip
     assert (function.__name__, function.__module__) == ("load_clip", "comfy.sd")
     assert inspect.isfunction(function)
+    with pytest.raises(NotInEmbeddedServer, match=r"comfy\.utils\.UNET_MAP_RESNET"):
+        _ = value == {}
+    with pytest.raises(NotInEmbeddedServer, match=r"comfy\.utils\.UNET_MAP_RESNET"):
+        _ = value != 3
+    assert value in [value]
+    assert {value: 1}[value] == 1
     assert copy.copy(_load("comfy.sd").VAE) is _load("comfy.sd").VAE
     assert pickle.loads(pickle.dumps(_load("comfy.sd").VAE)) is _load("comfy.sd").VAE
 
@@ -161,6 +177,19 @@ def test_a_finder_leaves_other_imports_alone() -> None:
     assert recorded_names.Finder().find_spec("json", None) is None
     recorded_names.install_finder()
     assert sum(isinstance(entry, recorded_names.Finder) for entry in sys.meta_path) == 1
+
+
+@pytest.mark.parametrize("name", import_names._SINGLE)
+def test_single_names_are_ours_and_recorded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ComfyUI does not have could never be asked for."""
+    module_name, _, short_name = name.rpartition(".")
+    own_name = f"{import_names.__package__}.{import_names._SINGLE[name]}"
+    monkeypatch.setitem(recorded_names._served, name, own_name)
+    module = _load(module_name)
+    vars(module).pop(short_name, None)
+    own_module, _, own_short_name = own_name.rpartition(".")
+    assert getattr(module, short_name) is getattr(_load(own_module), own_short_name)
+    delattr(module, short_name)
 
 
 # -- what needs no model -------------------------------------------------------------------------------------
@@ -175,6 +204,77 @@ def test_schedulers_that_ask_a_model_say_so(scheduler: str) -> None:
 def test_a_sampler_cannot_be_made() -> None:
     with pytest.raises(NotInEmbeddedServer, match=r"comfy\.samplers\.KSampler"):
         samplers.KSampler(None, 3, "cpu")
+
+
+def test_previews_by_a_model_give_way_to_colours(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    monkeypatch.setattr(latent_preview.args, "preview_method", latent_preview.LatentPreviewMethod.TAESD)
+    latent_format = SimpleNamespace(
+        latent_rgb_factors=[[0.0, 0.0, 1.0]],
+        latent_rgb_factors_bias=None,
+        latent_rgb_factors_reshape=lambda latent: latent[:, 1:],
+    )
+    previewer = latent_preview.get_previewer("cpu", latent_format)
+    assert previewer is not None
+    latent = torch.stack([torch.zeros(1, 2, 3), torch.ones(1, 2, 3)], dim=1)
+    assert previewer.decode_latent_to_preview(latent).getpixel((0, 0)) == (127, 127, 255)
+    assert "taesd" in caplog.text
+    latent_format.latent_rgb_factors = None
+    assert latent_preview.get_previewer("cpu", latent_format) is None
+
+
+def test_numbers_of_pictures_are_scaled_or_not() -> None:
+    import torch
+
+    picture = torch.full((1, 1, 3), 0.5)
+    shown = [latent_preview.preview_to_image(picture, scale).getpixel((0, 0)) for scale in (True, False)]
+    assert shown == [(191, 191, 191), (127, 127, 127)]
+
+
+@pytest.mark.parametrize(
+    ("flag", "vram", "weights", "texts"),
+    [
+        (None, "NORMAL_VRAM", "cpu", "cuda"),
+        ("highvram", "HIGH_VRAM", "cuda", "cuda"),
+        ("gpu_only", "HIGH_VRAM", "cuda", "cuda"),
+        ("lowvram", "LOW_VRAM", "cpu", "cpu"),
+        ("novram", "NO_VRAM", "cpu", "cpu"),
+        ("force_fp32", "NORMAL_VRAM", "cpu", "cpu"),
+    ],
+)
+def test_where_models_would_be_is_what_the_flags_say(
+    monkeypatch: pytest.MonkeyPatch, flag: str | None, vram: str, weights: str, texts: str
+) -> None:
+    """On a GPU; as ComfyUI 0.3.64 decides it."""
+    import torch
+
+    monkeypatch.setattr(model_management, "get_torch_device", lambda: torch.device("cuda"))
+    if flag is not None:
+        monkeypatch.setattr(model_management.args, flag, True)
+    assert model_management.vram_state.name == vram
+    assert model_management.unet_offload_device().type == weights
+    assert model_management.text_encoder_device().type == texts
+    assert model_management.FORCE_FP32 is (flag == "force_fp32")
+
+
+@pytest.mark.parametrize(
+    ("given", "part", "parts"),
+    [
+        ({}, (0.25, 0.5), [(None, 0.0, 0.24999), (1, 0.25, 0.5), (None, 0.50001, 1.0)]),
+        ({}, (0.0, 1.0), [(1, 0.0, 1.0)]),
+        ({"start_percent": 0.3, "end_percent": 0.6}, (0.0, 0.5), [(1, 0.3, 0.5), (None, 0.50001, 0.6)]),
+        ({"start_percent": 0.6}, (0.0, 0.6), [(None, 0.6, None)]),
+        ({}, (0.6, 0.5), [(None, None, None)]),
+    ],
+)
+def test_conditioning_can_be_changed_for_a_part_of_the_sampling(given: Any, part: Any, parts: Any) -> None:
+    """As ComfyUI 0.29.0 returns it."""
+    changed = conditioning.conditioning_set_values_with_timestep_range([["text", given]], {"new": 1}, *part)
+    shown = [(o.get("new"), o.get("start_percent"), o.get("end_percent")) for _, o in changed]
+    assert shown == [tuple(None if n is None else pytest.approx(n) for n in expected) for expected in parts]
 
 
 def test_safetensors_files_need_their_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -205,3 +305,17 @@ def test_tiles_cover_everything_once_blended() -> None:
     for tile, overlap in ((8, 2), (9, 4), (64, 8), (5, 0)):
         same = tiles.tiled_scale(picture, lambda part: part, tile, tile, overlap, 1, 3)
         assert torch.allclose(same, picture, atol=1e-6)
+
+
+def test_a_start_imports_the_heavy_libraries_side_by_side() -> None:
+    """What comes before the thread that imports torch needs no aiohttp; what comes beside it does not need torch."""
+    code = (
+        "import sys\n"
+        "from discomfort.embedded import import_names, launch\n"
+        "print('aiohttp' in sys.modules, 'torch' in sys.modules)\n"
+        "import_names.install_early(); import_names.install_late()\n"
+        "import discomfort.embedded.server, discomfort.embedded.progress, discomfort.embedded.worker\n"
+        "print('aiohttp' in sys.modules, 'torch' in sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["False", "False", "True", "False"], run.stderr

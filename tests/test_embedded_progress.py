@@ -49,6 +49,9 @@ class Listener:
     def has_listener(self, sid: str) -> bool:
         return sid == "c"
 
+    def wants_data(self) -> bool:
+        return False
+
     def client_takes_metadata(self) -> bool:
         return False
 

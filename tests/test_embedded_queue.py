@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from discomfort.embedded import model_management
 from discomfort.embedded.prompt_queue import ExecutionStatus, PromptQueue
 
 
@@ -34,3 +36,16 @@ def test_packages_read_what_waits_and_how_a_prompt_ended() -> None:
     assert queue.history["b"]["prompt"][3] == {"kept": 1}
     # Two put, two taken, two done.
     assert len(changes) == 6
+
+
+def test_an_interruption_is_of_the_prompt_that_runs_at_that_moment() -> None:
+    """Also in the moment between taking a prompt and running it; not of the one that is taken next."""
+    queue = PromptQueue(lambda: None)
+    queue.put(item(1, "a"))
+    model_management.interrupt_current_processing()
+    assert queue.get(timeout=0) is not None
+    model_management.throw_exception_if_processing_interrupted()
+    assert queue.interrupt_if_running("a")
+    assert not queue.interrupt_if_running("b")
+    with pytest.raises(model_management.InterruptProcessingException):
+        model_management.throw_exception_if_processing_interrupted()

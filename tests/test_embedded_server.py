@@ -6,13 +6,17 @@ What it has in common with ComfyUI is in tests/conformance.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
+import types
+import webbrowser
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +27,7 @@ import pytest
 import pytest_asyncio
 from conformance import driver
 from conformance.asking import ask
+from discomfort.embedded import launch, log_buffer
 
 node, link, connect = driver.node, driver.link, driver.connect
 
@@ -48,6 +53,15 @@ async def test_the_server_says_what_it_is(server: Any) -> None:
     assert system["comfyui_version"] == "0.3.64"
     assert system["discomfort_embedded"] is True
     assert f"--port={server.port}" in system["argv"]
+
+
+async def test_settings_stored_at_once_are_all_kept(server: Any) -> None:
+    """The editor stores each by a request of its own, and does not wait for one before it sends the next."""
+    names = [f"Together.{number}" for number in range(60)]
+    async with connect(server) as client:
+        await asyncio.gather(*(client.post(f"/settings/{name}", name) for name in names))
+        stored = await client.get("/settings")
+    assert [name for name in names if stored.get(name) != name] == []
 
 
 async def test_a_link_on_another_page_may_open_the_editor(server: Any) -> None:
@@ -129,6 +143,69 @@ async def test_a_taken_port_is_an_error_before_anything_is_loaded(server: Any, t
     assert "torch" not in ended.stderr
     assert "Traceback" not in ended.stderr
     assert marker.exists()
+
+
+async def test_a_bad_certificate_is_an_error_before_anything_is_loaded(tmp_path: Path) -> None:
+    """Status 1, and a sentence that names the files."""
+    (tmp_path / "key.pem").write_text("no key")
+    ended = run_to_end(
+        f"--port={driver.free_port()}",
+        f"--base-directory={tmp_path}",
+        f"--tls-keyfile={tmp_path / 'key.pem'}",
+        f"--tls-certfile={tmp_path / 'none.pem'}",
+    )
+    assert ended.returncode == 1
+    assert f"--tls-certfile {tmp_path / 'none.pem'} are no certificate" in ended.stderr
+    assert "torch" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificate")
+async def test_it_can_be_asked_by_https(tmp_path: Path) -> None:
+    """With a certificate and its key, and then not by http."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    make += ["-keyout", str(key), "-out", str(certificate)]
+    await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True)
+    files = (f"--tls-keyfile={key}", f"--tls-certfile={certificate}")
+    server = driver.Server.embedded(tmp_path / "base", files)
+    server.url = server.url.replace("http:", "https:")
+    try:
+        await server.wait_until_ready(tls=False)
+        assert f"To see the GUI go to: {server.url}" in server.log()
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("address", "opened"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("192.0.2.1", "192.0.2.1")],
+)
+async def test_the_browser_is_sent_to_where_the_server_listens(
+    monkeypatch: pytest.MonkeyPatch, address: str, opened: str
+) -> None:
+    """What listens on all addresses is asked for on this machine's own."""
+    urls: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", urls.append)
+    launch._open_browser(types.SimpleNamespace(address=address, port=8188))
+    assert urls == [f"http://{opened}:8188"]
+
+
+async def test_a_program_that_prints_for_ever_does_not_fill_the_memory() -> None:
+    """print() does not flush; of what was printed since, listeners get as much as is kept."""
+    told: list[Any] = []
+    tee = log_buffer._Tee(io.StringIO())
+    for number in range(2 * log_buffer._CAPACITY):
+        tee.write(str(number))
+    log_buffer.on_entries(told.append)
+    try:
+        tee.flush()
+        tee.flush()
+    finally:
+        log_buffer._listeners.remove(told.append)
+    assert len(told) == 1
+    assert [entry["m"] for entry in told[0]][-1] == str(2 * log_buffer._CAPACITY - 1)
+    assert len(told[0]) == log_buffer._CAPACITY
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0", "::", "192.0.2.1", "127.0.0.1,0.0.0.0", "example.com"])

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from discomfort.embedded import node_context, progress
+from discomfort.embedded.arguments import args
 from discomfort.embedded.core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from discomfort.embedded.node_api import audio, calls, internal, io, latest, ui, v0_0_1, values
 from discomfort.embedded.node_api.dynamic_inputs import build_nested_inputs, get_finalized_class_inputs
@@ -323,6 +324,19 @@ def test_progress_needs_a_node() -> None:
         latest.ComfyAPISync().execution.set_progress(1, 2)
 
 
+@pytest.mark.parametrize(("unlimited", "size"), [(False, 7), (True, None)])
+def test_previews_are_as_large_as_the_flag_says(
+    monkeypatch: pytest.MonkeyPatch, unlimited: bool, size: int | None
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(args, "preview_size", 7)
+    monkeypatch.setattr(progress.get_progress_state(), "update_progress", lambda *what: told.append(what[3]))
+    image = torch.ones(1, 2, 3, 3)
+    latest.ComfyAPISync().execution.set_progress(1, 2, "5", preview_image=image, ignore_size_limit=unlimited)
+    ((kind, picture, largest),) = told
+    assert (kind, picture.size, picture.getpixel((0, 0)), largest) == ("JPEG", (3, 2), (255, 255, 255), size)
+
+
 # -- values ------------------------------------------------------------------------------------------------------
 
 
@@ -384,6 +398,65 @@ def test_a_video_of_frames_can_be_cut() -> None:
     assert components.audio["waveform"].shape[-1] == 500
     assert video.as_trimmed(0.8, 0.5, strict_duration=True) is None
     assert video.as_trimmed(2.0) is None
+
+
+def test_a_video_goes_through_a_file(tmp_path: Path) -> None:
+    """And a part of it is one within it."""
+    pytest.importorskip("av")
+    # One second of grey that gets lighter, and a tone.
+    images = torch.linspace(0, 1, 10).reshape(10, 1, 1, 1).expand(10, 16, 32, 3)
+    tone = {"waveform": torch.sin(torch.arange(8000) * 0.3)[None, None] * 0.5, "sample_rate": 8000}
+    made = values.VideoFromComponents(values.VideoComponents(images, Fraction(10), tone))
+    path = str(tmp_path / "made.mp4")
+    made.save_to(path, metadata={"prompt": {"1": "x"}})
+    read = values.VideoFromFile(path)
+    assert (read.get_dimensions(), read.get_frame_count(), read.get_frame_rate()) == ((32, 16), 10, 10)
+    components = read.get_components()
+    assert (components.images - images).abs().max() < 0.03
+    assert json.loads((components.metadata or {})["prompt"]) == {"1": "x"}
+    assert components.audio["sample_rate"] == 8000
+    assert components.audio["waveform"].shape[-1] == pytest.approx(8000, abs=1024)
+    copied = bytes_io.BytesIO()
+    read.save_to(copied, metadata={"workflow": 2})
+    again = values.VideoFromFile(copied)
+    tags = again.get_components().metadata or {}
+    assert (again.get_frame_count(), json.loads(tags["prompt"]), tags["workflow"]) == (10, {"1": "x"}, "2")
+    made.save_to(str(tmp_path / "made.mkv"))
+    assert "matroska" in values.VideoFromFile(str(tmp_path / "made.mkv")).get_container_format()
+    part = read.as_trimmed(0.2, 0.5)
+    assert part is not None
+    inner = part.as_trimmed(0.1)
+    assert inner is not None
+    assert (part.get_frame_count(), inner.get_frame_count()) == (5, 4)
+    assert (inner.get_components().images - images[3:7]).abs().max() < 0.03
+    end = part.as_trimmed(-0.2)
+    assert end is not None
+    assert end.get_active_trim_window() == (pytest.approx(0.5), pytest.approx(0.2))
+    assert part.as_trimmed(0.1, 0.5) is None
+    assert part.as_trimmed(0.6) is None
+    part.save_to(str(tmp_path / "part.mp4"))
+    assert values.VideoFromFile(str(tmp_path / "part.mp4")).get_frame_count() == 5
+
+
+def test_sound_goes_into_files() -> None:
+    """Of the sample rate the format has; with the metadata."""
+    av = pytest.importorskip("av")
+    tone = (torch.sin(torch.arange(48000) * 0.3) * 0.5).expand(2, -1)
+    for format, quality in (("flac", "128k"), ("mp3", "V0"), ("mp3", "128k"), ("opus", "96k")):
+        content = audio.encode(tone, 48000, format, quality, {"prompt": "x"})
+        with av.open(bytes_io.BytesIO(content)) as container:
+            (stream,) = container.streams.audio
+            assert (stream.rate, stream.channels) == (48000, 2)
+            assert sum(frame.samples for frame in container.decode(stream)) == pytest.approx(48000, abs=3000)
+            assert "x" in {**container.metadata, **stream.metadata}.values()
+
+
+def test_a_video_without_frames_is_not_written(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    video = values.VideoFromComponents(values.VideoComponents(torch.zeros(0, 4, 4, 3), Fraction(10)))
+    with pytest.raises(ValueError, match="no frames"):
+        video.save_to(str(tmp_path / "a.mp4"))
+    assert not (tmp_path / "a.mp4").exists()
 
 
 def test_what_needs_another_library_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

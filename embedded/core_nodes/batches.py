@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..node_api import io
-from .resize import common_upscale
+from .resize import fitted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,13 +28,6 @@ def _schema(node_id: str, title: str, category: str, kind: Any, name: str, **mor
         outputs=[kind.Output()],
         **more,
     )
-
-
-def _fitted(samples: Tensor, like: Tensor) -> Tensor:
-    """A batch ``[B, C, ..., H, W]`` scaled to the size of another, as it is if it has that."""
-    if samples.shape[1:] == like.shape[1:]:
-        return samples
-    return common_upscale(samples, like.shape[-1], like.shape[-2], "bilinear", "center")
 
 
 class BatchImagesNode(io.ComfyNode):
@@ -66,7 +59,7 @@ class BatchImagesNode(io.ComfyNode):
             for image in images.values()
         ]
         first, *others = (image.movedim(-1, 1) for image in padded)
-        batch = torch.cat([first, *(_fitted(image, first) for image in others)])
+        batch = torch.cat([first, *(fitted(image, first) for image in others)])
         return io.NodeOutput(batch.movedim(1, -1))
 
 
@@ -86,7 +79,7 @@ class BatchMasksNode(io.ComfyNode):
         import torch
 
         first, *others = (mask.unsqueeze(1) for mask in masks.values())
-        return io.NodeOutput(torch.cat([first, *(_fitted(mask, first) for mask in others)]).squeeze(1))
+        return io.NodeOutput(torch.cat([first, *(fitted(mask, first) for mask in others)]).squeeze(1))
 
 
 class BatchLatentsNode(io.ComfyNode):
@@ -107,7 +100,7 @@ class BatchLatentsNode(io.ComfyNode):
 
         given = list(latents.values())
         first = given[0]["samples"]
-        samples = torch.cat([_fitted(latent["samples"], first) for latent in given])
+        samples = torch.cat([fitted(latent["samples"], first) for latent in given])
         numbers = [
             number for latent in given for number in latent.get("batch_index", range(latent["samples"].shape[0]))
         ]

@@ -7,7 +7,8 @@ distribution of each channel of RGB in 256 steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..node_api import io
@@ -30,8 +31,8 @@ _RGB_OF_XYZ = (
 _WHITE = (0.95047, 1.0, 1.08883)
 _LAB_LIMIT = 0.008856
 
-# Colours of one image, ``[3, pixels]``, by the number of the image -> new colours.
-Transform = Callable[["Tensor", int], "Tensor"]
+# An image ``[H, W, C]`` and a strength -> the image in other colours.
+Recolouring = Callable[["Tensor", float], "Tensor"]
 
 
 # -- colour spaces -----------------------------------------------------------------------------------------------
@@ -112,33 +113,49 @@ def _steps(image: Tensor) -> Tensor:
 # -- transforms --------------------------------------------------------------------------------------------------
 
 
-def _lab_transform(source: Tensor, target: Tensor, deviations: bool) -> Callable[[Tensor], Tensor]:
-    """Colours in L*a*b* like the source's as colours like the target's."""
-    source_mean, source_spread = _statistics(source, deviations)
-    target_mean, target_spread = _statistics(target, deviations)
-    if deviations:
+def _measure(images: Tensor, method: str) -> Any:
+    """What a method has to know of images ``[B, H, W, C]``: of those to be like others, and of the others."""
+    return _distribution(images) if method == "histogram" else _statistics(images, method == "reinhard_lab")
+
+
+def _recolouring(source: Any, target: Any, method: str) -> Recolouring:
+    """Colours like the source's as colours like the target's.
+
+    Args:
+        source, target: see :func:`_measure`.
+    """
+    import torch
+
+    if method == "histogram":
+        found = torch.searchsorted(target, source)
+        table = found.clamp_max(_BINS - 1).float() / (_BINS - 1)
+        return lambda image, strength: _recolour_histogram(image, table, strength)
+    (source_mean, source_spread), (target_mean, target_spread) = source, target
+    if method == "reinhard_lab":
         scale = target_spread / source_spread
-        return lambda lab: (lab - source_mean) * scale + target_mean
+        return lambda image, strength: _recolour_lab(
+            image, lambda lab: (lab - source_mean) * scale + target_mean, strength
+        )
     matrix = _least_map(source_spread, target_spread)
-    return lambda lab: matrix @ (lab - source_mean) + target_mean
+    return lambda image, strength: _recolour_lab(
+        image, lambda lab: matrix @ (lab - source_mean) + target_mean, strength
+    )
 
 
-def _recolour_lab(image: Tensor, source: Tensor, target: Tensor, deviations: bool, strength: float) -> Tensor:
-    """An image ``[H, W, 3]`` with its colours in L*a*b* moved by ``strength``."""
+def _recolour_lab(image: Tensor, transform: Callable[[Tensor], Tensor], strength: float) -> Tensor:
+    """An image ``[H, W, 3]`` with its colours in L*a*b*, ``[3, H * W]``, moved by ``strength``."""
     import torch
 
     lab = rgb_to_lab(image)
-    moved = _lab_transform(source, target, deviations)(lab)
+    moved = transform(lab)
     mixed = moved if strength == 1.0 else torch.lerp(lab, moved, strength)
     return lab_to_rgb(mixed).T.reshape(image.shape)
 
 
-def _recolour_histogram(image: Tensor, source: Tensor, target: Tensor, strength: float) -> Tensor:
-    """An image ``[H, W, C]`` with each value replaced by the target's at the same share of pixels."""
+def _recolour_histogram(image: Tensor, table: Tensor, strength: float) -> Tensor:
+    """An image ``[H, W, C]`` with each value replaced by that of its step in a table ``[C, 256]``."""
     import torch
 
-    found = torch.searchsorted(_distribution(target), _distribution(source))
-    table = found.clamp_max(_BINS - 1).float() / (_BINS - 1)
     matched = table.gather(1, _steps(image)).T.reshape(image.shape)
     mixed = matched if strength == 1.0 else torch.lerp(image.float(), matched, strength)
     return mixed.clamp(0.0, 1.0)
@@ -198,30 +215,50 @@ class ColorTransfer(io.ComfyNode):
     def execute(
         cls, image_target: Tensor, image_ref: Tensor, method: str, source_stats: dict[str, Any], strength: float = 1.0
     ) -> io.NodeOutput:
-        """``[B, H, W, C]``; a strength of 0 changes nothing, above 1 overdoes it."""
+        """``[B, H, W, C]``; a strength of 0 changes nothing, above 1 overdoes it.
+
+        Raises:
+            ValueError: the images are not RGB; of ``histogram``: they have not equally many channels.
+        """
         import torch
+
+        from ..comfy_utils import ProgressBar
 
         if strength == 0 or image_ref is None:
             return io.NodeOutput(image_target)
-        chosen = source_stats["source_stats"]
+        _check_channels(image_target, image_ref, method)
+        chosen, last = source_stats["source_stats"], len(image_target) - 1
+        recolourings: Iterable[Recolouring]
+        if chosen == "per_frame":
+            # Frames beyond those there are to be like are like the last one.
+            targets = [_measure(image[None], method) for image in image_ref[: len(image_target)]]
+            recolourings = (
+                _recolouring(_measure(image[None], method), targets[min(number, len(targets) - 1)], method)
+                for number, image in enumerate(image_target)
+            )
+        else:
+            index = min(source_stats.get("target_index", 0), last)
+            source = image_target[index : index + 1] if chosen == "target_frame" else image_target
+            recolouring = _recolouring(_measure(source, method), _measure(image_ref, method), method)
+            recolourings = itertools.repeat(recolouring)
+        bar = ProgressBar(len(image_target))
         recoloured = []
-        for number, image in enumerate(image_target):
-            source, target = image_target, image_ref
-            if chosen == "target_frame":
-                source = _one(image_target, source_stats.get("target_index", 0))
-            elif chosen == "per_frame":
-                source, target = image[None], _one(image_ref, number)
-            if method == "histogram":
-                recoloured.append(_recolour_histogram(image, source, target, strength))
-            else:
-                recoloured.append(_recolour_lab(image, source, target, method == "reinhard_lab", strength))
+        for image, recolour in zip(image_target, recolourings, strict=False):
+            recoloured.append(recolour(image, strength))
+            bar.update(1)
         return io.NodeOutput(torch.stack(recoloured))
 
 
-def _one(images: Tensor, number: int) -> Tensor:
-    """A batch of one image, the last one for numbers beyond."""
-    place = min(number, len(images) - 1)
-    return images[place : place + 1]
+def _check_channels(target: Tensor, reference: Tensor, method: str) -> None:
+    """Raises ValueError if a method cannot take the images' channels."""
+    channels = target.shape[-1], reference.shape[-1]
+    if method == "histogram" and channels[0] != channels[1]:
+        raise ValueError(f"image_target has {channels[0]} channels and image_ref {channels[1]}; use equally many.")
+    if method != "histogram" and channels != (3, 3):
+        raise ValueError(
+            f"{method} takes RGB images, but image_target has {channels[0]} channels and image_ref {channels[1]}. "
+            "Remove alpha first."
+        )
 
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {"ColorTransfer": ColorTransfer}

@@ -17,7 +17,7 @@ from .align import repeat_to_batch_size
 from .image import CROP_METHODS, flipped_axes, quarter_turns, size_options
 from .mask import as_batch, put_onto
 from .post_processing import convolve, sharpening_kernel
-from .resize import common_upscale
+from .resize import common_upscale, fitted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,16 +35,9 @@ def _with_samples(latent: Latent, samples: Tensor) -> tuple[Latent]:
     return ({**latent, "samples": samples},)
 
 
-def _fitted(samples: Tensor, like: Tensor) -> Tensor:
-    """``samples`` with the height and width of ``like`` (the middle of it, if the proportions differ)."""
-    if samples.shape[1:] == like.shape[1:]:
-        return samples
-    return common_upscale(samples, like.shape[-1], like.shape[-2], "bilinear", "center")
-
-
 def _fitted_batch(samples: Tensor, like: Tensor) -> Tensor:
-    """As :func:`_fitted`, and with the batch size of ``like``."""
-    return repeat_to_batch_size(_fitted(samples, like), like.shape[0])
+    """As :func:`fitted`, and with the batch size of ``like``."""
+    return repeat_to_batch_size(fitted(samples, like), like.shape[0])
 
 
 # -- making and batching -----------------------------------------------------------------------------------
@@ -161,7 +154,7 @@ class LatentBatch:
             for latent in (samples1, samples2)
             for number in latent.get("batch_index", range(latent["samples"].shape[0]))
         ]
-        joined = torch.cat((first, _fitted(second, first)))
+        joined = torch.cat((first, fitted(second, first)))
         return ({**samples1, "samples": joined, "batch_index": numbers},)
 
 

@@ -211,9 +211,6 @@ _PROPORTIONS = {
 }
 
 
-_MULTIPLIED = "multiplied by the selected multiple."
-
-
 class ResolutionSelector(io.ComfyNode):
     """A width and height of given proportions and area."""
 

@@ -1,9 +1,10 @@
 """Where each core node comes from in ComfyUI: the version, the module and the kind of declaration.
 
-ComfyUI has nodes of two kinds. The older declare themselves by class attributes, as all of this package's do; the
-newer by a schema. GET /object_info describes a schema's node with more keys, and with null where the older kind has a
-default. Clients see the difference (the editor shows a node's source by its ``python_module``), so the nodes that have
-a schema in ComfyUI are described in that form here too.
+ComfyUI has nodes of two kinds. The older declare themselves by class attributes, as all of this package's do that are
+named here; the newer by a schema, as this package's with dynamic inputs do: they describe themselves and need no
+entry. GET /object_info describes a schema's node with more keys, and with null where the older kind has a default.
+Clients see the difference (the editor shows a node's source by its ``python_module``), so the nodes that have a schema
+in ComfyUI are described in that form here too.
 """
 
 from __future__ import annotations

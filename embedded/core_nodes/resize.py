@@ -41,6 +41,17 @@ def common_upscale(samples: Tensor, width: int, height: int, upscale_method: str
     return _unfold_extra_dimensions(_resize(frames, width, height, upscale_method), samples)
 
 
+def fitted(samples: Tensor, like: Tensor) -> Tensor:
+    """A batch with the height and width of another: its middle if the proportions differ, itself if nothing does.
+
+    Args:
+        samples, like: ``[B, C, ..., H, W]``, each of any batch size.
+    """
+    if samples.shape[1:] == like.shape[1:]:
+        return samples
+    return common_upscale(samples, like.shape[-1], like.shape[-2], "bilinear", "center")
+
+
 def _resize(samples: Tensor, width: int, height: int, method: str) -> Tensor:
     """Resize ``[B, C, H, W]`` by a named method."""
     import torch.nn.functional as functional

@@ -94,13 +94,15 @@ def _options() -> list[Any]:
     return [io.DynamicCombo.Option(key, items) for key, items in inputs.items()]
 
 
+# The ways that scale to edges, of which 0 is none.
+_BY_EDGES = ("scale dimensions", "scale width", "scale height")
+
+
 # -- sizes -------------------------------------------------------------------------------------------------------
 
 
 def _by_edges(size: Size, width: int, height: int) -> Size:
-    """These lengths, one of 0 by the proportions; both 0: as it is."""
-    if width == 0 and height == 0:
-        return size
+    """These lengths, one of which may be 0: by the proportions."""
     if width == 0:
         return max(1, round(size[0] * height / size[1])), height
     if height == 0:
@@ -226,7 +228,8 @@ class ResizeImageMaskNode(io.ComfyNode):
             resized = _cover_multiple(samples, resize_type["multiple"], scale_method)
         elif way not in _SIZES:
             raise ValueError(f"Unsupported resize type: {way}")
-        elif way == "scale dimensions" and not resize_type["width"] and not resize_type["height"]:
+        elif way in _BY_EDGES and not (resize_type.get("width") or resize_type.get("height")):
+            # Nothing to scale to. (Scaled to its own size, a picture would lose what 8 bits do not hold: lanczos.)
             resized = samples
         else:
             size = _SIZES[way](_size_of(samples), resize_type)

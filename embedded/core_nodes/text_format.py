@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import string
 from typing import Any
 
 from ..node_api import io
+
+# Attributes that lead from a value to the code it comes from, and so to everything the server knows.
+_INNER = re.compile(r"\.(_|gi_|cr_|ag_|tb_|f_)")
+
+
+def _check_attributes(text: str) -> None:
+    """Raises ValueError if a format asks for attributes that are nobody's business; also within formats of values."""
+    for _, name, inner_format, _ in string.Formatter().parse(text):
+        if name and _INNER.search(name):
+            raise ValueError(
+                f"{{{name}}}: attributes whose names begin with an underscore, and those of code, are not shown"
+            )
+        if inner_format:
+            _check_attributes(inner_format)
 
 
 class StringFormat(io.ComfyNode):
@@ -35,8 +50,9 @@ class StringFormat(io.ComfyNode):
 
         Raises:
             KeyError: it names a value that is not linked.
-            ValueError: it is no format, or one the value does not have.
+            ValueError: it is no format, one the value does not have, or asks for an inner attribute of a value.
         """
+        _check_attributes(f_string)
         return io.NodeOutput(f_string.format(**values))
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..arguments import args
 from ..node_context import get_executing_context
 from ..progress import get_progress_state
 from .api_registry import ComfyAPIBase
 from .node_replacement import NodeReplace
 from .singleton import ProxiedSingleton
-
-# What ComfyUI's previews are made to fit, in pixels; ``--preview-size`` there.
-PREVIEW_SIZE = 512
 
 
 class ComfyAPI_latest(ComfyAPIBase):
@@ -66,7 +64,7 @@ class ComfyAPI_latest(ComfyAPIBase):
 
 
 def _to_preview(image: Any, ignore_size_limit: bool) -> Any:
-    """An image as the server sends it: format, Pillow image, size limit in pixels or None."""
+    """An image as the server sends it: format, Pillow image, and ``--preview-size`` in pixels or None for no limit."""
     import numpy as np
     import torch
     from PIL import Image
@@ -74,4 +72,4 @@ def _to_preview(image: Any, ignore_size_limit: bool) -> Any:
     if isinstance(image, torch.Tensor):
         first = image[0] if image.ndim == 4 else image
         image = Image.fromarray((first.cpu().numpy() * 255).astype(np.uint8))
-    return image.format or "JPEG", image, None if ignore_size_limit else PREVIEW_SIZE
+    return image.format or "JPEG", image, None if ignore_size_limit else args.preview_size

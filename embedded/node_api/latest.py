@@ -6,6 +6,10 @@ from . import io, ui
 from .api import ComfyAPI_latest
 from .extension import ComfyExtension
 from .sync_api import create_sync_class
+from .values import MESH as MESH
+from .values import SPLAT as SPLAT
+from .values import VOXEL as VOXEL
+from .values import File3D as File3D
 from .values import Input, InputImpl, Types
 
 ComfyAPI = ComfyAPI_latest

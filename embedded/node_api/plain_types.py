@@ -27,8 +27,20 @@ Image = _plain("Image", "IMAGE", "float32 [B, H, W, C] in 0..1.", TENSOR)
 Mask = _plain("Mask", "MASK", "float32 [B, H, W] in 0..1.", TENSOR)
 Video = _plain("Video", "VIDEO", "A video.", LazyClass(f"{__package__}.video", "VideoInput"))
 SVG = _plain("SVG", "SVG", "A list of SVG files.", LazyClass(f"{__package__}.geometry", "SVG"))
-Tracks = _plain("Tracks", "TRACKS", "Points followed through a video.", dict[str, Any])
 Histogram = _plain("Histogram", "HISTOGRAM", "The number of pixels in each bin.", list[int])
+
+
+@comfytype(io_type="TRACKS")
+class Tracks(ComfyTypeIO):
+    """Points followed through a video."""
+
+    class TrackDict(TypedDict):
+        """Where each point is in each frame, and whether it can be seen there; tensors."""
+
+        track_path: Any
+        track_visibility: Any
+
+    Type = TrackDict
 
 
 @comfytype(io_type="AUDIO")

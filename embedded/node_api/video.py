@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -151,15 +153,15 @@ class VideoFromComponents(VideoInput):
         metadata: dict[str, Any] | None = None,
         bit_depth: int | None = None,
     ) -> None:
-        """Write an MP4 file of H.264 frames and AAC sound.
+        """Write a file of H.264 frames and AAC sound: MP4, or what the path's ending says if no format is given.
 
         Raises:
-            ValueError: another format or codec.
+            ValueError: another format or codec, or there are no frames.
             RuntimeError: PyAV is not installed.
         """
-        _require_mp4(format, codec)
+        written = _written_format(path, format, codec)
         tags = {name: json.dumps(value) for name, value in (metadata or {}).items()}
-        _write_mp4(path, self.__components, tags, bit_depth or self.__bit_depth)
+        _write(path, written, self.__components, tags, bit_depth or self.__bit_depth)
 
     def as_trimmed(
         self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = True
@@ -231,6 +233,12 @@ class VideoFromFile(VideoInput):
             stream = _video_stream(container, self.__file)
             return Fraction(stream.average_rate) if stream.average_rate else Fraction(1)
 
+    def get_frame_count(self) -> int:
+        """The number of frames, counted one by one: what files say of it is not always true."""
+        start, duration = self.get_active_trim_window()
+        with _open(self.get_stream_source()) as container:
+            return sum(1 for _ in _frames(container, _video_stream(container, self.__file), start, duration))
+
     def get_bit_depth(self) -> int:
         """Bits per channel."""
         with _open(self.get_stream_source()) as container:
@@ -242,16 +250,13 @@ class VideoFromFile(VideoInput):
         import torch
 
         start, duration = self.get_active_trim_window()
-        frames = []
         with _open(self.get_stream_source()) as container:
             stream = _video_stream(container, self.__file)
             rate = Fraction(stream.average_rate) if stream.average_rate else Fraction(1)
-            for frame in container.decode(stream):
-                time = float(frame.time or 0.0)
-                if duration and time >= start + duration:
-                    break
-                if time >= start:
-                    frames.append(torch.from_numpy(frame.to_ndarray(format="rgb24").astype(np.float32) / 255))
+            frames = [
+                torch.from_numpy(frame.to_ndarray(format="rgb24").astype(np.float32) / 255)
+                for frame in _frames(container, stream, start, duration)
+            ]
             metadata = dict(container.metadata)
         images = torch.stack(frames) if frames else torch.zeros(0, 0, 0, 3)
         with _open(self.get_stream_source()) as container:
@@ -282,19 +287,28 @@ class VideoFromFile(VideoInput):
             if as_it_is:
                 _copy_streams(container, path, get_open_write_kwargs(path, container_format, format), tags)
                 return
-        _require_mp4(format, codec)
-        _write_mp4(path, self.get_components(), tags, bit_depth or self.get_bit_depth())
+        written = _written_format(path, format, codec)
+        _write(path, written, self.get_components(), tags, bit_depth or self.get_bit_depth())
 
     def as_trimmed(
         self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = True
     ) -> VideoInput | None:
-        """A part of it; None if there is none, or with ``strict_duration`` none that long."""
-        start, _ = self.get_active_trim_window()
-        part = VideoFromFile(self.__file, start_time=start + (start_time or 0), duration=duration or 0)
-        available = part.get_duration()
+        """A part of it; None if there is none, or with ``strict_duration`` none that long.
+
+        Args:
+            start_time: in seconds from where it begins, negative: from where it ends.
+            duration: in seconds; None or 0: all the rest.
+        """
+        begin, limit = self.get_active_trim_window()
+        length = self.get_duration()
+        first = start_time or 0
+        first = max(length + first, 0.0) if first < 0 else first
+        available = length - first
         if available <= 0 or (strict_duration and duration and available < duration):
             return None
-        return part
+        # A part of a part ends where that does.
+        wanted = min(duration, available) if duration else available if limit else 0
+        return VideoFromFile(self.__file, start_time=begin + first, duration=wanted)
 
 
 def container_to_output_format(container_format: str | None) -> str | None:
@@ -338,18 +352,37 @@ def _video_stream(container: Any, file: str | io.BytesIO) -> Any:
     return stream
 
 
+def _frames(container: Any, stream: Any, start: float, duration: float) -> Iterator[Any]:
+    """The frames of a stream from ``start`` on, ``duration`` seconds or (0) all.
+
+    Times are cut to the stream's ticks, as in ComfyUI: 0.1 + 0.2 is no later than 0.3.
+    """
+    first, end = (int(time / stream.time_base) for time in (start, start + duration))
+    for frame in container.decode(stream):
+        tick = frame.pts or 0
+        if duration and tick >= end:
+            return
+        if tick >= first:
+            yield frame
+
+
 def _bit_depth(stream: Any) -> int:
     """Bits per channel of a file's frames."""
     components = stream.format.components if stream.format is not None else ()
     return max((component.bits for component in components), default=8)
 
 
-def _require_mp4(format: VideoContainer, codec: VideoCodec) -> None:
-    """Raises ValueError for what cannot be encoded."""
+def _written_format(path: str | IO[bytes], format: VideoContainer, codec: VideoCodec) -> str | None:
+    """The format to encode a video in; None: what the path's ending says.
+
+    Raises:
+        ValueError: it cannot be encoded.
+    """
     if format not in (VideoContainer.AUTO, VideoContainer.MP4):
         raise ValueError("Only MP4 format is supported for now")
     if codec not in (VideoCodec.AUTO, VideoCodec.H264):
         raise ValueError("Only H264 codec is supported for now")
+    return None if format == VideoContainer.AUTO and isinstance(path, (str, os.PathLike)) else "mp4"
 
 
 def _copy_streams(container: Any, path: str | IO[bytes], options: dict[str, Any], tags: dict[str, str]) -> None:
@@ -368,9 +401,28 @@ def _copy_streams(container: Any, path: str | IO[bytes], options: dict[str, Any]
                 output.mux(packet)
 
 
-def _write_mp4(path: str | IO[bytes], components: VideoComponents, tags: dict[str, str], bit_depth: int) -> None:
-    """Encode a video; sound that is longer than the frames is cut."""
+def _write(
+    path: str | IO[bytes],
+    container_format: str | None,
+    components: VideoComponents,
+    tags: dict[str, str],
+    bit_depth: int,
+) -> None:
+    """Encode a video; sound that is longer than the frames is cut.
+
+    Args:
+        container_format: see :func:`_written_format`.
+        tags: texts about it.
+        bit_depth: 8, or 10 and more for 10.
+
+    Raises:
+        ValueError: it has no frames.
+        RuntimeError: PyAV is not installed.
+    """
     import numpy as np
+
+    if components.images.shape[0] == 0:
+        raise ValueError("The video has no frames; it cannot be written to a file.")
 
     av = require("av", "Writing a video file")
     images, rate = components.images, Fraction(round(components.frame_rate * 1000), 1000)
@@ -379,7 +431,7 @@ def _write_mp4(path: str | IO[bytes], components: VideoComponents, tags: dict[st
     largest, kind, given, encoded = (
         (65535, np.uint16, "rgb48le", "yuv420p10le") if deep else (255, np.uint8, "rgb24", "yuv420p")
     )
-    with av.open(path, mode="w", format="mp4", options={"movflags": "use_metadata_tags"}) as output:
+    with av.open(path, mode="w", format=container_format, options={"movflags": "use_metadata_tags"}) as output:
         output.metadata.update(tags)
         video = output.add_stream("h264", rate=rate)
         video.width, video.height, video.pix_fmt = images.shape[2], images.shape[1], encoded
@@ -410,11 +462,14 @@ def _read_sound(container: Any, start: float, duration: float) -> dict[str, Any]
     if stream is None:
         return None
     resampler = require("av", "Reading a video file").AudioResampler(format="fltp")
-    parts = [part.to_ndarray() for frame in container.decode(stream) for part in resampler.resample(frame)]
+    parts = [part for frame in container.decode(stream) for part in resampler.resample(frame)]
     if not parts:
         return None
     sample_rate = int(stream.codec_context.sample_rate)
-    waveform = np.concatenate(parts, axis=1)[:, round(start * sample_rate) :]
+    # Files may begin with a little sound before time 0, to start the decoder with.
+    begin = float(parts[0].time or 0.0)
+    waveform = np.concatenate([part.to_ndarray() for part in parts], axis=1)
+    waveform = waveform[:, max(0, round((start - begin) * sample_rate)) :]
     if duration:
         waveform = waveform[:, : math.ceil(duration * sample_rate)]
     return {"waveform": torch.from_numpy(waveform)[None], "sample_rate": sample_rate}

@@ -26,7 +26,7 @@ class Difference(NamedTuple):
 # Name -> difference, in the order of the table.
 DIFFERENCES: dict[str, Difference] = {
     "foreign pages": Difference(
-        "requests with a foreign `Host` or marked cross-site",
+        "requests with a foreign `Host`, the origin `null`, or marked cross-site",
         "answered unless the origin differs; 0.29 refuses what is marked cross-site",
         "403",
         "another web page must not drive the server",
@@ -39,9 +39,9 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "secrets": Difference(
         "auth tokens in `extra_data`",
-        "until 0.8 in `/queue`",
+        "until 0.8 in `/queue`; in the inputs that an error shows",
         "nowhere",
-        "as 0.8",
+        "other clients read both",
     ),
     "dead executor": Difference(
         "some prompts (a link to no node inside a wrapped value, say)",
@@ -174,6 +174,12 @@ DIFFERENCES: dict[str, Difference] = {
         "None in place of a text, or a failure",
         "an empty text",
         "nodes behind it take texts",
+    ),
+    "inner attributes": Difference(
+        "Format Text with an inner attribute of a value, `{a.__class__}`",
+        "shown",
+        "an error",
+        "from it a workflow could read what the server knows, its environment too",
     ),
     "prefix without a name": Difference(
         "a filename prefix that ends with a slash",

@@ -118,15 +118,19 @@ class Server:
         """What the server has written."""
         return self.log_path.read_text(errors="replace")
 
-    async def wait_until_ready(self) -> Server:
-        """Wait for GET /system_stats; fails with the log if the process ends."""
+    async def wait_until_ready(self, tls: bool = True) -> Server:
+        """Wait for GET /system_stats; fails with the log if the process ends.
+
+        Args:
+            tls: of https, look at the certificate.
+        """
         deadline = time.monotonic() + START_TIMEOUT
         async with aiohttp.ClientSession() as session:
             while time.monotonic() < deadline:
                 if self.process.poll() is not None:
                     raise AssertionError(f"server ended with {self.process.returncode}:\n{self.log()}")
                 try:
-                    async with session.get(f"{self.url}/system_stats", timeout=_total(2)) as answer:
+                    async with session.get(f"{self.url}/system_stats", timeout=_total(2), ssl=tls) as answer:
                         if answer.status == 200:
                             self._note_version((await answer.json())["system"])
                             return self

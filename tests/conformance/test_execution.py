@@ -233,6 +233,22 @@ async def test_secrets_of_extra_data_are_in_no_history(client: Client) -> None:
     assert run.history["prompt"][3]["other"] == "to be seen"
 
 
+async def test_secrets_in_an_error(client: Client, server: Server) -> None:
+    """It shows what the failing node was called with, to its client and to whoever reads the history."""
+    extra = {"auth_token_comfy_org": "a secret", "api_key_comfy_org": "a key", "extra_pnginfo": "to be seen"}
+    run = await client.run({"1": node("ExecHidden", seed=-1)}, extra_data=extra)
+    (error,) = run.data("execution_error")
+    token, key = expected(server, "secrets", comfyui=("a secret", "a key"), embedded=("(secret)", "(secret)"))
+    assert error["current_inputs"] == {
+        **error["current_inputs"],
+        "seed": [-1],
+        "extra_pnginfo": ["to be seen"],
+        "auth_token_comfy_org": [token],
+        "api_key_comfy_org": [key],
+    }
+    assert ("a secret" in json.dumps(run.history)) == expected(server, "secrets", comfyui=True, embedded=False)
+
+
 async def test_node_ids_may_be_any_text(client: Client) -> None:
     """Also with dots, colons, spaces and more, and in links."""
     ids = ["a:b", "1.0.0.1", " ", "é\n", "0"]

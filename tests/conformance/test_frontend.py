@@ -228,9 +228,19 @@ class Editor:
         return x, y
 
     async def select(self, node_id: int, part: str = "title") -> None:
-        """Click a node's title, or its body: a second click on the title would be a double click, which renames."""
-        await self.page.mouse.click(*await self.spot(node_id, part))
-        await self.wait("(id) => app.canvas.selected_nodes?.[id] || app.graph.getNodeById(id).selected", node_id)
+        """Click a node's title, or its body: a second click on the title would be a double click, which renames.
+
+        A click while the editor still puts its graph together (after an undo, say) is lost, and made again.
+        """
+        selected = "(id) => Boolean(app.canvas.selected_nodes?.[id] || app.graph.getNodeById(id).selected)"
+        deadline = time.monotonic() + PATIENCE / 1000
+        while True:
+            await self.page.mouse.click(*await self.spot(node_id, part))
+            try:
+                await self.page.wait_for_function(selected, arg=node_id, timeout=2000)
+                return
+            except playwright_api.TimeoutError:
+                assert time.monotonic() < deadline, f"node {node_id} cannot be selected"
 
     async def run(self) -> None:
         """Press the Run button."""

@@ -109,6 +109,30 @@ ODD = {
         async def sent(request):
             return web.json_response([event for event in SENT if isinstance(event, str)])
         """,
+    # As packages do that pass messages on to somebody else.
+    "passes_on.py": """
+        import types
+        from aiohttp import web
+        from server import PromptServer
+        PASSED = []
+        instance = PromptServer.instance
+        send_json, send_bytes = instance.send_json, instance.send_bytes
+
+        async def pass_json(self, event, data, sid=None):
+            PASSED.append([event, data.get('prompt_id'), sid])
+            await send_json(event, data, sid)
+
+        async def pass_bytes(self, event, data, sid=None):
+            PASSED.append([int(event), bytes(data[:8]).hex(), sid])
+            await send_bytes(event, data, sid)
+
+        instance.send_json = types.MethodType(pass_json, instance)
+        instance.send_bytes = types.MethodType(pass_bytes, instance)
+
+        @instance.routes.get('/conformance/passed')
+        async def passed(request):
+            return web.json_response(PASSED)
+        """,
     "routes.py": """
         from aiohttp import web
         from server import PromptServer
@@ -150,8 +174,22 @@ FILES = {
     "prestart/prestartup_script.py": "raise ValueError('a script of a package')\n",
     "off.disabled/__init__.py": _NODE.replace("NAME", "OkDisabled"),
     "note.txt": "no package\n",
+    "no_nodes.py": "x = 1\n",
     # ComfyUI's own nodes are not replaced, those that need models neither.
     "reserved.py": _NODE.replace('{"NAME": Node}', '{"ImageScale": Node, "KSampler": Node, "OkReserved": Node}'),
+    # As packages do that repair prompts before they are looked at.
+    "wraps.py": """
+        import execution
+        validate_prompt = execution.validate_prompt
+
+        async def repair_and_validate(prompt_id, prompt, *others):
+            for node in prompt.values():
+                if node.get('class_type') == 'NameThatIsGone':
+                    node['class_type'] = 'TinyShow'
+            return tuple(await validate_prompt(prompt_id, prompt, *others))
+
+        execution.validate_prompt = repair_and_validate
+        """,
     "inputs_raise.py": _NODE.replace('return {"required": {}}', "raise ValueError('no inputs today')").replace(
         "NAME", "InputsRaise"
     ),
@@ -559,7 +597,13 @@ async def test_what_a_package_offered_before_it_failed_stays(client: driver.Clie
 
 
 async def test_a_package_without_nodes_is_skipped_with_a_reason(server: driver.Server) -> None:
-    assert f"Skip {server.base}/custom_nodes/shared_web" not in server.log()
+    path = f"{server.base}/custom_nodes/no_nodes.py"
+    reason = "module for custom nodes due to the lack of NODE_CLASS_MAPPINGS or"
+    assert f"Skip {path} {reason}" in server.log()
+    assert f"(IMPORT FAILED): {path}" in server.log()
+
+
+async def test_a_file_that_is_no_module_is_no_package(server: driver.Server) -> None:
     assert "custom_nodes/note.txt" not in server.log()
 
 
@@ -625,8 +669,34 @@ async def test_a_route_of_a_package_gives_way_to_earlier_ones_and_stands_before_
 async def test_what_a_package_puts_in_the_place_of_send_sync_gets_all_messages(client: driver.Client) -> None:
     run = await client.run({"1": node("OkPrints"), "9": node("TinyShow", value=link("1"))})
     seen = await client.get("/conformance/sent")
-    assert set(run.types()) - {"progress_state"} <= set(seen)
-    assert {"status", "execution_start", "executing", "executed", "execution_success"} <= set(seen)
+    assert set(run.types()) <= set(seen)
+    assert {"status", "execution_start", "executing", "executed", "execution_success", "progress_state"} <= set(seen)
+
+
+async def test_what_a_package_puts_in_the_place_of_coroutines_that_send_gets_all_messages(
+    client: driver.Client,
+) -> None:
+    """In the order in which clients get them, also those to a client that is not there; previews as they are sent."""
+    run = await client.run(
+        {"1": node("TinySteps", steps=2, seconds=0.0, preview=True, seed=77), "9": node("TinyShow", value=link("1"))}
+    )
+    passed = await client.get("/conformance/passed")
+    mine = [event for event, _, sid in passed if sid == client.sid and event not in ("status", "feature_flags")]
+    assert mine == [kind for kind in run.types() if kind not in ("status", "feature_flags")]
+    assert 1 in mine
+    previews = [start for event, start, sid in passed if event == 1 and sid == client.sid]
+    assert previews == [data[:8].hex() for kind, data in run.messages if kind == 1]
+    _, body = await client.queue({"9": node("TinyShow", value="nobody")}, client_id="somebody who is not there")
+    await client.receive_until("status", status={"exec_info": {"queue_remaining": 0}})
+    seen = [event for event, prompt_id, _ in await client.get("/conformance/passed") if prompt_id == body["prompt_id"]]
+    assert {"execution_start", "executed", "execution_success"} <= set(seen)
+
+
+async def test_what_a_package_puts_in_the_place_of_validate_prompt_is_asked(client: driver.Client) -> None:
+    """It changes a prompt that would be refused."""
+    run = await client.run({"1": driver.node("NameThatIsGone", value=5)})
+    assert run.status == 200, run.response
+    assert run.shown("1") == [5]
 
 
 async def test_a_handler_of_prompts_may_raise_and_another_change_the_prompt(client: driver.Client) -> None:

@@ -75,6 +75,9 @@ FILES = {
     "embeddings/sub/two.safetensors": safetensors({}),
     "clip/old.safetensors": safetensors({"__metadata__": {"old": "1"}}),
     "outside.png": png("red"),
+    "style_models/no_json.safetensors": safetensors({"__metadata__": {"ssmd_cover_images": "{no JSON"}}),
+    "style_models/no_base64.safetensors": safetensors({"__metadata__": {"ssmd_cover_images": '["x"]'}}),
+    "style_models/no_texts.safetensors": safetensors({"__metadata__": {"ssmd_cover_images": "[1]"}}),
 }
 
 
@@ -192,6 +195,7 @@ async def test_the_metadata_of_a_model_can_be_read(server: Server) -> None:
 async def test_pictures_of_models(server: Server) -> None:
     """A picture of the same name beside the file, or the cover inside it, as WEBP."""
     since_29 = has(server, 0, 29)
+    broken = expected(server, "bad requests", comfyui=500, embedded=404)
 
     def row(path: str, status: Any, content: Any = re.compile("")) -> Row:
         headers = {"Content-Type": "image/webp"} if status == 200 else {}
@@ -206,6 +210,7 @@ async def test_pictures_of_models(server: Server) -> None:
             row("loras/0/cover.safetensors", 200, is_webp((0, 0, 255))),
             row("loras/0/other.ckpt", 404, ""),
             row("loras/0/text.ckpt", 404, ""),
+            *(row(f"style_models/0/{name}.safetensors", broken) for name in ("no_json", "no_base64", "no_texts")),
             row("loras/0/sub/deep.safetensors", 404, ""),
             row("loras/0/nosuch/x.ckpt", 404, ""),
             row("loras/1/pictured.ckpt", 404, ""),

@@ -40,9 +40,9 @@ async def test_scripts_are_listed_and_served(server: Server) -> None:
 
 
 async def test_translations_of_all_packages_are_merged(server: Server) -> None:
-    """main.json, and the other files as keys of it; a damaged file is left out."""
+    """main.json, and the other files as keys of it; a damaged file is left out. Lists are one behind the other."""
     english = {
-        "tiny": {"title": "Tiny"},
+        "tiny": {"title": "Later", "lines": ["one", "two"], "only": {"here": 1, "there": 2}},
         "nodeDefs": {"TinyNumber": {"display_name": "Number"}},
         "commands": {"Tiny_command": {"label": "Do"}},
         "settings": {"Tiny_setting": {"name": "Set"}},

@@ -327,13 +327,27 @@ async def _observe(server: Any, prompts: list[Any], flags: Any) -> list[Any]:
     return observed
 
 
-def _comparable(observed: dict[str, Any]) -> list[Any]:
+# Scenarios in which later versions say something else than 0.3.64, which the embedded server follows: since when, what.
+LATER: dict[str, tuple[tuple[int, ...], str]] = {
+    "expand into an output": ((0, 8), "the history lacks what an expanding node has shown while it was cached"),
+    "progress": ((0, 11), "steps that follow too closely are not sent"),
+    "no class_type": ((0, 29), "the error has a type of its own, missing_node_type"),
+    "unknown class": ((0, 29), "the error has a type of its own, missing_node_type"),
+    "choices": ((0, 29), "a refused value is shown without quotes unless it is a text"),
+    "expand a loop": ((0, 29), "the nodes of a loop are begun in another order"),
+}
+
+
+def _comparable(observed: dict[str, Any], of_a_set: bool) -> list[Any]:
     """The messages; of prompts with several outputs in no order, as ComfyUI runs a set of outputs.
 
     The progress of all nodes, repeated at each step, then depends on that order, too.
+
+    Args:
+        of_a_set: ComfyUI runs something else of the prompt in the order of a set.
     """
     messages: list[Any] = observed["messages"]
-    if not observed["history"] or len(observed["history"]["prompt"][4]) == 1:
+    if not of_a_set and (not observed["history"] or len(observed["history"]["prompt"][4]) == 1):
         return messages
     return sorted(json.dumps(m, sort_keys=True) for m in messages if m[0] != "progress_state")
 
@@ -341,10 +355,15 @@ def _comparable(observed: dict[str, Any]) -> list[Any]:
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_prompts_are_treated_alike(servers: list[Any], name: str) -> None:
     """Answers, messages and history of a scenario are the same on both."""
+    since, what = LATER.get(name, (None, ""))
+    if since is not None and servers[1].version >= since:
+        pytest.skip(f"since ComfyUI {'.'.join(map(str, since))}: {what}")
     flags = {"supports_preview_metadata": True} if name == "preview" else None
     embedded, real = [await _observe(server, SCENARIOS[name], flags) for server in servers]
+    # Inputs that a node asks for together.
+    of_a_set = name.endswith("a+b")
     for mine, theirs in zip(embedded, real, strict=True):
         assert mine["response"] == theirs["response"]
         assert mine["status"] == theirs["status"]
-        assert _comparable(mine) == _comparable(theirs)
+        assert _comparable(mine, of_a_set) == _comparable(theirs, of_a_set)
         assert mine["history"] == theirs["history"]

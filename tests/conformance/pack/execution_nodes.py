@@ -507,7 +507,7 @@ class ExecDeclared(_Exec):
 
 
 class ExecHidden(_Exec):
-    """Shows every hidden input there is."""
+    """Shows every hidden input there is; fails with a negative seed."""
 
     OUTPUT_NODE = True
     RETURN_TYPES = ()
@@ -518,6 +518,8 @@ class ExecHidden(_Exec):
         return {"required": {"seed": ("INT", {})}, "hidden": {kind.lower(): kind for kind in kinds}}
 
     def run(self, **inputs: Any) -> dict[str, Any]:
+        if inputs["seed"] < 0:
+            raise ValueError("a negative seed")
         dynprompt, prompt = inputs.pop("dynprompt"), inputs.pop("prompt")
         node_id = inputs["unique_id"]
         inputs["prompt_is_original"] = prompt is dynprompt.get_original_prompt()
