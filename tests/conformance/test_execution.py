@@ -616,8 +616,13 @@ async def test_a_node_with_a_progress_bar_is_interrupted_by_it(client: Client) -
 
 async def test_a_prompt_is_interrupted_between_nodes(client: Client) -> None:
     """A node that does not look ends; the next one is where it stops."""
-    prompt = {"1": node("ExecAfter", how="value", value=4), "2": node("TinyAdd", a=link("1"), b=1), **show(link("2"))}
-    run = await _interrupted(client, prompt)
+    name = str(uuid.uuid4())
+    prompt = {"1": node("ExecDeaf", name=name, value=4), "2": node("TinyAdd", a=link("1"), b=1), **show(link("2"))}
+    run = Run(*await client.queue(prompt))
+    await client.receive_until("tiny.begun", name=name)
+    await client.post("/interrupt")
+    await client.get_text(f"/tiny/release/{name}")
+    run.messages = await client.receive_until("executing", node=None, prompt_id=run.prompt_id)
     (message,) = run.data("execution_interrupted")
     assert (message["node_id"], message["executed"]) == ("2", ["1"])
     # What ran is kept.

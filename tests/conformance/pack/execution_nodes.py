@@ -128,6 +128,21 @@ class ExecHold(_Exec):
         raise TimeoutError(f"nobody has released {name}")
 
 
+class ExecDeaf(_Exec):
+    """Waits as ExecHold does, but hears no interruption; its client gets a message when it has begun."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"name": ("STRING", {}), "value": (ANY, {})}}
+
+    def run(self, name: str, value: Any) -> tuple[Any]:
+        server = PromptServer.instance
+        server.send_sync("tiny.begun", {"name": name}, server.client_id)
+        if not RELEASES.setdefault(name, threading.Event()).wait(60):
+            raise TimeoutError(f"nobody has released {name}")
+        return (value,)
+
+
 class ExecSteps(_Exec):
     """Reports steps; under another node's name if asked to."""
 
