@@ -59,9 +59,7 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tmp_path_factory.getbasetemp()  # pytest's own folder stays where it was
     base = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()
     remove_folders_of_killed_runs(Path(base))
-    root = Path(tempfile.mkdtemp(prefix="dt-", dir=base))
-    lock = filelock.FileLock(root / "lock")
-    lock.acquire()
+    root, lock = locked_folder(base)
     with pytest.MonkeyPatch.context() as patch:
         for variable, name in (("TMPDIR", "t"), ("XDG_CACHE_HOME", "cache"), ("XDG_DATA_HOME", "data")):
             (root / name).mkdir()
@@ -70,6 +68,22 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
     shutil.rmtree(root, ignore_errors=True)
     lock.release()
+
+
+def locked_folder(base: str) -> tuple[Path, filelock.BaseFileLock]:
+    """A new private folder and the lock that says that its run lives.
+
+    Another run that starts just now may take the folder for a dead one's, between the making of the lock file and its
+    locking, and remove it; then there is another folder.
+    """
+    while True:
+        root = Path(tempfile.mkdtemp(prefix="dt-", dir=base))
+        lock = filelock.FileLock(root / "lock")
+        with contextlib.suppress(FileNotFoundError):
+            lock.acquire()
+            if (root / "lock").exists():
+                return root, lock
+            lock.release()
 
 
 def remove_folders_of_killed_runs(base: Path) -> None:
