@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -266,6 +267,13 @@ async def test_the_history_is_deleted(client: Any, server: Server) -> None:
 _STATUSES = "pending, in_progress, completed, failed"
 
 
+async def another_millisecond() -> None:
+    """Return when the clock shows a later millisecond: jobs that were queued within the same one are in no order."""
+    now = time.time() * 1000
+    while int(time.time() * 1000) <= now:
+        await asyncio.sleep(0.0005)
+
+
 async def test_jobs_can_be_listed(client: Any, server: Server) -> None:
     """Waiting, running and past prompts in one list, filtered, sorted and paged; 404 before 0.8."""
     if not has(server, 0, 8):
@@ -276,13 +284,17 @@ async def test_jobs_can_be_listed(client: Any, server: Server) -> None:
     workflow = {"extra_data": {"extra_pnginfo": {"workflow": {"id": "w1"}}}}
     image = {"9": node("TinyPreview", kind="PNG", mode="RGB", width=4, height=4, largest=0, steps=1)}
     done = (await client.run(SHOW, **workflow)).prompt_id
+    await another_millisecond()
     other = (await client.run(image)).prompt_id
+    await another_millisecond()
     failed = (
         await client.run({"1": node("TinyFail", a=1, what="value"), "9": node("TinyShow", value=link("1"))})
     ).prompt_id
     running, waiting = new_id(), new_id()
+    await another_millisecond()
     await client.queue(spin(), prompt_id=running)
     await client.receive_until("executing", node="1")
+    await another_millisecond()
     await client.queue(SHOW, prompt_id=waiting, **workflow)
 
     def lists(query: str, *ids: str, total: int | None = None, offset: int = 0, limit: int | None = None) -> Row:
