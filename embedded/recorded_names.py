@@ -45,8 +45,8 @@ from typing import Any, NoReturn
 
 FILE = Path(__file__).with_name("comfyui_names.json")
 
-# The first parts of the recorded modules' names.
-_ROOTS = frozenset(
+# The first parts of the recorded modules' names: what packages can import. The recorder reads them here.
+ROOTS = frozenset(
     [
         "api_server",
         "app",
@@ -168,7 +168,7 @@ class Finder(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a recorded module, None for any other."""
-        if fullname.partition(".")[0] not in _ROOTS:
+        if fullname.partition(".")[0] not in ROOTS:
             return None
         known = record().get(fullname)
         return None if known is None else ModuleSpec(fullname, self, is_package=known.get("package", False))

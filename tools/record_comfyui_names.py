@@ -21,6 +21,7 @@ import json
 import os
 import pkgutil
 import re
+import runpy
 import sys
 import tempfile
 import typing
@@ -28,27 +29,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Modules and packages of ComfyUI that node packages can import.
-ROOTS = (
-    "api_server",
-    "app",
-    "comfy",
-    "comfy_api",
-    "comfy_config",
-    "comfy_execution",
-    "comfy_extras",
-    "cuda_malloc",
-    "execution",
-    "folder_paths",
-    "hook_breaker_ac10a0",
-    "latent_preview",
-    "middleware",
-    "node_helpers",
-    "nodes",
-    "protocol",
-    "server",
-    "utils",
-)
+# Modules and packages of ComfyUI that node packages can import, from the module that reads the record.
+READER = Path(__file__).resolve().parent.parent / "embedded" / "recorded_names.py"
+ROOTS: tuple[str, ...] = tuple(sorted(runpy.run_path(str(READER))["ROOTS"]))
 # What a node class declares, apart from its inputs. Descriptions and tooltips are left out, here and there: they are
 # texts that somebody wrote, and the nodes are there by name only.
 DECLARATIONS = (

@@ -76,9 +76,9 @@ class _PointCurve(CurveInput):
             return np.full_like(xs, self._ys[0] if self._points else 0.0)
         return self._between(xs)
 
+    @abstractmethod
     def _between(self, xs: _Floats) -> _Floats:
         """The values, of a curve of two points or more."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(points={self._points})"

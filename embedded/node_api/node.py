@@ -13,13 +13,18 @@ from .node_output import NodeOutput, NodeOutputBase
 from .schema import Schema
 
 
+def _not_defined(cls: type, name: str) -> NotImplementedError:
+    """The error of a class method that a node class has to define itself before it can be called."""
+    return NotImplementedError(f"{cls.__name__} has no {name}() of its own: define it in the node's class")
+
+
 class ComfyNodeInternal:
     """Base of all V3 nodes, whatever version of the API (``_ComfyNodeInternal`` in ComfyUI)."""
 
     @classmethod
     def GET_NODE_INFO_V1(cls) -> dict[str, Any]:
         """The node in /object_info."""
-        raise NotImplementedError
+        raise _not_defined(cls, "GET_NODE_INFO_V1")
 
 
 class _FromSchema:
@@ -56,22 +61,22 @@ class ComfyNodeBase(ComfyNodeInternal):
     @classmethod
     def define_schema(cls) -> Schema:
         """What the node says of itself. Has to be overridden."""
-        raise NotImplementedError
+        raise _not_defined(cls, "define_schema")
 
     @classmethod
     def execute(cls, *args: Any, **kwargs: Any) -> Any:
         """Run the node: its inputs by name, a :class:`NodeOutput`. Has to be overridden; may be a coroutine."""
-        raise NotImplementedError
+        raise _not_defined(cls, "execute")
 
     @classmethod
     def validate_inputs(cls, *args: Any, **kwargs: Any) -> bool | str:
         """Check constant inputs before the prompt runs: True, or what is wrong. V1's VALIDATE_INPUTS."""
-        raise NotImplementedError
+        raise _not_defined(cls, "validate_inputs")
 
     @classmethod
     def fingerprint_inputs(cls, *args: Any, **kwargs: Any) -> Any:
         """What the result depends on beside the inputs: the node runs again when it changes. V1's IS_CHANGED."""
-        raise NotImplementedError
+        raise _not_defined(cls, "fingerprint_inputs")
 
     @classmethod
     def check_lazy_status(cls, *args: Any, **kwargs: Any) -> list[str]:

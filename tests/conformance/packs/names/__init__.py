@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import comfy.controlnet
@@ -73,10 +76,12 @@ def _raised(call: Any) -> str:
 
 
 def _import(name: str) -> str:
-    def call() -> None:
-        exec(f"from {name.rpartition('.')[0]} import {name.rpartition('.')[2]}" if "." in name else f"import {name}")
-
-    return _raised(call)
+    """What an import statement raises, in a file of its own: ``from a.b import c`` for "a.b.c"."""
+    module, _, short_name = name.rpartition(".")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "statement.py")
+        file.write_text(f"from {module} import {short_name}" if module else f"import {name}", encoding="utf-8")
+        return _raised(lambda: runpy.run_path(str(file)))
 
 
 # -- names that exist, and names that do not -----------------------------------------------------------------
