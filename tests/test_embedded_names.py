@@ -173,7 +173,7 @@ def test_placeholders_bear_what_python_does_with_any_object() -> None:
 
 
 def test_a_finder_leaves_other_imports_alone() -> None:
-    assert {name.partition(".")[0] for name in recorded_names.record()} == recorded_names._ROOTS
+    assert {name.partition(".")[0] for name in recorded_names.record()} == recorded_names.ROOTS
     assert recorded_names.Finder().find_spec("json", None) is None
     recorded_names.install_finder()
     assert sum(isinstance(entry, recorded_names.Finder) for entry in sys.meta_path) == 1
