@@ -4313,6 +4313,8 @@ class ComfyConnector:
 
     def _died(self, server: ServerProcess | AttachedServer | None, doing: str = "") -> ServerDiedError:
         """The error for a server that went away; the next call starts a fresh one, or looks for it again."""
+        if self._state in (State.KILLING, State.KILLED):  # it did not go by itself
+            return ServerDiedError("The connector was shut down by kill_api() during this call.")
         if server is None:
             return ServerDiedError("The ComfyUI server cannot be reached.")
         if not server.is_alive:

@@ -1179,10 +1179,16 @@ class TestConversions:
         assert await asyncio.wait_for(task, 15)
 
 
-@pytest.mark.parametrize("moment", [0.05, 0.4])
-async def test_kill_during_a_conversion_is_a_sentence(start: Start, fake_tree: Any, moment: float) -> None:
+@pytest.mark.parametrize(
+    ("behaviour", "moment"),
+    [({"frontend": "hang"}, 0.05), ({"frontend": "hang"}, 0.4), ({"delay": {"/object_info": 30}}, 0.1)],
+    ids=["early", "late", "while-it-asks-the-server"],
+)
+async def test_kill_during_a_conversion_is_a_sentence(
+    start: Start, fake_tree: Any, behaviour: dict[str, Any], moment: float
+) -> None:
     connector = await start()
-    fake_tree.behave(frontend="hang")
+    fake_tree.behave(**behaviour)
     task = asyncio.create_task(connector.get_prompt_from_workflow(workflow()))
     await asyncio.sleep(moment)
     await connector.kill_api()
