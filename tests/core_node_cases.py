@@ -950,7 +950,7 @@ def odd_cases(case: Cases) -> None:
 
 
 def later_cases(case: Cases) -> None:
-    """Of the nodes that ComfyUI 0.29.0 has beyond 0.3.64's."""
+    """Of the nodes that ComfyUI 0.33.0 has beyond 0.3.64's."""
     kinds = {
         "rgb": image(0, 1, 9, 8),
         "batch": image(0, 2, 5, 6),
@@ -1078,6 +1078,56 @@ def later_cases(case: Cases) -> None:
     case("DrawBBoxes", "bright", bboxes=box, image=kinds["bright"])
     case("CropByBBoxes", "pixel", image=kinds["pixel"], bboxes=outside, output_width=2, output_height=2, padding=0)
 
+    scene = image(0, 1, 12, 16)
+    subject = torch.zeros(1, 12, 16)
+    subject[:, 4:9, 3:8] = 1.0
+    corner = torch.zeros(1, 12, 16)
+    corner[:, :5, 11:] = 0.9
+    covers = {
+        "subject": subject,
+        "corner": corner,
+        "inverted": 1 - subject,
+        "faint": subject * 0.5,
+        "almost": subject * 0.82,
+        "dust": torch.maximum(subject, torch.tensor(0.04)),
+        "half": torch.cat([torch.ones(1, 12, 8), torch.zeros(1, 12, 8)], dim=2),
+        "nothing": torch.zeros(1, 12, 16),
+        "everything": torch.ones(1, 12, 16),
+        "noise": mask(0, 1, 12, 16),
+        "pixel": torch.nn.functional.pad(torch.ones(1, 1, 1), (9, 6, 6, 5)),
+    }
+    cut = {"width": 16, "height": 16, "pad_factor": 1.0, "grow_mask": 0, "background": "#000000"}
+    for name, cover in covers.items():
+        for number, change in enumerate(
+            [
+                {},
+                {"width": 8, "height": 6, "background": "#ff8000"},
+                {"width": 24, "pad_factor": 1.37},
+                {"height": 24, "grow_mask": 2},
+                {"grow_mask": -2, "pad_factor": 2.0},
+                {"grow_mask": -9},
+            ]
+        ):
+            case("ImageCropToMask", f"{name}-{number}", images=scene, masks=cover, **{**cut, **change})
+    for background in ("#fff", "808080", "#gggggg", "", "#12345"):
+        case(
+            "ImageCropToMask",
+            f"background-{background}",
+            images=scene,
+            masks=subject,
+            **{**cut, "background": background},
+        )
+    both = {"subject": subject, "batch": torch.cat([subject, corner]), "three": subject.expand(3, -1, -1)}
+    for name, cover in both.items():
+        case("ImageCropToMask", f"two-{name}", images=image(0, 2, 12, 16), masks=cover, **cut)
+    case("ImageCropToMask", "size", images=scene, masks=mask(0, 1, 5, 7), **cut)
+    case("ImageCropToMask", "rgba", images=image(0, 1, 12, 16, 4), masks=subject, **cut)
+    case("ImageCropToMask", "grey", images=image(0, 1, 12, 16, 1), masks=subject, **cut)
+    case("ImageCropToMask", "bright", images=scene * 3 - 1, masks=subject * 3 - 1, **cut)
+    case("ImageCropToMask", "one-pixel", images=kinds["pixel"], masks=torch.ones(1, 1, 1), **cut)
+    case("ImageCropToMask", "small", images=scene[:, :3, :2], masks=subject[:, 3:6, 2:4], **cut)
+    case("ImageCropToMask", "none", images=scene[:0], masks=subject, **cut)
+
     video = {"samples": noise(9, 2, 3, 6, 4, 5), "batch_index": [1, 2]}
     for dim in "txy":
         for size in (1, 2, 4, 99):
@@ -1110,6 +1160,9 @@ def later_cases(case: Cases) -> None:
             case(class_type, str(length), width=37, height=32, length=length, batch_size=1)
     for seconds in (1.0, 1.03, 2.5):
         case("EmptyAceStep1.5LatentAudio", str(seconds), seconds=seconds, batch_size=2)
+    for seconds in (0.0, 0.04, 0.06, 0.1, 1.28, 2.5, 360.0, 999.0):
+        case("EmptyMiniMaxMusic3LatentAudio", str(seconds), seconds=seconds, batch_size=1)
+    case("EmptyTrellis2LatentStructure", batch_size=1)
 
     texts = {"empty": "", "spaces": " \t\n ", "umlauts": "straße ÜBER İi", "lines": "a\r\nb\n\nc"}
     for name, text in texts.items():

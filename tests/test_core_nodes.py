@@ -1,7 +1,7 @@
 """The embedded server's core nodes show the same interface as ComfyUI's and give the same results.
 
 ``CASES`` are calls of the nodes (``core_node_cases.py``). Their results in ComfyUI 0.3.64, and for the nodes it does
-not have in 0.29.0, are recorded in ``data/core_nodes_<version>.npz``, so that every machine checks them; with
+not have in 0.33.0, are recorded in ``data/core_nodes_<version>.npz``, so that every machine checks them; with
 COMFYUI_PATH they are compared with that ComfyUI itself. With DISCOMFORT_RECORD set as well, the recordings of its
 version are written anew. The tests behind the cases state what nodes do without any recording.
 """
@@ -78,7 +78,7 @@ WITHOUT_CASES = {
 }
 
 
-# Cases of the baseline that a later ComfyUI (0.29.0) answers differently, by the beginning of their names.
+# Cases of the baseline that a later ComfyUI (0.33.0) answers differently, by the beginning of their names.
 _LOADED_BY_VIDEO_CODE = "reads pictures as videos: other rounding, all frames, no grey"
 _TELLS_SCALE = "the latent also tells its scale"
 CHANGED_LATER = {
@@ -402,7 +402,7 @@ def noise_view() -> torch.Tensor:
 def later_save_calls() -> list[tuple[str, dict[str, Any]]]:
     """The same of what later versions added."""
     calls: list[tuple[str, dict[str, Any]]] = []
-    for kind in ("txt", "md", "json"):
+    for kind in ("txt", "csv", "md", "json"):
         for text in ("ü\nb", "", '{"b": [1, "é"], "a": null}', "[1"):
             for prefix in ("texts/%width%x%height%", "ComfyUI"):
                 calls.append(("SaveText", {"text": text, "filename_prefix": prefix, "format": kind}))

@@ -175,8 +175,8 @@ def test_match_type_takes_types_only() -> None:
         io.MatchType.Template("t", [io.Int, int])
 
 
-# What ComfyUI 0.29.0's GET /object_info says of the core nodes that are written with this API.
-_RECORDED = json.loads((Path(__file__).parent / "data/schema_nodes_0.29.0.json").read_text(encoding="utf-8"))
+# What ComfyUI 0.33.0's GET /object_info says of the core nodes that are written with this API.
+_RECORDED = json.loads((Path(__file__).parent / "data/schema_nodes_0.33.0.json").read_text(encoding="utf-8"))
 
 
 def test_all_core_nodes_with_a_schema_are_recorded() -> None:

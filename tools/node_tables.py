@@ -3,7 +3,7 @@
 tools/write_reference.py writes them. The nodes of a ComfyUI are recorded from its answer to GET /object_info, when it
 was started with --disable-api-nodes --disable-all-custom-nodes:
 
-    ./dev run python tools/node_tables.py 0.29.0 object_info.json
+    ./dev run python tools/node_tables.py 0.33.0 object_info.json
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from discomfort.embedded.core_nodes import NODE_CLASS_MAPPINGS
 # Of each version that was recorded: category -> node -> the types of its inputs and outputs, without plain values.
 NODE_NAMES = Path(__file__).resolve().parent.parent / "tests" / "data" / "node_names.json"
 
-BASELINE, LATER = "0.3.64", "0.29.0"
+BASELINE, LATER = "0.3.64", "0.33.0"
 
 # The families of the table, and the modules of embedded/core_nodes/ their nodes are in. Modules that are not named
 # are a family of their own.
@@ -27,7 +27,7 @@ FAMILIES = {
     "files": ("image_io", "animation", "datasets", "svg", "latent_io", "painter"),
     "filters": ("post_processing", "morphology", "yuv", "canny", "color_transfer"),
     "compositing": ("compositing",),
-    "boxes": ("boxes",),
+    "boxes": ("boxes", "crop_to_mask"),
     "mask": ("mask",),
     "latent": ("latent", "latent_batch"),
     "empty latents": ("empty_latents",),
@@ -62,9 +62,10 @@ REASONS: dict[str, tuple[set[str], set[str]]] = {
         {
             *("SeedVR2Preprocess", "SeedVR2PostProcessing", "SeedVR2TemporalChunk", "SeedVR2TemporalMerge"),
             *("LTXVConcatAVLatent", "LTXVSeparateAVLatent", "BuildJsonPromptIdeogram"),
+            "EmptyMiniMaxH3LatentAV",
         },
     ),
-    "widgets of later editors": (set(), {"CreateBoundingBoxes", "CurveEditor"}),
+    "widgets of later editors": ({"LAYERS"}, {"CreateBoundingBoxes", "CurveEditor"}),
 }
 OTHER_REASON = "not made"
 

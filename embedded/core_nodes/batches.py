@@ -1,4 +1,4 @@
-"""Core nodes that join any number of images, masks or latents into one batch. As ComfyUI 0.29.0.
+"""Core nodes that join any number of images, masks or latents into one batch. As ComfyUI 0.33.0.
 
 The first one gives the size; the others are cut to its proportions and scaled to it.
 """

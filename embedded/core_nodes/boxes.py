@@ -2,7 +2,7 @@
 
 A box is ``{"x", "y", "width", "height"}`` in pixels, and may carry a ``label`` and a ``score`` in 0..1. A link carries
 one box, a list of them for every image, or a list of such lists, one per image. Names, inputs and results are those
-of ComfyUI 0.29.0.
+of ComfyUI 0.33.0.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class CropByBBoxes:
         lie outside give a piece of the middle instead.
 
         Raises:
-            TypeError: ``bboxes`` is one list of boxes, which ComfyUI 0.29.0 does not take here either.
+            TypeError: ``bboxes`` is one list of boxes, which ComfyUI 0.33.0 does not take here either.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""The core node that gives images the colours of others. As ComfyUI 0.29.0.
+"""The core node that gives images the colours of others. As ComfyUI 0.33.0.
 
 ``reinhard_lab`` matches mean and deviation of each channel of CIE L*a*b* (Reinhard et al., 2001), ``mkl_lab`` mean and
 covariance of all three by the linear map that moves colours the least (Pitie and Kokaram, 2007), ``histogram`` the

@@ -2,7 +2,7 @@
 
 A caption is a text file beside its picture, of the same name but for the ending ``.txt``. Pictures in a folder named
 ``<number>_<anything>`` count that many times where captions are read. Names, inputs and results are those of ComfyUI
-0.3.64, and of 0.29.0 for the nodes it added.
+0.3.64, and of 0.33.0 for the nodes that later versions added.
 """
 
 from __future__ import annotations
@@ -161,8 +161,24 @@ def _folder_input(tooltip: str) -> tuple[str, dict[str, Any]]:
 
 
 def _input_subfolder(folder: str) -> str:
-    """Where a folder named in a widget lies."""
-    return os.path.join(folder_paths.get_input_directory(), folder)
+    """Where a folder named in a widget lies.
+
+    Raises:
+        ValueError: outside the input folder. Only a link can bring such a name; the widget offers none.
+    """
+    return _inside(folder_paths.get_input_directory(), folder)
+
+
+def _inside(base: str, folder: str) -> str:
+    """A folder below another one, absolute.
+
+    Raises:
+        ValueError: it is not below it, after following all links.
+    """
+    path = os.path.abspath(os.path.join(base, folder))
+    if not folder_paths.is_within_directory(base, path):
+        raise ValueError(f"Invalid folder name {folder!r}: resolves outside of {base}")
+    return path
 
 
 def _pictures_in(directory: str, names: list[str]) -> list[str]:
@@ -316,15 +332,13 @@ def save_pictures(images: list[Tensor], folder_name: str, prefix: str, mode: str
         The files' paths.
 
     Raises:
-        ValueError: the folder lies outside the output folder, or the prefix leads out of it. (ComfyUI 0.29.0 writes
+        ValueError: the folder lies outside the output folder, or the prefix leads out of it. (ComfyUI 0.33.0 writes
             wherever a prefix leads, if the mode is ``overwrite``.)
         TypeError: an image is a batch of several.
         OSError: a file cannot be written.
     """
     output = folder_paths.get_output_directory()
-    directory = os.path.abspath(os.path.join(output, folder_name))
-    if not folder_paths.is_within_directory(output, directory):
-        raise ValueError(f"Invalid folder name {folder_name!r}: resolves outside of {output}")
+    directory = _inside(output, folder_name)
     os.makedirs(directory, exist_ok=True)
     paths = []
     for number, image in enumerate(images):

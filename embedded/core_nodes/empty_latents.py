@@ -2,7 +2,7 @@
 
 A latent is a dict whose ``samples`` are zeros here; its channels and its size relative to the image (or video, or
 sound) are the model's. ``downscale_ratio_...`` and ``type`` tell later nodes about that. Names, inputs and results are
-those of ComfyUI 0.3.64, and of 0.29.0 for the nodes it added.
+those of ComfyUI 0.3.64, and of 0.33.0 for the nodes it added.
 """
 
 from __future__ import annotations
@@ -304,6 +304,42 @@ class EmptyAceStep15LatentAudio(_EmptySoundLatent):
         return ({"samples": samples, "type": "audio", "downscale_ratio_temporal": 1764},)
 
 
+class EmptyMiniMaxMusic3LatentAudio(_EmptyLatent):
+    """Zeros for MiniMax Music 3."""
+
+    CATEGORY = "model/latent/minimax music"
+    DESCRIPTION = "Creates an empty MiniMax Music3 audio latent for the requested duration."
+    _FRAMES_PER_SECOND, _MOST_FRAMES = 25, 9000
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        longest = cls._MOST_FRAMES / cls._FRAMES_PER_SECOND
+        seconds = {"default": 120.0, "min": 0.04, "max": longest, "step": 0.04}
+        return {"required": {"seconds": ("FLOAT", seconds), "batch_size": _batch()}}
+
+    def generate(self, seconds: float, batch_size: int) -> tuple[Latent]:
+        """Zeros ``[batch_size, 128, t]``: frames of 960 samples at 24000 a second as pieces of 512 at 44100."""
+        frames = min(max(round(seconds * self._FRAMES_PER_SECOND), 1), self._MOST_FRAMES)
+        # In ComfyUI's order: in floating point another one rounds otherwise.
+        length = max(1, int(frames * 44100 / 24000 * 960 / 512))
+        samples = _zeros(batch_size, 128, length)
+        return ({"samples": samples, "type": "audio", "downscale_ratio_temporal": 512},)
+
+
+class EmptyTrellis2LatentStructure(_EmptyLatent):
+    """Zeros for the structure that TRELLIS 2 begins with."""
+
+    CATEGORY = "model/latent/trellis"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"batch_size": _explained_batch()}}
+
+    def generate(self, batch_size: int) -> tuple[Latent]:
+        """Zeros ``[batch_size, 32, 16, 16, 16]``."""
+        return ({"samples": _zeros(batch_size, 32, 16, 16, 16), "type": "trellis2"},)
+
+
 class EmptyLatentHunyuan3Dv2(_EmptyLatent):
     """Zeros for Hunyuan 3D 2."""
 
@@ -340,7 +376,9 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "EmptyLatentAudio": EmptyLatentAudio,
     "EmptyAceStepLatentAudio": EmptyAceStepLatentAudio,
     "EmptyAceStep1.5LatentAudio": EmptyAceStep15LatentAudio,
+    "EmptyMiniMaxMusic3LatentAudio": EmptyMiniMaxMusic3LatentAudio,
     "EmptyLatentHunyuan3Dv2": EmptyLatentHunyuan3Dv2,
+    "EmptyTrellis2LatentStructure": EmptyTrellis2LatentStructure,
 }
 
 # A node without an entry has none in ComfyUI either; the editor shows its class name.
@@ -351,4 +389,5 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "EmptyHunyuanVideo15Latent": "Empty HunyuanVideo 1.5 Latent",
     "EmptyLatentAudio": "Empty Latent Audio",
     "EmptyAceStep1.5LatentAudio": "Empty Ace Step 1.5 Latent Audio",
+    "EmptyMiniMaxMusic3LatentAudio": "Empty MiniMax Music3 Latent Audio",
 }

@@ -1,7 +1,7 @@
 """Core nodes that cut batches and videos of latents anew: rebatching, trimming, replacing frames.
 
 A latent is as in :mod:`.latent`; those of videos are ``[B, C, T, H, W]``. Names, inputs and results are those of
-ComfyUI 0.3.64, and of 0.29.0 for the nodes it added.
+ComfyUI 0.3.64, and of 0.33.0 for the nodes it added.
 """
 
 from __future__ import annotations

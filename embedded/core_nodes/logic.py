@@ -1,4 +1,4 @@
-"""Core nodes that decide and gather: switches, truth values, choices, lists. As ComfyUI 0.29.0; 0.3.64 has none."""
+"""Core nodes that decide and gather: switches, truth values, choices, lists. As ComfyUI 0.33.0; 0.3.64 has none."""
 
 from __future__ import annotations
 

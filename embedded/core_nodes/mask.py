@@ -271,7 +271,7 @@ _QUAD_VALUES = (0.0, 63.0, 127.0, 255.0)
 class VOIDQuadmaskPreprocess:
     """A mask in four steps, as the model VOID wants it: what is to go, both, what is affected, what stays.
 
-    As ComfyUI 0.29.0.
+    As ComfyUI 0.33.0.
     """
 
     RETURN_TYPES = ("MASK",)

@@ -1,4 +1,4 @@
-"""Core nodes that make numbers of other things: expressions, conversions, seeds, sizes, colours. As ComfyUI 0.29.0."""
+"""Core nodes that make numbers of other things: expressions, conversions, seeds, sizes, colours. As ComfyUI 0.33.0."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-BASELINE, LATER = "0.3.64", "0.29.0"
+BASELINE, LATER = "0.3.64", "0.33.0"
 
 
 class Origin(NamedTuple):
@@ -124,9 +124,10 @@ _ADDED_LATER: dict[str, str] = {
     "hidream_o1": "EmptyHiDreamO1LatentImage",
     "hunyuan": "EmptyHunyuanVideo15Latent",
     "image_compare": "ImageCompare",
-    "images": "SplitImageToTileList ImageMergeTileList PrimitiveBoundingBox ImageCropV2",
+    "images": "SplitImageToTileList ImageMergeTileList PrimitiveBoundingBox ImageCropV2 ImageCropToMask",
     "kandinsky5": "NormalizeVideoLatentStart",
     "latent": "LatentCutToBatch ReplaceVideoLatentFrames",
+    "minimax_music": "EmptyMiniMaxMusic3LatentAudio",
     "painter": "Painter",
     "qwen": "EmptyQwenImageLayeredLatentImage",
     "rtdetr": "DrawBBoxes",
@@ -134,6 +135,7 @@ _ADDED_LATER: dict[str, str] = {
     "string": "JsonExtractString ConvertDictionaryToString ConvertArrayToString",
     "text": "SaveText",
     "text_overlay": "TextOverlay",
+    "trellis2": "EmptyTrellis2LatentStructure",
     "void": "VOIDQuadmaskPreprocess",
 }
 

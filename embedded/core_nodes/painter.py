@@ -1,6 +1,6 @@
 """The core node for what is painted in the editor.
 
-Name, inputs and results are those of ComfyUI 0.29.0.
+Name, inputs and results are those of ComfyUI 0.33.0.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 They come in two kinds. A node for one picture is called for each item of a list; of a batch it treats every image
 alone. A node for a list takes all of it at once, every batch taken apart into single images ``[1, H, W, C]``. Many go
 through 8-bit pixels, so values are cut off to 0..1 and rounded down to 1/255. Names, inputs and results are those of
-ComfyUI 0.29.0.
+ComfyUI 0.33.0.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def singles(images: Sequence[Tensor]) -> list[Tensor]:
 class ResizeImagesByShorterEdge(_OnePicture):
     """Scale so that the shorter side has a given length."""
 
+    DEPRECATED = True
     CATEGORY = "image/transform"
     DESCRIPTION = (
         "Resize images so that the shorter edge matches the specified dimension while preserving aspect ratio."
@@ -119,6 +120,7 @@ class ResizeImagesByShorterEdge(_OnePicture):
 class ResizeImagesByLongerEdge(_OnePicture):
     """Scale so that the longer side has a given length."""
 
+    DEPRECATED = True
     CATEGORY = "image/transform"
     DESCRIPTION = "Resize images so that the longer edge matches the specified dimension while preserving aspect ratio."
     _MORE_INPUTS = {  # noqa: RUF012 - never changed
@@ -396,6 +398,7 @@ class ImageGrid(_PictureList):
 class MergeImageLists(_PictureList):
     """A list of images, taken apart."""
 
+    DEPRECATED = True
     CATEGORY = "image/batch"
     DESCRIPTION = "Concatenate multiple image lists into one."
     SEARCH_ALIASES = ("list", "merge list", "make list")

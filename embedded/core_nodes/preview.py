@@ -1,6 +1,6 @@
 """Core nodes that show something on themselves: any value as text, two images to be compared, a histogram.
 
-Names, inputs and results are those of ComfyUI 0.3.64, and of 0.29.0 for the nodes it added.
+Names, inputs and results are those of ComfyUI 0.3.64, and of 0.33.0 for the nodes it added.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The core node that resizes images and masks in all ways. As ComfyUI 0.29.0."""
+"""The core node that resizes images and masks in all ways. As ComfyUI 0.33.0."""
 
 from __future__ import annotations
 

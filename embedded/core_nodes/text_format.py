@@ -1,4 +1,4 @@
-"""The core node that fills values into a text. As ComfyUI 0.29.0."""
+"""The core node that fills values into a text. As ComfyUI 0.33.0."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Core nodes that later versions of ComfyUI added for text: JSON, lists of texts, text files.
 
-Names, inputs and results are those of ComfyUI 0.29.0.
+Names, inputs and results are those of ComfyUI 0.33.0.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _as_json(value: Any, indent: int) -> str:
 class _OneText(_TextNode):
     """A node for each item of a list of texts.
 
-    What it hands on is a list of one text as one value, not the text: so does ComfyUI 0.29.0, whose declaration of
+    What it hands on is a list of one text as one value, not the text: so does ComfyUI 0.33.0, whose declaration of
     the output is neither yes nor no.
     """
 
@@ -126,6 +126,10 @@ def _line(tooltip: str, **more: Any) -> tuple[str, dict[str, Any]]:
 class TextToLowercase(_OneText):
     """Small letters."""
 
+    DEPRECATED = True
+    DESCRIPTION = "Convert text to lowercase."
+    SEARCH_ALIASES = ("lowercase",)
+
     def execute(self, texts: str) -> tuple[list[str]]:
         """All of them."""
         return ([texts.lower()],)
@@ -133,6 +137,10 @@ class TextToLowercase(_OneText):
 
 class TextToUppercase(_OneText):
     """Capital letters."""
+
+    DEPRECATED = True
+    DESCRIPTION = "Convert text to uppercase."
+    SEARCH_ALIASES = ("uppercase",)
 
     def execute(self, texts: str) -> tuple[list[str]]:
         """All of them."""
@@ -142,6 +150,8 @@ class TextToUppercase(_OneText):
 class TruncateText(_OneText):
     """The beginning of a text."""
 
+    DESCRIPTION = "Truncate text to a maximum length."
+    SEARCH_ALIASES = ("truncate", "cut", "shorten")
     _MORE_INPUTS = {  # noqa: RUF012 - never changed
         "max_length": ("INT", {"tooltip": "Maximum text length.", "default": 77, "min": 1, "max": 10000})
     }
@@ -154,6 +164,8 @@ class TruncateText(_OneText):
 class AddTextPrefix(_OneText):
     """Something before a text."""
 
+    DEPRECATED = True
+    DESCRIPTION = "Add a prefix to all texts."
     _MORE_INPUTS = {"prefix": _line("Prefix to add.", default="")}  # noqa: RUF012 - never changed
 
     def execute(self, texts: str, prefix: str) -> tuple[list[str]]:
@@ -164,6 +176,8 @@ class AddTextPrefix(_OneText):
 class AddTextSuffix(_OneText):
     """Something behind a text."""
 
+    DEPRECATED = True
+    DESCRIPTION = "Add a suffix to all texts."
     _MORE_INPUTS = {"suffix": _line("Suffix to add.", default="")}  # noqa: RUF012 - never changed
 
     def execute(self, texts: str, suffix: str) -> tuple[list[str]]:
@@ -174,6 +188,8 @@ class AddTextSuffix(_OneText):
 class ReplaceText(_OneText):
     """Find and replace."""
 
+    DEPRECATED = True
+    DESCRIPTION = "Replace text in all texts."
     _MORE_INPUTS = {  # noqa: RUF012 - never changed
         "find": _line("Text to find.", default=""),
         "replace": _line("Text to replace with.", default=""),
@@ -187,6 +203,9 @@ class ReplaceText(_OneText):
 class StripWhitespace(_OneText):
     """A text without the white space at its ends."""
 
+    DEPRECATED = True
+    DESCRIPTION = "Strip leading and trailing whitespace from all texts."
+
     def execute(self, texts: str) -> tuple[list[str]]:
         """Both ends."""
         return ([texts.strip()],)
@@ -195,6 +214,8 @@ class StripWhitespace(_OneText):
 class MergeTextLists(_OneText):
     """A list of texts as one value."""
 
+    DEPRECATED = True
+    DESCRIPTION = "Concatenate multiple text lists into one."
     INPUT_IS_LIST = True
     _TOOLTIP = "List of texts to process."
 
@@ -213,10 +234,12 @@ class SaveText(_TextNode):
     OUTPUT_NODE = True
     DESCRIPTION = "Save text content to a file in the output directory."
     SEARCH_ALIASES = ("save text", "write text", "export text")
+    # Also the endings of the files.
+    _FORMATS = ("txt", "csv", "md", "json")
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        formats = {"default": "txt", "multiselect": False, "options": ["txt", "md", "json"]}
+        formats = {"default": "txt", "multiselect": False, "options": list(cls._FORMATS)}
         return {
             "required": {
                 "text": ("STRING", {"forceInput": True, "multiline": False}),
@@ -232,9 +255,12 @@ class SaveText(_TextNode):
         """One numbered file in UTF-8, which the ui result names, and the text itself; JSON is indented.
 
         Raises:
-            ValueError: the prefix leads out of the folder.
+            ValueError: the prefix leads out of the folder, or the format is none of the choices (which a link can
+                bring past the validation).
             OSError: the file cannot be written.
         """
+        if format not in self._FORMATS:
+            raise ValueError(f"Unsupported text format: {format!r}")
         folder, filename, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), 1, 1
         )

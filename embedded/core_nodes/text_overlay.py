@@ -1,6 +1,6 @@
 """The core node that draws text on images.
 
-Name, inputs and results are those of ComfyUI 0.29.0; the font is Pillow's own there too.
+Name, inputs and results are those of ComfyUI 0.33.0; the font is Pillow's own there too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Core nodes that cut an image into overlapping tiles, and put it together again.
 
-Names, inputs and results are those of ComfyUI 0.29.0.
+Names, inputs and results are those of ComfyUI 0.33.0.
 """
 
 from __future__ import annotations
