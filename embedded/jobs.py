@@ -1,7 +1,8 @@
 """Prompts as the editor's job list wants them (GET /jobs): waiting, running and past ones in one list.
 
 ComfyUI 0.3.64 has no such route, 0.8.0 does. The status "cancelled" for interrupted prompts is of 0.11, previews of
-texts and cancelling by id are of 0.29; an editor of any version finds what it asks for.
+texts and cancelling by id are of 0.29, the preference for pictures over texts is of 0.30, the number of outputs
+that the editor can show of 0.32; an editor of any version finds what it asks for.
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ def _describe_queued(item: QueueItem, status: str) -> dict[str, Any]:
             "priority": item[0],
             "create_time": item[3].get("create_time"),
             "outputs_count": 0,
+            "previewable_outputs_count": 0,
             "workflow_id": _workflow_id(item[3]),
         }
     )
@@ -143,8 +145,7 @@ def _describe_past(prompt_id: str, entry: Mapping[str, Any]) -> dict[str, Any]:
             error = data if event == "execution_error" else error
             ending = "cancelled" if event == "execution_interrupted" else ending
     outputs = list(_outputs(entry.get("outputs", {})))
-    previews = [preview for output in outputs if (preview := _preview_of(*output)) is not None]
-    saved = [preview for preview in previews if preview.get("type") == "output"]
+    files = [(kind, item) for _, kind, item in outputs if isinstance(item, dict)]
     return _without_none(
         {
             "id": prompt_id,
@@ -154,8 +155,9 @@ def _describe_past(prompt_id: str, entry: Mapping[str, Any]) -> dict[str, Any]:
             "execution_start_time": times.get("start"),
             "execution_end_time": times.get("end"),
             "execution_error": error,
-            "outputs_count": sum(isinstance(item, dict) for _, _, item in outputs),
-            "preview_output": next(iter(saved + previews), None),
+            "outputs_count": len(files),
+            "previewable_outputs_count": sum(_is_previewable(kind, item) for kind, item in files),
+            "preview_output": _best_preview(outputs),
             "workflow_id": _workflow_id(extra_data),
         }
     )
@@ -180,6 +182,27 @@ def _as_file(item: Any) -> Any:
     if isinstance(item, str) and item.lower().endswith(_MODEL_ENDINGS):
         return {"filename": item, "type": "output", "subfolder": "", "mediaType": "3d"}
     return item
+
+
+def _best_preview(outputs: Sequence[tuple[str, str, Any]]) -> dict[str, Any] | None:
+    """The output that stands for a job: of the things the editor can show the first of the best rank, None without any.
+
+    A picture, sound, film or model that was saved comes before one that was only shown, that before a saved text, and
+    that before a text that was only shown: a text of a node that ran earlier must not hide the picture.
+    """
+    ranked: dict[int, dict[str, Any]] = {}
+    for node_id, kind, item in outputs:
+        preview = _preview_of(node_id, kind, item)
+        if preview is None:
+            continue
+        if not isinstance(item, dict):
+            rank = 3
+        elif kind == "text" or str(item.get("filename") or "").lower().endswith(_TEXT_ENDINGS):
+            rank = 2
+        else:
+            rank = 0 if item.get("type") == "output" else 1
+        ranked.setdefault(rank, preview)
+    return ranked[min(ranked)] if ranked else None
 
 
 def _preview_of(node_id: str, kind: str, item: Any) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from . import folder_paths
 logger = logging.getLogger("discomfort.embedded.routes_files")
 
 _PLAIN_DATA = "application/octet-stream"
+_DRAWING = "image/svg+xml"
 
 
 class Refused(Exception):
@@ -255,8 +256,26 @@ async def _view(request: web.Request) -> web.StreamResponse:
         body = await asyncio.to_thread(_encode_channel, path, channel)
         content_type = "image/png"
     else:
-        return web.FileResponse(path, headers=download_headers(path, disposition))
+        return web.FileResponse(path, headers=view_headers(path, disposition, request.headers.get("Sec-Fetch-Dest")))
     return web.Response(body=body, content_type=content_type, headers={"Content-Disposition": disposition})
+
+
+def view_headers(path: str, disposition: str, destination: str | None) -> dict[str, str]:
+    """As :func:`download_headers`; but a drawing that a page shows in an ``<img>`` is sent as one.
+
+    There a browser runs nothing of an SVG file and follows none of its references. As ComfyUI 0.33.
+
+    Args:
+        destination: the request's ``Sec-Fetch-Dest``, which only the browser itself can set.
+    """
+    headers = download_headers(path, disposition)
+    content_type = mimetypes.guess_type(path)[0]
+    if not folder_paths.is_dangerous_content_type(content_type):
+        return headers
+    if destination == "image" and content_type == _DRAWING:
+        headers.update({"Content-Type": _DRAWING, "Content-Disposition": disposition})
+    # What a cache has for the one destination must not be taken for the other.
+    return {**headers, "Vary": "Sec-Fetch-Dest", "Cache-Control": "no-store"}
 
 
 def download_headers(path: str, disposition: str = "") -> dict[str, str]:

@@ -28,6 +28,8 @@ from .routes_files import Refused, download_headers
 logger = logging.getLogger("discomfort.embedded.routes_users")
 
 _SETTINGS_FILE = "comfy.settings.json"
+# A user's own styles for the editor.
+_OWN_STYLES = "user.css"
 
 # Answers a request whose body has been read.
 Handler = Callable[[web.Request, bytes], web.StreamResponse]
@@ -236,8 +238,14 @@ class UserData:
 
     def _get_file(self, request: web.Request, body: bytes) -> web.StreamResponse:
         path = self._requested_path(request, must_exist=True)
-        # Nothing here is to be looked at in a browser (ComfyUI 0.29).
-        return web.FileResponse(path, headers={**download_headers(path), "Content-Disposition": "attachment"})
+        headers = download_headers(path)
+        if path == self.get_request_user_filepath(request, _OWN_STYLES, create_dir=False):
+            # The editor links it as its style sheet (ComfyUI 0.30; 0.29 let no editor read it).
+            headers.update({"Content-Type": "text/css", "Content-Disposition": "inline"})
+        else:
+            # Nothing else here is to be looked at in a browser (ComfyUI 0.29).
+            headers["Content-Disposition"] = "attachment"
+        return web.FileResponse(path, headers=headers)
 
     def _post_file(self, request: web.Request, body: bytes) -> web.Response:
         path = self._requested_path(request)

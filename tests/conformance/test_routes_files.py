@@ -405,10 +405,17 @@ async def test_a_file_comes_with_its_type_and_name(server: Server, files: dict[s
         return Row("GET", f"/view?filename={name}&subfolder=v", 200, files[f"output/v/{name}"], headers)
 
     before = server.version < (0, 29)
+    # Since 0.30 a drawing is one for an <img>, which runs nothing of it.
+    varies = {"Vary": "Sec-Fetch-Dest", "Cache-Control": "no-store"} if has(server, 0, 30) else {}
     script = expected(
         server, "active files", comfyui="application/javascript; charset=utf-8" if before else data, embedded=data
     )
     drawing = expected(server, "active files", comfyui="image/svg+xml" if before else data, embedded=data)
+    in_an_image = {"Sec-Fetch-Dest": "image"}
+    shown = row("drawing.svg", drawing)
+    if varies:
+        headers = {**shown.headers, "Content-Type": "image/svg+xml", "Content-Disposition": 'filename="drawing.svg"'}
+        shown = shown._replace(headers=headers)
     await check(
         server,
         [
@@ -425,6 +432,16 @@ async def test_a_file_comes_with_its_type_and_name(server: Server, files: dict[s
             row("style.css", data),
             row("script.js", script),
             row("drawing.svg", drawing),
+            *(
+                row("drawing.svg", drawing)._replace(sent={"Sec-Fetch-Dest": other})
+                for other in ("document", "iframe", "")
+            ),
+            *(row(name, data)._replace(sent=in_an_image) for name in ("page.html", "style.css")),
+            shown._replace(sent=in_an_image),
+            row("rgb.png", "image/png")._replace(sent=in_an_image),
+            Row("GET", "/view?filename=drawing.svg&subfolder=v", 200, headers={"Vary": None, **varies}),
+            Row("GET", "/view?filename=drawing.svg&subfolder=v", 200, headers=varies, sent=in_an_image),
+            Row("GET", "/view?filename=rgb.png&subfolder=v", 200, headers={"Vary": None}, sent=in_an_image),
         ],
     )
 

@@ -193,6 +193,24 @@ async def test_stored_files_are_not_run_by_browsers(server: Server) -> None:
         await check(server, [Row("POST", f"/userdata/{name}", 200, body=b"x"), row(name, type, old)])
 
 
+async def test_a_users_styles_are_a_style_sheet(server: Server) -> None:
+    """The editor links them; 0.29 sent them as data to be saved, which browsers do not take as styles."""
+    styles = b"body { --mine: 1px }"
+    wrong = not has(server, 0, 30) and has(server, 0, 29)
+    sheet = "application/octet-stream" if wrong else "text/css"
+    rows = [
+        Row("POST", "/userdata/user.css", 200, body=styles),
+        Row("POST", "/userdata/sub%2Fuser.css", 200, body=styles),
+    ]
+    for path in ("/userdata/user.css", "/api/userdata/user.css", "/api/userdata/x%2F..%2Fuser.css"):
+        rows.append(Row("GET", path, 200, styles, {"Content-Type": sheet}))
+    if has(server, 0, 30):
+        saved = {"Content-Type": "application/octet-stream", "Content-Disposition": "attachment"}
+        rows.append(Row("GET", "/userdata/sub%2Fuser.css", 200, styles, saved))
+        rows.append(Row("GET", "/userdata/user.css", 200, styles, {"Content-Disposition": "inline"}))
+    await check(server, [*rows, Row("DELETE", "/userdata/user.css", 204), Row("GET", "/userdata/user.css", 404)])
+
+
 @pytest.fixture
 def tree(server: Server) -> None:
     """A folder with files, hidden ones and folders."""
