@@ -23,7 +23,7 @@ BASELINE, LATER = "0.3.64", "0.33.0"
 # The families of the table, and the modules of embedded/core_nodes/ their nodes are in. Modules that are not named
 # are a family of their own.
 FAMILIES = {
-    "image": ("image", "picture_lists", "tiles", "resizing"),
+    "image": ("image", "picture_lists", "tiles", "resize_image_mask"),
     "files": ("image_io", "animation", "datasets", "svg", "latent_io", "painter"),
     "filters": ("post_processing", "morphology", "yuv", "canny", "color_transfer"),
     "compositing": ("compositing",),
@@ -34,7 +34,7 @@ FAMILIES = {
     "batches": ("batches",),
     "primitive, numbers": ("primitive", "numbers"),
     "logic": ("logic",),
-    "text": ("text", "text_more", "text_format", "text_overlay"),
+    "text": ("text", "text_json", "text_lists", "save_text", "text_format", "text_overlay"),
     "preview": ("preview",),
 }
 
