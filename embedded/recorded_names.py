@@ -13,7 +13,11 @@ module makes placeholders:
 Nothing here returns a made-up result, and a name that ComfyUI does not have fails as there: ImportError or
 AttributeError. What the embedded server has itself always comes before the record.
 
-The file: ``{"comfyui": version, "node_types": [class_type], "modules": {module: MODULE}}``, MODULE being ``{"names":
+``comfyui_names_later.json`` has what a later version's modules have beyond that. It is read when a name is asked for
+that the first record lacks, and it adds nothing to the modules that the embedded server has itself: packages ask those
+what they can do, and a placeholder would be a wrong answer.
+
+The files: ``{"comfyui": version, "node_types": [class_type], "modules": {module: MODULE}}``, MODULE being ``{"names":
 {name: WHAT}, "package": true, "late": true}``; late are modules that ComfyUI's own start does not import, so they are
 no attributes of their package until somebody does. WHAT is
 
@@ -44,6 +48,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 FILE = Path(__file__).with_name("comfyui_names.json")
+LATER_FILE = Path(__file__).with_name("comfyui_names_later.json")
 
 # The first parts of the recorded modules' names: what packages can import. The recorder reads them here.
 ROOTS = frozenset(
@@ -103,6 +108,18 @@ def record() -> dict[str, dict[str, Any]]:
     return modules
 
 
+@functools.cache
+def later_record() -> dict[str, dict[str, Any]]:
+    """What a later ComfyUI has beyond :func:`record`: new modules, and new names of those that are there."""
+    modules: dict[str, dict[str, Any]] = json.loads(LATER_FILE.read_text(encoding="utf-8"))["modules"]
+    return modules
+
+
+def find_module(name: str) -> dict[str, Any] | None:
+    """What is recorded of a module, None for one that no recorded ComfyUI has."""
+    return record().get(name) or later_record().get(name)
+
+
 def node_types() -> list[str]:
     """The class types of all of ComfyUI's own nodes."""
     types: list[str] = _content()["node_types"]
@@ -125,25 +142,31 @@ class RecordedModule(ModuleType):
         if name == "__all__":
             return self._public_names()
         if not name.startswith("__"):
-            for module_name in vars(self).get(_NAMES_ATTRIBUTE, ()):
-                known = record().get(module_name)
-                if known is None:
-                    continue
+            for known, module_name in self._known():
                 if name in known["names"]:
                     value = _make_or_serve(known["names"][name], module_name, name)
                     setattr(self, name, value)
                     return value
                 submodule = f"{module_name}.{name}"
-                if submodule in record() and not record()[submodule].get("late"):
+                found = find_module(submodule)
+                if found is not None and not found.get("late"):
                     return importlib.import_module(submodule)
         raise AttributeError(f"module {_shown_name(self)!r} has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._recorded()})
 
+    def _known(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """What is recorded under each of its names, and the name."""
+        for name in vars(self).get(_NAMES_ATTRIBUTE, ()):
+            if name in record():
+                yield record()[name], name
+            # One of ours has a name of its own beside those of ComfyUI.
+            if self.__name__ == name and name in later_record():
+                yield later_record()[name], name
+
     def _recorded(self) -> list[str]:
-        modules = [record().get(name, {"names": {}}) for name in vars(self).get(_NAMES_ATTRIBUTE, ())]
-        return [name for module in modules for name in module["names"]]
+        return [name for known, _ in self._known() for name in known["names"]]
 
     def _public_names(self) -> list[str]:
         """What ``from module import *`` takes."""
@@ -170,7 +193,7 @@ class Finder(MetaPathFinder, Loader):
         """The spec of a recorded module, None for any other."""
         if fullname.partition(".")[0] not in ROOTS:
             return None
-        known = record().get(fullname)
+        known = find_module(fullname)
         return None if known is None else ModuleSpec(fullname, self, is_package=known.get("package", False))
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

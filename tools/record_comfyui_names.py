@@ -1,6 +1,9 @@
 """Record which names the modules of a ComfyUI have, for ``embedded/comfyui_names.json``.
 
-    cd ComfyUI && venv/bin/python /path/to/discomfort/tools/record_comfyui_names.py OUTPUT.json --cpu
+    cd ComfyUI
+    venv/bin/python /path/to/discomfort/tools/record_comfyui_names.py OUTPUT.json [--beyond OLDER.json] --cpu
+
+With ``--beyond`` only what an older record lacks is written: ``embedded/comfyui_names_later.json``.
 
 Node packages import names of ComfyUI's model code that the embedded server does not have. With this record it knows
 which of them exist in ComfyUI, so that a package that only imports them loads, and one that imports a name ComfyUI does
@@ -52,6 +55,8 @@ MARKER = "@{}.safetensors"
 SCALARS = (str, int, float, bool, type(None))
 # Modules whose constants say something about the machine, not about ComfyUI.
 OF_THE_MACHINE = ("app.logger", "comfy.model_management", "comfy.ops", "comfy.options", "cuda_malloc", "folder_paths")
+# Of this the embedded server has the modules of later versions itself, see ``embedded/node_api/``.
+WHOLE = "comfy_api"
 # Longer texts (prompt templates, paths) are content, not names.
 LONGEST_TEXT = 60
 # Characters, as JSON.
@@ -61,6 +66,10 @@ LONGEST_LIST = 200
 def main() -> None:
     """Record the ComfyUI in the current directory."""
     output = sys.argv.pop(1)
+    older = None
+    if sys.argv[1:2] == ["--beyond"]:
+        older = _read_modules(sys.argv[2])
+        del sys.argv[1:3]
     sys.path.insert(0, os.getcwd())
     sys.path[:] = [path for path in sys.path if path != str(Path(__file__).resolve().parent)]
     import comfy.options
@@ -80,9 +89,32 @@ def main() -> None:
         Path(models, "in").mkdir()
         folder_paths.set_input_directory(str(Path(models, "in")))
         record = _record()
+    if older is not None:
+        record = {"comfyui": record["comfyui"], "modules": _beyond(older, record["modules"])}
     with open(output, "w", encoding="utf-8") as file:
         json.dump(record, file, separators=(",", ":"), ensure_ascii=False)
         file.write("\n")
+
+
+def _read_modules(path: str) -> dict[str, Any]:
+    """The modules of a record."""
+    modules: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))["modules"]
+    return modules
+
+
+def _beyond(older: dict[str, Any], modules: dict[str, Any]) -> dict[str, Any]:
+    """New modules, and the new names of those that an older record has."""
+    found = {}
+    for name, module in modules.items():
+        if name.partition(".")[0] == WHOLE:
+            continue
+        known = older.get(name, {"names": {}})["names"]
+        names = {key: what for key, what in module["names"].items() if key not in known}
+        if name not in older:
+            found[name] = {**module, "names": names}
+        elif names:
+            found[name] = {"names": names}
+    return found
 
 
 def _record() -> dict[str, Any]:
