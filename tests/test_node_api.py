@@ -175,6 +175,22 @@ def test_match_type_takes_types_only() -> None:
         io.MatchType.Template("t", [io.Int, int])
 
 
+def test_layers_and_how_they_are_arranged() -> None:
+    """As ComfyUI 0.33.0 describes the inputs of its node Create Layered Image."""
+    inputs = [io.Layers.Input("layers", tooltip="t"), io.Compositor.Input("compositor")]
+    assert io.create_input_dict_v1(inputs)["required"] == {
+        "layers": ("LAYERS", {"tooltip": "t"}),
+        "compositor": ("COMPOSITOR", {"default": {}, "socketless": True}),
+    }
+    assert len(io.Layers.BlendMode.__args__) == 26
+
+
+def test_a_sound_is_saved_in_formats_for_sounds_only() -> None:
+    """The format is the ending of the file's name, too."""
+    with pytest.raises(ValueError, match="Unsupported audio format: 'flac/../../escaped'"):
+        ui.AudioSaveHelper.save_audio({}, "sound", io.FolderType.output, None, format="flac/../../escaped")
+
+
 # What ComfyUI 0.33.0's GET /object_info says of the core nodes that are written with this API.
 _RECORDED = json.loads((Path(__file__).parent / "data/schema_nodes_0.33.0.json").read_text(encoding="utf-8"))
 

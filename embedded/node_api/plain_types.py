@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from .declaration import ComfyTypeIO, comfytype
 from .type_names import ANY, TENSOR, LazyClass
@@ -28,6 +28,73 @@ Mask = _plain("Mask", "MASK", "float32 [B, H, W] in 0..1.", TENSOR)
 Video = _plain("Video", "VIDEO", "A video.", LazyClass(f"{__package__}.video", "VideoInput"))
 SVG = _plain("SVG", "SVG", "A list of SVG files.", LazyClass(f"{__package__}.geometry", "SVG"))
 Histogram = _plain("Histogram", "HISTOGRAM", "The number of pixels in each bin.", list[int])
+
+
+@comfytype(io_type="LAYERS")
+class Layers(ComfyTypeIO):
+    """Pictures on top of each other (ComfyUI 0.31)."""
+
+    # How a layer is mixed with those below it.
+    BlendMode = Literal[
+        "normal",
+        "multiply",
+        "screen",
+        "overlay",
+        "darken",
+        "lighten",
+        "color-dodge",
+        "color-burn",
+        "hard-light",
+        "soft-light",
+        "difference",
+        "exclusion",
+        "linear-dodge",
+        "linear-burn",
+        "vivid-light",
+        "pin-light",
+        "linear-light",
+        "hard-mix",
+        "subtract",
+        "divide",
+        "grain-extract",
+        "grain-merge",
+        "hue",
+        "saturation",
+        "color",
+        "luminosity",
+    ]
+
+    class LayerItem(TypedDict, total=False):
+        """One of them: ``image`` ``[B, H, W, C]``, ``type`` "raster" and ``z_index`` are always there."""
+
+        image: Any
+        type: str
+        x: int
+        y: int
+        mask: Any
+        z_index: int
+        name: str
+        # 0..1
+        opacity: float
+        # one of BlendMode
+        blend_mode: str
+        visible: bool
+        flip_h: bool
+        flip_v: bool
+        # degrees, clockwise
+        rotation: float
+        # the size it is shown at, in pixels
+        w: int
+        h: int
+
+    class Document(TypedDict, total=False):
+        """All of them: ``version`` and ``layers`` are always there; ``canvas`` is width and height in pixels."""
+
+        version: int
+        canvas: tuple[int, int]
+        layers: list[Any]
+
+    Type = Document
 
 
 @comfytype(io_type="TRACKS")

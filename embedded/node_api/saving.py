@@ -221,8 +221,10 @@ class AudioSaveHelper:
 
         Raises:
             RuntimeError: PyAV is not installed, or torchaudio where the sample rate has to change.
-            ValueError: the prefix leads out of the folder.
+            ValueError: the prefix leads out of the folder; another format.
         """
+        if format not in ("flac", "mp3", "opus"):
+            raise ValueError(f"Unsupported audio format: {format!r}")
         folder, filename, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_of(folder_type)
         )

@@ -563,6 +563,40 @@ class BoundingBoxes(ComfyTypeIO):
             super().__init__(id, display_name, optional, tooltip, socketless, default or [], advanced)
 
 
+@comfytype(io_type="COMPOSITOR")
+class Compositor(ComfyTypeIO):
+    """How layers are arranged in the editor (ComfyUI 0.31)."""
+
+    class LayerState(TypedDict, total=False):
+        """What is kept of an arrangement: ``canvas`` and ``layers`` are always there."""
+
+        version: int
+        canvas: dict[str, Any]
+        background: dict[str, Any]
+        inputs: list[str]
+        order: list[int]
+        layers: list[dict[str, Any]]
+
+    Type = LayerState
+
+    class Input(_SocketlessInput):
+        """The arrangement, empty at first."""
+
+        def __init__(
+            self,
+            id: str,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            socketless: bool = True,
+            default: dict[str, Any] | None = None,
+            advanced: bool | None = None,
+        ) -> None:
+            super().__init__(
+                id, display_name, optional, tooltip, socketless, {} if default is None else default, advanced
+            )
+
+
 @comfytype(io_type="CURVE")
 class Curve(ComfyTypeIO):
     """A function of 0..1 to 0..1, drawn by the user."""
