@@ -187,7 +187,7 @@ def test_layers_and_how_they_are_arranged() -> None:
 
 def test_a_sound_is_saved_in_formats_for_sounds_only() -> None:
     """The format is the ending of the file's name, too."""
-    with pytest.raises(ValueError, match="Unsupported audio format: 'flac/../../escaped'"):
+    with pytest.raises(ValueError, match=r"Unsupported audio format: 'flac/\.\./\.\./escaped'"):
         ui.AudioSaveHelper.save_audio({}, "sound", io.FolderType.output, None, format="flac/../../escaped")
 
 

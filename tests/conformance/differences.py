@@ -32,10 +32,10 @@ DIFFERENCES: dict[str, Difference] = {
         "another web page must not drive the server",
     ),
     "active files": Difference(
-        "scripts and SVG drawings from `/view`, any file from `/userdata`",
+        "scripts and SVG drawings from `/view`, files from `/userdata`",
         "until 0.29 under their own type: a browser runs them as pages of the server",
-        "plain data to be saved",
-        "as 0.29",
+        "plain data to be saved; but drawings for an `<img>`, and `user.css`, are what they are",
+        "as 0.30",
     ),
     "secrets": Difference(
         "auth tokens in `extra_data`",
