@@ -52,6 +52,34 @@ class PerformanceFeature(enum.Enum):
     AutoTune = "autotune"
 
 
+# From the one that says most; DETAIL is of ComfyUI 0.30.
+LOG_LEVELS = ("DEBUG", "DETAIL", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class _Verbosity(argparse.Action):
+    """``--verbose``, ``--verbose LEVEL`` and ``--verbose LEVEL FILE`` (ComfyUI 0.30), as often as wanted.
+
+    ``verbose`` has the levels without a file, of which the one that says most counts; ``log_files`` has the others,
+    (level, path).
+    """
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        level, *file = values or ["DEBUG"]
+        if level not in LOG_LEVELS or len(file) > 1:
+            parser.error(f"{option} {' '.join(values)}: takes a level ({', '.join(LOG_LEVELS)}), and perhaps a file")
+        if file:
+            namespace.log_files = [*namespace.log_files, (level, file[0])]
+        else:
+            namespace.verbose = [*(namespace.verbose or ()), level]
+
+
+def _number_or_text(value: str) -> int | str:
+    """A number where it is one."""
+    return int(value) if value.isdecimal() else value
+
+
 def _known_in(choices: type[enum.Enum]) -> Callable[[str], enum.Enum | str]:
     """A converter to a choice; a value of a newer ComfyUI stays a text."""
 
@@ -191,7 +219,9 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--cpu", action="store_true", help="compute on the CPU even where there is a GPU")
     group.add_argument("--gpu-only", action="store_true", help="leave results on the GPU between nodes")
     group.add_argument("--cpu-vae", action="store_true", help="what packages run as a VAE runs on the CPU")
-    group.add_argument("--cuda-device", type=int, default=None, metavar="N", help="the only GPU to be seen")
+    group.add_argument(
+        "--cuda-device", type=_number_or_text, metavar="N", help="the GPUs to be seen (0 or 0,1), or all"
+    )
     group.add_argument("--default-device", type=int, default=None, metavar="N", help="the GPU that is first")
     group.add_argument("--deterministic", action="store_true", help="torch prefers deterministic algorithms")
     group.add_argument("--disable-metadata", action="store_true", help="saved images carry no workflow")
@@ -219,18 +249,19 @@ def _add_behaviour(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dont-print-server", action="store_true", help="do not log the address")
     group.add_argument(
         "--verbose",
-        default="INFO",
-        const="DEBUG",
-        nargs="?",
-        choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-        help="what to log",
+        action=_Verbosity,
+        nargs="*",
+        metavar=("LEVEL", "FILE"),
+        help="what to log, and into which file beside (may be repeated)",
     )
+    group.set_defaults(log_files=())
     group.add_argument("--log-stdout", action="store_true", help="log to stdout, only errors to stderr")
     group.add_argument("--quick-test-for-ci", action="store_true", help="load everything, then exit")
 
 
 def _settled(known: argparse.Namespace) -> argparse.Namespace:
     """The flags as packages read them: with what one says about another."""
+    known.verbose = min(known.verbose or ("INFO",), key=LOG_LEVELS.index)
     known.auto_launch = (known.auto_launch or known.windows_standalone_build) and not known.disable_auto_launch
     known.fp16_unet = known.fp16_unet or known.force_fp16
     # None: not given; an empty list: everything.

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     started_at = time.perf_counter()
     unknown = arguments.parse_arguments(sys.argv[1:] if argv is None else argv)
-    log_buffer.set_up(args.verbose, args.log_stdout)
+    log_buffer.set_up(args.verbose, args.log_stdout, args.log_files)
     if unknown:
         logger.warning("Unknown arguments are ignored: %s", " ".join(unknown))
     # A process started in the background by a shell script inherits an ignored SIGINT; this server obeys it.
@@ -305,7 +305,9 @@ def _set_up_devices() -> None:
     if args.default_device is not None:
         others = [str(index) for index in range(32) if index != args.default_device]
         chosen = ",".join([str(args.default_device), *others])
-    if args.cuda_device is not None:
+    if args.cuda_device == "all":
+        chosen = None
+    elif args.cuda_device is not None:
         chosen = str(args.cuda_device)
     if chosen is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = chosen

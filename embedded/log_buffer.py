@@ -10,9 +10,15 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TextIO
+
+logger = logging.getLogger("discomfort.embedded.log")
+
+# A level between DEBUG and INFO (ComfyUI 0.30).
+DETAIL = 15
+logging.addLevelName(DETAIL, "DETAIL")
 
 # How many writes are kept.
 _CAPACITY = 300
@@ -80,16 +86,17 @@ def on_entries(listener: Callable[[list[Entry]], None]) -> None:
     _listeners.append(listener)
 
 
-def set_up(level: str, use_stdout: bool) -> None:
+def set_up(level: str, use_stdout: bool, files: Sequence[tuple[str, str]] = ()) -> None:
     """Configure the process's logging. Called once, by the server's start.
 
     Args:
         level: such as "INFO".
         use_stdout: everything below ERROR to stdout in place of stderr.
+        files: (level, path) of what is logged into files beside; one that cannot be written is warned of.
     """
     sys.stdout, sys.stderr = _Tee(sys.stdout), _Tee(sys.stderr)
     root = logging.getLogger()
-    root.setLevel(level)
+    root.setLevel(min(_number_of(each) for each in (level, *(file_level for file_level, _ in files))))
     errors = logging.StreamHandler(sys.stderr)
     handlers = [errors]
     if use_stdout:
@@ -98,5 +105,21 @@ def set_up(level: str, use_stdout: bool) -> None:
         others.addFilter(lambda record: record.levelno < logging.ERROR)
         handlers.append(others)
     for handler in handlers:
+        handler.setLevel(level)
         handler.setFormatter(logging.Formatter("%(message)s"))
         root.addHandler(handler)
+    for file_level, path in files:
+        try:
+            to_file = logging.FileHandler(path, encoding="utf-8")
+        except OSError as exc:
+            logger.warning("Could not open %s for what is logged of level %s: %s", path, file_level, exc)
+            continue
+        to_file.setLevel(file_level)
+        to_file.setFormatter(logging.Formatter("[%(asctime)s] [%(levelname)s] %(message)s"))
+        root.addHandler(to_file)
+
+
+def _number_of(level: str) -> int:
+    """A level's number."""
+    number: int = logging.getLevelName(level)
+    return number

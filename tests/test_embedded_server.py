@@ -27,7 +27,7 @@ import pytest
 import pytest_asyncio
 from conformance import driver
 from conformance.asking import ask
-from discomfort.embedded import launch, log_buffer
+from discomfort.embedded import arguments, launch, log_buffer
 
 node, link, connect = driver.node, driver.link, driver.connect
 
@@ -221,6 +221,58 @@ async def test_cache_ram_takes_two_values_at_most() -> None:
     ended = run_to_end("--cache-ram", "1", "2", "3")
     assert ended.returncode == 2
     assert "--cache-ram [1.0, 2.0, 3.0]: takes at most two values" in ended.stderr
+
+
+@pytest.mark.parametrize("values", [["LOUD"], ["INFO", "a.log", "b.log"]], ids=" ".join)
+async def test_what_to_log_is_a_level_and_perhaps_a_file(values: list[str]) -> None:
+    """Status 2 and a sentence that names them and the levels."""
+    ended = run_to_end("--verbose", *values)
+    assert ended.returncode == 2
+    assert f"--verbose {' '.join(values)}: takes a level (DEBUG, DETAIL, INFO" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "verbose", "files"),
+    [
+        ([], "INFO", []),
+        (["--verbose"], "DEBUG", []),
+        (["--verbose", "ERROR"], "ERROR", []),
+        (["--verbose", "WARNING", "--verbose", "DETAIL", "--verbose", "ERROR"], "DETAIL", []),
+        (["--verbose", "DEBUG", "a.log"], "INFO", [("DEBUG", "a.log")]),
+        (
+            ["--verbose", "INFO", "a", "--verbose", "ERROR", "--verbose", "DETAIL", "b"],
+            "ERROR",
+            [("INFO", "a"), ("DETAIL", "b")],
+        ),
+    ],
+)
+async def test_the_log_has_a_level_and_each_file_its_own(flags: list[str], verbose: str, files: list[Any]) -> None:
+    """Packages read one level, as of ComfyUI 0.3.64."""
+    known = arguments._settled(arguments.parser.parse_args(flags))
+    assert (known.verbose, list(known.log_files)) == (verbose, files)
+
+
+async def test_a_file_gets_what_it_asks_for_and_the_terminal_does_not(tmp_path: Path) -> None:
+    """Also flags and values of later versions start the server; a file that cannot be written is a warning."""
+    pack = tmp_path / "base/custom_nodes/talks"
+    pack.mkdir(parents=True)
+    (pack / "__init__.py").write_text(
+        "import logging\nlogging.log(15, 'a detail')\nlogging.debug('for nobody')\nNODE_CLASS_MAPPINGS = {}\n"
+    )
+    ended = run_to_end(
+        "--quick-test-for-ci",
+        f"--port={driver.free_port()}",
+        f"--base-directory={tmp_path / 'base'}",
+        *("--verbose", "WARNING", "--verbose", "DETAIL", str(tmp_path / "all.log")),
+        *("--verbose", "INFO", str(tmp_path / "no such folder/x.log")),
+        *("--cuda-device", "all", "--use-ck-attention", "--disable-cuda-graphs"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    logged = (tmp_path / "all.log").read_text()
+    assert "[DETAIL] a detail" in logged
+    assert "for nobody" not in logged
+    assert "a detail" not in ended.stderr
+    assert f"Could not open {tmp_path / 'no such folder/x.log'}" in ended.stderr
 
 
 async def test_the_temp_folder_is_emptied_at_the_start_and_nothing_else(tmp_path: Path) -> None:
