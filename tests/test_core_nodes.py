@@ -38,7 +38,13 @@ from core_node_cases import (
     write_input_files,
 )
 from discomfort.embedded import folder_paths, node_registry, routes_prompts
-from discomfort.embedded.core_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, ORIGINS, color_transfer
+from discomfort.embedded.core_nodes import (
+    NODE_CLASS_MAPPINGS,
+    NODE_DISPLAY_NAME_MAPPINGS,
+    ORIGINS,
+    color_transfer,
+    save_image_advanced,
+)
 from discomfort.embedded.core_nodes.align import image_alpha_fix, repeat_to_batch_size
 from discomfort.embedded.core_nodes.origin import BASELINE, LATER
 from discomfort.embedded.core_nodes.preview import AnyType
@@ -566,6 +572,22 @@ def test_any_type_differs_from_nothing_and_is_a_star_in_json() -> None:
 def first(class_type: str, **inputs: Any) -> Any:
     """A node's first output."""
     return run_ours(class_type, inputs)["outputs"][0]
+
+
+@pytest.mark.parametrize(
+    ("channels", "format", "bit_depth"), [(2, "png", "8-bit"), (5, "exr", "32-bit float"), (3, "exr", "8-bit")]
+)
+def test_an_image_that_no_format_can_hold_is_refused(channels: int, format: str, bit_depth: str) -> None:
+    with pytest.raises(ValueError, match=f"^No {format}/{bit_depth} encoder for {channels}-channel images: supported"):
+        save_image_advanced.encode(image(channels=channels)[0], format, bit_depth, "sRGB")
+
+
+def test_more_than_8_bits_need_a_library_and_8_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    for channels in (1, 3, 4):
+        assert save_image_advanced.encode(image(channels=channels)[0], "png", "8-bit", "sRGB").startswith(b"\x89PNG")
+        with pytest.raises(RuntimeError, match=r"Saving images as png of more than 8 bits needs av.*pip install av"):
+            save_image_advanced.encode(image(channels=channels)[0], "png", "16-bit", "sRGB")
 
 
 def test_empty_image_has_the_color_in_every_pixel() -> None:

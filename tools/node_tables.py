@@ -24,7 +24,7 @@ BASELINE, LATER = "0.3.64", "0.33.0"
 # are a family of their own.
 FAMILIES = {
     "image": ("image", "picture_lists", "tiles", "resize_image_mask"),
-    "files": ("image_io", "animation", "datasets", "svg", "latent_io", "painter"),
+    "files": ("image_io", "save_image_advanced", "animation", "datasets", "svg", "latent_io", "painter"),
     "filters": ("post_processing", "morphology", "yuv", "canny", "color_transfer"),
     "compositing": ("compositing",),
     "boxes": ("boxes", "crop_to_mask"),
@@ -55,7 +55,7 @@ REASONS: dict[str, tuple[set[str], set[str]]] = {
     "needs a model, or what only a model gives": (MODEL_TYPES, {"wanBlockSwap"}),
     "video": ({"VIDEO"}, {"SaveWEBM"}),
     "audio": ({"AUDIO"}, set()),
-    "needs PyAV, which encodes": (set(), {"LTXVPreprocess", "SaveImageAdvanced"}),
+    "needs PyAV, which encodes": (set(), {"LTXVPreprocess"}),
     "shaders": (set(), {"GLSLShader"}),
     "only before and after one model": (
         set(),

@@ -30,6 +30,7 @@ from . import (
     preview,
     primitive,
     resize_image_mask,
+    save_image_advanced,
     save_text,
     svg,
     text,
@@ -44,6 +45,7 @@ from .origin import ORIGINS
 
 _FAMILIES = (
     image_io,
+    save_image_advanced,
     animation,
     svg,
     image,

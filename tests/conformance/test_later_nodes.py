@@ -8,9 +8,11 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 from typing import Any
 
 import pytest
+import torch
 from conformance.driver import Client, Run, Server, link, node
 from PIL import Image
 
@@ -160,6 +162,92 @@ async def test_saved_text_is_shown_and_handed_on(client: Client) -> None:
     assert run.history["outputs"]["2"]["files"][0]["filename"] == "notes_00002.json"
     file = {"filename": "notes_00001.json", "subfolder": "later", "type": "output"}
     assert (await client.view(file)).decode() == '{\n  "b": [\n    1,\n    "é"\n  ]\n}'
+
+
+BLENDED = 0.3 * torch.tensor([0x33, 0x66, 0x99]) / 255 + 0.7
+
+
+def saved_by(**format: str) -> dict[str, Any]:
+    """A prompt that saves two pictures of values between the steps of 8 bits, one of them with an alpha of 0.75."""
+    chosen = {f"format.{name}" if name != "format" else name: value for name, value in format.items()}
+    return {
+        "1": colour(0x336699, 6, 4),
+        "2": colour(0xFFFFFF, 6, 4),
+        "3": node("ImageBlend", image1=link("1"), image2=link("2"), blend_factor=0.7, blend_mode="normal"),
+        "4": node("SolidMask", value=0.25, width=6, height=4),
+        "5": node("JoinImageWithAlpha", image=link("3"), alpha=link("4")),
+        "8": node("SaveImageAdvanced", images=link("3"), filename_prefix="advanced/%width%", **chosen),
+        "9": node("SaveImageAdvanced", images=link("5"), filename_prefix="advanced/alpha", **chosen),
+    }
+
+
+async def saved_files(client: Client, prompt: dict[str, Any], ending: str) -> list[bytes]:
+    """What the two nodes saved, as files numbered in the folder of the prefix."""
+    workflow = {"nodes": [], "name": "Größe"}
+    run = await client.run(prompt, extra_data={"extra_pnginfo": {"workflow": workflow}})
+    assert run.history["status"]["status_str"] == "success", run.history["status"]
+    files = [run.history["outputs"][node_id]["images"][0] for node_id in "89"]
+    assert [file["subfolder"] for file in files] == ["advanced"] * 2
+    assert all(re.fullmatch(rf"(6|alpha)_\d{{5}}\.{ending}", file["filename"]) for file in files)
+    return [await client.view(file) for file in files]
+
+
+def decoded(content: bytes, format: str | None = None) -> Any:
+    """The frame in an image file."""
+    av = pytest.importorskip("av", reason="needs PyAV")
+    with av.open(io.BytesIO(content), format=format) as opened:
+        return next(opened.decode(video=0))
+
+
+@pytest.mark.parametrize("bit_depth", ["8-bit", "16-bit"])
+async def test_pictures_of_8_and_16_bits_are_rounded_down_and_say_how_they_were_made(
+    client: Client, bit_depth: str
+) -> None:
+    prompt = saved_by(format="png", bit_depth=bit_depth, input_color_space="sRGB")
+    largest, plain, alpha = {"8-bit": (255, "rgb24", "rgba"), "16-bit": (65535, "rgb48le", "rgba64le")}[bit_depth]
+    color = (BLENDED * largest).to(torch.int32).tolist()
+    for content, format, pixel in zip(
+        await saved_files(client, prompt, "png"), (plain, alpha), (color, [*color, int(0.75 * largest)]), strict=True
+    ):
+        frame = decoded(content)
+        assert frame.format.name == format.replace("le", "be")
+        values = frame.to_ndarray(format=format)
+        assert values.shape == (4, 6, len(pixel))
+        assert abs(values.astype(int) - pixel).max() <= (0 if bit_depth == "8-bit" else 1)
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.load()
+            texts: dict[str, str] = opened.text  # type: ignore[attr-defined]
+        assert json.loads(texts["prompt"]) == prompt
+        assert json.loads(texts["workflow"]) == {"nodes": [], "name": "Größe"}
+
+
+@pytest.mark.parametrize("space", ["sRGB", "HDR", "linear"])
+async def test_pictures_in_exr_are_in_linear_light_and_say_how_they_were_made(client: Client, space: str) -> None:
+    prompt = saved_by(format="exr", bit_depth="32-bit float", input_color_space=space)
+    color = {
+        "sRGB": ((BLENDED + 0.055) / 1.055) ** 2.4,
+        "HDR": (torch.exp((BLENDED - 0.55991073) / 0.17883277) + 0.28466892) / 12,
+        "linear": BLENDED,
+    }[space].tolist()
+    red_x = {"HDR": 0.708}.get(space, 0.64)
+    for content, format, pixel in zip(
+        await saved_files(client, prompt, "exr"), ("gbrpf32le", "gbrapf32le"), (color, [*color, 0.75]), strict=True
+    ):
+        frame = decoded(content, "exr_pipe")
+        assert frame.format.name == format
+        values = frame.to_ndarray(format=format)
+        assert values.shape == (4, 6, len(pixel))
+        assert abs(values - pixel).max() < 1e-5
+        texts = {
+            name.decode(): json.loads(content[end : end + size])
+            for name, end, size in (
+                (found[1], found.end() + 4, int.from_bytes(content[found.end() : found.end() + 4], "little"))
+                for found in re.finditer(rb"(prompt|workflow)\0string\0", content)
+            )
+        }
+        assert texts == {"prompt": prompt, "workflow": {"nodes": [], "name": "Größe"}}
+        _, _, colors = content.partition(b"chromaticities\0chromaticities\0")
+        assert struct.unpack_from("<if", colors) == (32, pytest.approx(red_x))
 
 
 async def test_the_nodes_for_lists_of_texts_hand_on_a_list_as_one_value(client: Client) -> None:
