@@ -1,6 +1,6 @@
 """Nodes under new names: what packages say a class that is gone is to be replaced by.
 
-Of ComfyUI 0.29 (``PromptServer.instance.node_replace_manager``); the editor asks for the table (GET
+Of ComfyUI 0.14 (``PromptServer.instance.node_replace_manager``); the editor asks for the table (GET
 /node_replacements) to repair workflows, and prompts that still name an old class are repaired when they are queued.
 """
 

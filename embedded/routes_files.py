@@ -284,7 +284,7 @@ def download_headers(path: str, disposition: str = "") -> dict[str, str]:
     Args:
         disposition: what is said about the file beside that it is to be saved, if it is of such a kind.
 
-    What ComfyUI does since 0.29: 0.3.64 did it for fewer kinds of files.
+    What ComfyUI does since 0.28: 0.3.64 did it for fewer kinds of files.
     """
     content_type = mimetypes.guess_type(path)[0] or _PLAIN_DATA
     if folder_paths.is_dangerous_content_type(content_type):

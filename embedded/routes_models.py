@@ -61,7 +61,7 @@ def add_model_routes(routes: web.RouteTableDef) -> None:
     @routes.get("/experiment/models")
     async def get_model_folders(_: web.Request) -> web.Response:
         folders = [
-            # The endings are of ComfyUI 0.29.
+            # The endings are of ComfyUI 0.28.
             {"name": name, "folders": folder_paths.get_folder_paths(name), "extensions": sorted(entry[1])}
             for name, entry in folder_paths.folder_names_and_paths.items()
             if name not in _NO_MODEL_FOLDERS
@@ -91,7 +91,7 @@ def _read_preview(folder_name: str, path_index: str, filename: str) -> tuple[int
         path_index: which of the folders of that name, from 0.
         filename: of the model, relative to that folder; its ending does not matter.
 
-    Statuses are those of ComfyUI 0.29; 0.3.64 fails (500) where they are 400, and reads any folder.
+    Statuses are those of ComfyUI 0.28; 0.3.64 fails (500) where they are 400, and reads any folder.
     """
     if folder_name not in folder_paths.folder_names_and_paths:
         return 404, None

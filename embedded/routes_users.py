@@ -240,10 +240,10 @@ class UserData:
         path = self._requested_path(request, must_exist=True)
         headers = download_headers(path)
         if path == self.get_request_user_filepath(request, _OWN_STYLES, create_dir=False):
-            # The editor links it as its style sheet (ComfyUI 0.30; 0.29 let no editor read it).
+            # The editor links it as its style sheet (ComfyUI 0.30; 0.28 let no editor read it).
             headers.update({"Content-Type": "text/css", "Content-Disposition": "inline"})
         else:
-            # Nothing else here is to be looked at in a browser (ComfyUI 0.29).
+            # Nothing else here is to be looked at in a browser (ComfyUI 0.28).
             headers["Content-Disposition"] = "attachment"
         return web.FileResponse(path, headers=headers)
 

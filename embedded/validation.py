@@ -227,7 +227,7 @@ class _Checker:
     def _refuse_cycle(self, path: list[str], node_id: str) -> None:
         """The last node of a path is linked to an earlier one: an error of all nodes from there on.
 
-        ComfyUI 0.3.64 goes round until Python's recursion limit; this is what later versions answer (0.29.0).
+        ComfyUI 0.3.64 goes round until Python's recursion limit; this is what later versions answer (0.20.0).
         """
         cycle = path[path.index(node_id) :]
         shown = " -> ".join(f"{member} ({self.prompt[member]['class_type']})" for member in [*cycle, node_id])

@@ -31,7 +31,7 @@ def server_features() -> dict[str, Any]:
     return {
         "supports_preview_metadata": True,
         "max_upload_size": args.max_upload_size * 1024 * 1024,
-        # Said by later versions (0.29): GET /node_replacements is there, routes below /assets and /tags are not.
+        # Said by later versions (0.14): GET /node_replacements is there, routes below /assets and /tags are not.
         "node_replacements": True,
         "assets": False,
     }

@@ -27,13 +27,13 @@ class Difference(NamedTuple):
 DIFFERENCES: dict[str, Difference] = {
     "foreign pages": Difference(
         "requests with a foreign `Host`, the origin `null`, or marked cross-site",
-        "answered unless the origin differs; 0.29 refuses what is marked cross-site",
+        "answered unless the origin differs; 0.19 refuses what is marked cross-site",
         "403",
         "another web page must not drive the server",
     ),
     "active files": Difference(
         "scripts and SVG drawings from `/view`, files from `/userdata`",
-        "until 0.29 under their own type: a browser runs them as pages of the server",
+        "until 0.28 under their own type: a browser runs them as pages of the server",
         "plain data to be saved; but drawings for an `<img>`, and `user.css`, are what they are",
         "as 0.30",
     ),
@@ -87,9 +87,9 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "cycle": Difference(
         "a prompt whose nodes wait for each other",
-        "until 0.11 refused for Python's recursion limit, no node named",
+        "until 0.20 refused for Python's recursion limit, no node named",
         "an error of each node, with the cycle",
-        "as 0.29",
+        "as 0.20",
     ),
     "cycle status": Difference(
         "a prompt in which a node expands into a cycle",
@@ -111,9 +111,9 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "multiselect": Difference(
         "several choices for an input that says `multiselect`",
-        "until 0.11 refused",
+        "until 0.21 refused",
         "taken",
-        "as 0.29",
+        "as 0.21",
     ),
     "order": Difference(
         "the order of outputs, of refused nodes, and of the errors of a node",
@@ -189,7 +189,7 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "v3 multi combo": Difference(
         "`multi_select` of a V3 combo, in `/object_info`",
-        "0.3.64: `true`, with its options beside it",
+        "until 0.21: `true`, with its options beside it",
         "an object",
         "the form that editors understand",
     ),
@@ -207,9 +207,9 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "v3 on_load": Difference(
         "`on_load` of a V3 package's extension",
-        "until 0.29 not called, although documented",
+        "until 0.14 not called, although documented",
         "called before its nodes are asked for",
-        "as 0.29",
+        "as 0.14",
     ),
     "v3 empty result": Difference(
         "a V3 node that returns nothing, linked to another",

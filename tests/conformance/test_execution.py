@@ -670,7 +670,7 @@ async def test_a_cycle_is_refused(server: Server, client: Client) -> None:
     run = await client.run(prompt)
     assert run.status == 400
     kinds = {error["type"] for entry in run.response["node_errors"].values() for error in entry["errors"]}
-    told = {"dependency_cycle"} if server.version >= (0, 29) else set()
+    told = {"dependency_cycle"} if server.version >= (0, 20) else set()
     assert kinds == expected(server, "cycle", comfyui=told, embedded={"dependency_cycle"})
     assert run.response["error"]["type"] == "prompt_outputs_failed_validation"
 

@@ -391,20 +391,20 @@ async def test_a_file_is_found_by_its_folder_and_subfolder(server: Server, files
 
 async def test_a_file_comes_with_its_type_and_name(server: Server, files: dict[str, bytes]) -> None:
     """What a browser would run as a page of this server comes as plain data."""
-    since_29 = has(server, 0, 29)
+    since_28 = has(server, 0, 28)
     data = "application/octet-stream"
 
     def row(name: str, type: str | re.Pattern[str]) -> Row:
         active = type == data and name.split(".")[-1] not in ("xyzzy", "noending")
-        kind = "attachment; " if active and since_29 else ""
+        kind = "attachment; " if active and since_28 else ""
         headers = {
             "Content-Type": type,
             "Content-Disposition": f'{kind}filename="{name}"',
-            "X-Content-Type-Options": "nosniff" if since_29 else None,
+            "X-Content-Type-Options": "nosniff" if since_28 else None,
         }
         return Row("GET", f"/view?filename={name}&subfolder=v", 200, files[f"output/v/{name}"], headers)
 
-    before = server.version < (0, 29)
+    before = server.version < (0, 28)
     # Since 0.30 a drawing is one for an <img>, which runs nothing of it.
     varies = {"Vary": "Sec-Fetch-Dest", "Cache-Control": "no-store"} if has(server, 0, 30) else {}
     script = expected(

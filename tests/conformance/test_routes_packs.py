@@ -18,7 +18,7 @@ async def test_scripts_are_listed_and_served(server: Server) -> None:
     assert "/extensions/tiny/tiny.js" in listed
     assert any(path.startswith("/extensions/core/") for path in listed)
     script = (PACK / "web/tiny.js").read_bytes()
-    fresh = {"Cache-Control": "no-store" if server.version >= (0, 29) else "no-cache"}
+    fresh = {"Cache-Control": "no-store" if server.version >= (0, 18) else "no-cache"}
     await check(
         server,
         [

@@ -163,7 +163,7 @@ async def test_pages_of_other_sites_are_refused(server: Server) -> None:
     port = server.port
     own, local = f"127.0.0.1:{port}", f"localhost:{port}"
     here = expected(server, "foreign pages", comfyui=200, embedded=403)
-    cross = expected(server, "foreign pages", comfyui=403 if server.version >= (0, 29) else 200, embedded=403)
+    cross = expected(server, "foreign pages", comfyui=403 if server.version >= (0, 19) else 200, embedded=403)
     rows = []
     for sent, status in (
         ({}, 200),
@@ -202,7 +202,7 @@ async def test_pages_of_other_sites_are_refused(server: Server) -> None:
 
 async def test_what_a_browser_may_keep(server: Server) -> None:
     """Pages and scripts not at all, images for a day, missing ones for an hour; by the name in the path alone."""
-    old = server.version < (0, 29)
+    old = server.version < (0, 18)
     again = "no-cache" if old else "no-store"
     await ask(server, "POST", "/userdata/kept.png", b"x")
     await ask(server, "POST", "/userdata/kept.css", b"x")
@@ -310,7 +310,7 @@ async def test_folders_and_their_files(server: Server) -> None:
         path.write_bytes(b"x")
         os.utime(path, (age, age))
     (base / "temp/folder").mkdir(exist_ok=True)
-    mark = " [temp]" if server.version >= (0, 29) else ""
+    mark = " [temp]" if server.version >= (0, 20) else ""
 
     def in_order(answer: Any) -> bool:
         wanted = [f"new.png{mark}", f"old.png{mark}"]

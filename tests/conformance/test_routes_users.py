@@ -170,8 +170,8 @@ async def test_nothing_outside_the_users_folder_can_be_reached(server: Server) -
 
 
 async def test_stored_files_are_not_run_by_browsers(server: Server) -> None:
-    """They are to be saved, whatever they contain; since 0.29."""
-    safe = has(server, 0, 29)
+    """They are to be saved, whatever they contain; since 0.28."""
+    safe = has(server, 0, 28)
 
     def row(name: str, type: str, old: str) -> Row:
         headers = {
@@ -194,9 +194,9 @@ async def test_stored_files_are_not_run_by_browsers(server: Server) -> None:
 
 
 async def test_a_users_styles_are_a_style_sheet(server: Server) -> None:
-    """The editor links them; 0.29 sent them as data to be saved, which browsers do not take as styles."""
+    """The editor links them; 0.28 and 0.29 sent them as data to be saved, which browsers do not take as styles."""
     styles = b"body { --mine: 1px }"
-    wrong = not has(server, 0, 30) and has(server, 0, 29)
+    wrong = not has(server, 0, 30) and has(server, 0, 28)
     sheet = "application/octet-stream" if wrong else "text/css"
     rows = [
         Row("POST", "/userdata/user.css", 200, body=styles),
@@ -233,7 +233,7 @@ async def test_a_folder_is_listed(server: Server, tree: None) -> None:
 
     def infos(*paths: str) -> Callable[[Answer], bool]:
         def look(answer: Answer) -> bool:
-            scale = 1000 if server.version >= (0, 29) else 1
+            scale = 1000 if server.version >= (0, 21) else 1
             return sorted((i["path"], i["size"]) for i in answer.json) == sorted((p, 2) for p in paths) and all(
                 set(i) == {"path", "size", "modified", "created"} and 1.7e9 < i["modified"] / scale < 4e9
                 for i in answer.json

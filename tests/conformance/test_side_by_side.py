@@ -331,8 +331,8 @@ async def _observe(server: Any, prompts: list[Any], flags: Any) -> list[Any]:
 LATER: dict[str, tuple[tuple[int, ...], str]] = {
     "expand into an output": ((0, 8), "the history lacks what an expanding node has shown while it was cached"),
     "progress": ((0, 11), "steps that follow too closely are not sent"),
-    "no class_type": ((0, 29), "the error has a type of its own, missing_node_type"),
-    "unknown class": ((0, 29), "the error has a type of its own, missing_node_type"),
+    "no class_type": ((0, 12), "the error has a type of its own, missing_node_type"),
+    "unknown class": ((0, 12), "the error has a type of its own, missing_node_type"),
     "choices": ((0, 29), "a refused value is shown without quotes unless it is a text"),
     "expand a loop": ((0, 29), "the nodes of a loop are begun in another order"),
 }

@@ -185,7 +185,7 @@ async def test_several_choices(server: Server, client: Client) -> None:
     for chosen, right in ((["p"], True), (["p", "q"], True), (["p", "z"], False)):
         prompt = show(link("1"), **{"1": node("ExecCombo", choice="x", several={"__value__": chosen})})
         run = await client.run(prompt)
-        known = server.version >= (0, 12)
+        known = server.version >= (0, 21)
         status = 200 if right else 400
         assert run.status == expected(server, "multiselect", comfyui=status if known else 400, embedded=status), chosen
 

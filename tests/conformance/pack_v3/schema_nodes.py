@@ -172,7 +172,7 @@ class V3Declared(_Idle):
 
 NODES: list[Any] = [V3Plain, V3Widgets, V3Described, V3Derived, V3Declared]
 
-if hasattr(io, "Histogram"):
+if hasattr(io, "Histogram") and hasattr(io, "Colors"):
 
     class V3LaterWidgets(_Idle):
         """Widgets and options of later versions (0.29.0)."""
