@@ -159,9 +159,9 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "transparency": Difference(
         "RGB onto RGBA in ImageCompositeMasked",
-        "until 0.29: fails",
+        "until 0.21: fails",
         "works",
-        "as 0.29",
+        "as 0.21",
     ),
     "interpolation": Difference(
         "LatentInterpolate of batches",

@@ -385,7 +385,7 @@ def ram_server(
     request: pytest.FixtureRequest, kind: str, server: Server, start_server: Callable[..., Server]
 ) -> Iterator[tuple[Server, bool]]:
     """A server with --cache-ram, and whether there is the memory it wants to keep free of other prompts' results."""
-    if not server.is_embedded and server.version < (0, 29):
+    if not server.is_embedded and server.version < (0, 21):
         pytest.skip("--cache-ram takes two values since a later version")
     started = start_server(kind, "--cache-ram", "0.01", "0.01" if request.param else "100000")
     yield started, request.param

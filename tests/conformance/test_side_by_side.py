@@ -333,8 +333,8 @@ LATER: dict[str, tuple[tuple[int, ...], str]] = {
     "progress": ((0, 11), "steps that follow too closely are not sent"),
     "no class_type": ((0, 12), "the error has a type of its own, missing_node_type"),
     "unknown class": ((0, 12), "the error has a type of its own, missing_node_type"),
-    "choices": ((0, 29), "a refused value is shown without quotes unless it is a text"),
-    "expand a loop": ((0, 29), "the nodes of a loop are begun in another order"),
+    "choices": ((0, 21), "a refused value is shown without quotes unless it is a text"),
+    "expand a loop": ((0, 21), "the nodes of a loop are begun in another order"),
 }
 
 
