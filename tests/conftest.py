@@ -35,8 +35,11 @@ import pytest_asyncio
 # that may go on at once on a machine.
 FIRST_PORT = 18200 + 100 * (os.getpid() % 50)
 
-# Seconds for which nothing may hold a connector's event loop: asyncio's own measure.
-SLOW_CALLBACK = 0.1
+# Seconds for which nothing may hold a connector's event loop. asyncio complains after 0.1; on a machine whose cores are
+# lent to others, unseen, plain code takes that long now and then. What waits for a process or a lock takes longer.
+SLOW_CALLBACK = 0.25
+# What the machine took of a callback's time is measured, so well.
+_UNCERTAINTY = 0.25
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -374,7 +377,7 @@ class Complaints(logging.Handler):
         slow = re.search(r"^Executing .* took ([0-9.]+) seconds$", text, re.DOTALL)
         if slow is not None:
             taken = self.metronome.taken(float(slow[1]))
-            if float(slow[1]) - taken > SLOW_CALLBACK:
+            if float(slow[1]) - taken > SLOW_CALLBACK + _UNCERTAINTY * taken:
                 self.texts.append(f"{text}, for {taken:.3f} of which the machine was busy otherwise")
         # A future of Playwright's own that nobody ever awaits; it fails when its driver is killed.
         elif "Connection closed while reading from the driver" not in text:

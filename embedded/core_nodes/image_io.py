@@ -13,7 +13,7 @@ import os
 import random
 import string
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import folder_paths
@@ -146,11 +146,15 @@ def png_metadata(prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | 
     if metadata_is_disabled():
         return None
     metadata = PngInfo()
-    if prompt is not None:
-        metadata.add_text("prompt", json.dumps(prompt))
-    for key, value in (extra_pnginfo or {}).items():
-        metadata.add_text(key, json.dumps(value))
+    for name, text in metadata_texts(prompt, extra_pnginfo):
+        metadata.add_text(name, text)
     return metadata
+
+
+def metadata_texts(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What a file says of how it was made: names, which may occur twice, and JSON."""
+    values = [] if prompt is None else [("prompt", prompt)]
+    return [(name, json.dumps(value)) for name, value in [*values, *(extra_pnginfo or {}).items()]]
 
 
 # -- reading -----------------------------------------------------------------------------------------------

@@ -7,17 +7,16 @@ workflow: a PNG in text chunks, as those of Save Image do, an OpenEXR file in at
 from __future__ import annotations
 
 import io as files
-import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import folder_paths
 from ..node_api import io
 from ..node_api.audio import require
-from .image_io import metadata_is_disabled, to_pillow
+from .image_io import metadata_is_disabled, metadata_texts, to_pillow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +89,7 @@ class SaveImageAdvanced(io.ComfyNode):
         folder, filename, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), images[0].shape[1], images[0].shape[0]
         )
-        texts = None if metadata_is_disabled() else _texts(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        texts = None if metadata_is_disabled() else metadata_texts(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         saved = []
         for number, image in enumerate(images):
             content = encode(image if image.ndim == 3 else image[..., None], ending, bit_depth, space)
@@ -106,14 +105,6 @@ class SaveImageAdvanced(io.ComfyNode):
 def _choice(name: str, options: list[str], tooltip: str | None = None) -> Any:
     """One of some options, of which the first is chosen."""
     return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip, advanced=True)
-
-
-def _texts(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, str]:
-    """What a file says of how it was made, by name, as JSON."""
-    return {
-        **({} if prompt is None else {"prompt": json.dumps(prompt)}),
-        **{name: json.dumps(value) for name, value in (extra_pnginfo or {}).items()},
-    }
 
 
 # -- pixels ------------------------------------------------------------------------------------------------
@@ -220,11 +211,10 @@ _REC_2020 = (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, *_WHITE)
 _LINES_PER_CHUNK = {3: 16, 4: 32, 5: 16, 6: 32, 7: 32, 8: 32, 9: 256}
 
 
-def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
+def with_texts(png: bytes, texts: Sequence[tuple[str, str]]) -> bytes:
     """A PNG with text chunks behind its first chunk; what Latin-1 does not have becomes a question mark."""
     chunks = b"".join(
-        _chunk(b"tEXt", name.encode("latin-1") + b"\0" + text.encode("latin-1", "replace"))
-        for name, text in texts.items()
+        _chunk(b"tEXt", name.encode("latin-1") + b"\0" + text.encode("latin-1", "replace")) for name, text in texts
     )
     return png[:_PNG_HEAD] + chunks + png[_PNG_HEAD:]
 
@@ -234,7 +224,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def with_attributes(exr: bytes, texts: Mapping[str, str], space: str) -> bytes:
+def with_attributes(exr: bytes, texts: Sequence[tuple[str, str]], space: str) -> bytes:
     """An OpenEXR file with texts in its header, and what its colours are.
 
     Behind the header, the file lists where each of its chunks begins; that is later then.
@@ -244,7 +234,7 @@ def with_attributes(exr: bytes, texts: Mapping[str, str], space: str) -> bytes:
     _, top, _, bottom = struct.unpack("<4i", header["dataWindow"])
     lines = _LINES_PER_CHUNK.get(header["compression"][0], 1)
     count = -(-(bottom - top + 1) // lines)
-    added = b"".join(_attribute(name, "string", text.encode()) for name, text in texts.items())
+    added = b"".join(_attribute(name, "string", text.encode()) for name, text in texts)
     colors = _REC_2020 if space == "HDR" else _REC_709
     added += _attribute("chromaticities", "chromaticities", struct.pack("<8f", *colors))
     # A zero byte ends the header.
