@@ -479,7 +479,7 @@ async def test_server_killed_before_during_and_after_a_run(start: Start, fake_tr
         await until(lambda: len(fake_tree.requests("/prompt")) == 2)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(cs.ServerDiedError, match="by signal 9"):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 15)
     else:
         os.kill(pid, signal.SIGKILL)
         if when == "after":
@@ -494,7 +494,7 @@ async def test_all_runs_of_a_killed_server_end_and_one_restart_serves_the_next(s
     await until(lambda: len(fake_tree.requests("/prompt")) == 5)
     assert connector._server is not None
     os.kill(connector._server.pid or 0, signal.SIGKILL)
-    results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+    results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 15)
     assert all(isinstance(result, cs.ServerDiedError) for result in results), results
     await asyncio.gather(*(assert_works(connector) for _ in range(5)))
     assert len(fake_tree.starts()) == 2
@@ -509,7 +509,7 @@ async def test_run_of_a_dead_server_is_not_looked_for_on_its_successor(start: St
     await until(lambda: connector._server is not None and not connector._server.is_alive)
     await assert_works(connector)  # restarts before the first run has looked
     with pytest.raises(cs.ServerDiedError):
-        await asyncio.wait_for(task, 3)
+        await asyncio.wait_for(task, 15)
 
 
 async def test_server_that_dies_on_accepting_a_prompt(start: Start, fake_tree: Any) -> None:
@@ -691,7 +691,7 @@ async def test_cancelling_a_run_interrupts_it_and_no_other(start: Start, fake_tr
     await asyncio.sleep(0.2)
     assert not running.done()
     running.cancel()  # running: interrupted
-    results = await asyncio.wait_for(asyncio.gather(running, *waiting, return_exceptions=True), 5)
+    results = await asyncio.wait_for(asyncio.gather(running, *waiting, return_exceptions=True), 15)
     assert isinstance(results[0], asyncio.CancelledError)
     assert isinstance(results[2], asyncio.CancelledError)
     assert results[1] == results[3] == {"1": {"text": [0.2]}}
@@ -708,7 +708,7 @@ async def test_run_cancelled_while_it_is_queued_does_not_run(start: Start, fake_
         await task
     fake_tree.behave()
     await asyncio.sleep(0.6)
-    await asyncio.wait_for(assert_works(connector), 3)  # nothing is in front of it
+    await asyncio.wait_for(assert_works(connector), 15)  # nothing is in front of it
 
 
 async def test_run_timeout_interrupts_the_prompt(start: Start) -> None:
@@ -773,7 +773,7 @@ async def test_events_are_typed_and_outlive_a_restart(start: Start, fake_tree: A
     await assert_works(connector)
     await until(lambda: any(event.type == "executed" for event in seen))
     await connector.kill_api()
-    await asyncio.wait_for(watcher, 2)
+    await asyncio.wait_for(watcher, 15)
 
 
 async def test_events_of_a_run_reach_its_callback_and_a_failing_callback_hurts_nobody(start: Start) -> None:
@@ -1197,7 +1197,7 @@ async def test_kill_during_a_conversion_is_a_sentence(
     await connector.kill_api()
     assert not browsers()
     with pytest.raises(cs.ConnectorError, match="shut down"):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 15)
 
 
 async def test_cancelled_kill_leaves_no_browser(start: Start) -> None:

@@ -174,7 +174,7 @@ class TestRecovery:
             task = await self.begin(connector)
             os.kill(pid, signal.SIGKILL)
             with pytest.raises(cs.ServerDiedError, match="by signal 9"):
-                await asyncio.wait_for(task, 5)
+                await asyncio.wait_for(task, 15)
         elif when == "after":
             await run(connector, picture(Colors.fresh()))
             os.kill(pid, signal.SIGKILL)
@@ -295,7 +295,7 @@ class TestMessages:
     ) -> None:
         tree.cut_after("execution_error")
         with pytest.raises(cs.NodeExecutionError, match="Node TinyFail #1 failed: ValueError: boom"):
-            await asyncio.wait_for(run(connector, tiny("TinyFail", a=Colors.fresh(), what="value")), 5)
+            await asyncio.wait_for(run(connector, tiny("TinyFail", a=Colors.fresh(), what="value")), 15)
         await until(lambda: connector._events.is_connected)
 
     async def test_interruption_is_told_although_its_message_cut_the_websocket(
@@ -308,7 +308,7 @@ class TestMessages:
         await until(lambda: "executing" in seen)
         await connector.interrupt()
         with pytest.raises(cs.PromptInterruptedError, match="at node TinySpin #1"):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 15)
         await until(lambda: connector._events.is_connected)
 
     async def test_cancelled_run_is_interrupted(self, connector: ComfyConnector) -> None:
