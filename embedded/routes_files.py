@@ -263,7 +263,7 @@ async def _view(request: web.Request) -> web.StreamResponse:
 def view_headers(path: str, disposition: str, destination: str | None) -> dict[str, str]:
     """As :func:`download_headers`; but a drawing that a page shows in an ``<img>`` is sent as one.
 
-    There a browser runs nothing of an SVG file and follows none of its references. As ComfyUI 0.33.
+    There a browser runs nothing of an SVG file and follows none of its references. As ComfyUI since 0.30.
 
     Args:
         destination: the request's ``Sec-Fetch-Dest``, which only the browser itself can set.

@@ -38,7 +38,7 @@ FIRST_PORT = 18200 + 100 * (os.getpid() % 50)
 # Seconds for which nothing may hold a connector's event loop. asyncio complains after 0.1; on a machine whose cores are
 # lent to others, unseen, plain code takes that long now and then. What waits for a process or a lock takes longer.
 SLOW_CALLBACK = 0.25
-# What the machine took of a callback's time is measured, so well.
+# What the machine took of a callback's time is measured beside it; it may be wrong by this part.
 _UNCERTAINTY = 0.25
 
 
