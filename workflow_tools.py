@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import control_flow, image_files, value_codec, workflow_graph
+from . import control_flow, image_files, prompt_graph, value_codec, workflow_graph, workflow_json, workflow_stitching
 from .nodes_internal import RUN_KEY
 from .progress_events import (
     IterationFinished,
@@ -98,7 +98,7 @@ class PreparedWorkflow:
     #: the editor's JSON, None where the workflow came as a prompt
     workflow: Json | None
     #: the prompt, analysed once; filled with the digests of an iteration's inputs
-    template: workflow_graph.PromptTemplate
+    template: prompt_graph.PromptTemplate
     #: unique_ids of the INPUT ports
     inputs: tuple[str, ...]
     #: {unique_id: node id} of the OUTPUT ports
@@ -216,11 +216,11 @@ class DiscomfortWorkflowTools:
         self, workflows: Sequence[WorkflowSource], delete_input_ports: bool = False, delete_output_ports: bool = False
     ) -> Json:
         """Join workflows: OUTPUT ports of earlier ones are wired to INPUT ports of the same unique_id in later ones."""
-        return workflow_graph.stitch_workflows(workflows, delete_input_ports, delete_output_ports)
+        return workflow_stitching.stitch_workflows(workflows, delete_input_ports, delete_output_ports)
 
     def remove_reroute_nodes(self, nodes: Sequence[Json], links: Sequence[Any]) -> tuple[list[Json], list[Any], Json]:
         """(nodes, links, link_id_map) without Reroute nodes."""
-        return workflow_graph.remove_reroute_nodes(nodes, links)
+        return workflow_stitching.remove_reroute_nodes(nodes, links)
 
     # ---- values ----
 
@@ -445,13 +445,13 @@ class DiscomfortWorkflowTools:
             FileNotFoundError, ValueError: the file cannot be used; two OUTPUT ports have one name.
             ConnectorError: the conversion failed.
         """
-        content = workflow_graph.load_workflow(source, allow_prompt=True)
-        if workflow_graph.is_api_format(content):
+        content = workflow_json.load_workflow(source, allow_prompt=True)
+        if prompt_graph.is_api_format(content):
             workflow, prompt = None, content
         else:
             workflow, prompt = content, await connector.get_prompt_from_workflow(content)
         try:
-            template = workflow_graph.PromptTemplate(prompt)
+            template = prompt_graph.PromptTemplate(prompt)
         except ValueError as e:
             raise ValueError(f"{name}: {e}") from e
         inputs = tuple(dict.fromkeys(p.unique_id for p in template.ports if p.mode == "INPUT"))

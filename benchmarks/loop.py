@@ -24,8 +24,8 @@ import torch
 from bare_client import BareClient
 from discomfort.comfy_serverless import ConnectorConfig
 from discomfort.nodes_internal import RUN_KEY
+from discomfort.prompt_graph import PromptTemplate
 from discomfort.workflow_context import register_context, unregister_context
-from discomfort.workflow_graph import PromptTemplate
 from measure import median, report
 
 from discomfort import Discomfort, PerIteration, WorkflowContext

@@ -36,8 +36,8 @@ from bare_client import BareClient
 from discomfort.comfy_serverless import ConnectorConfig
 from discomfort.nodes_internal import RUN_KEY
 from discomfort.object_store import find_roots
+from discomfort.prompt_graph import PromptTemplate
 from discomfort.workflow_context import register_context, unregister_context
-from discomfort.workflow_graph import PromptTemplate
 from measure import markdown, median
 
 from discomfort import Discomfort, PerIteration, WorkflowContext

@@ -15,7 +15,10 @@ from typing import Any
 import networkx as nx
 import pytest
 
+from discomfort import prompt_graph as pg
 from discomfort import workflow_graph as wg
+from discomfort import workflow_json as wj
+from discomfort import workflow_stitching as ws
 
 WORKFLOWS = Path(__file__).parent / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -99,20 +102,20 @@ def through_port(name: str = "image") -> Build:
 
 def test_load_returns_a_copy_of_its_own() -> None:
     original = read("loop_image")
-    loaded = wg.load_workflow(original)
+    loaded = wj.load_workflow(original)
     loaded["nodes"][0]["widgets_values"][0] = "changed"
     assert original == read("loop_image")
 
 
 def test_load_reads_a_file_by_str_and_path() -> None:
     path = WORKFLOWS / "loop_image.json"
-    assert wg.load_workflow(path) == wg.load_workflow(str(path)) == read("loop_image")
+    assert wj.load_workflow(path) == wj.load_workflow(str(path)) == read("loop_image")
 
 
 def test_load_accepts_a_byte_order_mark(tmp_path: Path) -> None:
     file = tmp_path / "bom.json"
     file.write_text(json.dumps(read("loop_image")), encoding="utf-8-sig")
-    assert wg.load_workflow(file) == read("loop_image")
+    assert wj.load_workflow(file) == read("loop_image")
 
 
 def test_load_takes_the_workflow_out_of_a_png(tmp_path: Path) -> None:
@@ -122,19 +125,19 @@ def test_load_takes_the_workflow_out_of_a_png(tmp_path: Path) -> None:
     info.add_text("workflow", json.dumps(read("loop_image")))
     Image.new("RGB", (2, 2)).save(tmp_path / "with.png", pnginfo=info)
     Image.new("RGB", (2, 2)).save(tmp_path / "without.png")
-    assert wg.load_workflow(tmp_path / "with.png") == read("loop_image")
+    assert wj.load_workflow(tmp_path / "with.png") == read("loop_image")
     with pytest.raises(ValueError, match=r"without\.png.*carries no workflow"):
-        wg.load_workflow(tmp_path / "without.png")
+        wj.load_workflow(tmp_path / "without.png")
 
 
 def test_a_missing_file_is_named_with_the_current_directory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
-        wg.load_workflow("no/such.json")
+        wj.load_workflow("no/such.json")
     assert "no/such.json" in str(error.value).replace("\\\\", "/")
     assert repr(str(Path.cwd())) in str(error.value)
     (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"mine\.json.*did you mean"):
-        wg.load_workflow(tmp_path / "mine")
+        wj.load_workflow(tmp_path / "mine")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,7 @@ def test_content_that_is_no_workflow_is_explained(tmp_path: Path, text: str, mes
     file = tmp_path / "bad.json"
     file.write_text(text)
     with pytest.raises(ValueError, match=message) as error:
-        wg.load_workflow(file)
+        wj.load_workflow(file)
     assert "bad.json" in str(error.value)
     assert wg.check_workflow(file) == ([] if "class_type" in text else [str(error.value)])
 
@@ -162,21 +165,21 @@ def test_content_that_is_no_workflow_is_explained(tmp_path: Path, text: str, mes
 def test_other_kinds_of_input_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(ValueError, match="not UTF-8"):
-        wg.load_workflow(tmp_path / "binary.json")
+        wj.load_workflow(tmp_path / "binary.json")
     with pytest.raises(ValueError, match="folder"):
-        wg.load_workflow(tmp_path)
+        wj.load_workflow(tmp_path)
     with pytest.raises(ValueError, match=r"json\.loads"):
-        wg.load_workflow('{"nodes": []}')
+        wj.load_workflow('{"nodes": []}')
     with pytest.raises(TypeError, match="not int"):
-        wg.load_workflow(3)  # type: ignore[arg-type]
+        wj.load_workflow(3)  # type: ignore[arg-type]
 
 
 def test_api_format_is_told_apart() -> None:
-    assert wg.is_api_format(golden("loop_image"))
-    assert not wg.is_api_format(read("loop_image"))
-    assert not wg.is_api_format({"nodes": [], "links": []})
-    assert not wg.is_api_format([])
-    assert wg.load_workflow(golden("loop_image"), allow_prompt=True) == golden("loop_image")
+    assert pg.is_api_format(golden("loop_image"))
+    assert not pg.is_api_format(read("loop_image"))
+    assert not pg.is_api_format({"nodes": [], "links": []})
+    assert not pg.is_api_format([])
+    assert wj.load_workflow(golden("loop_image"), allow_prompt=True) == golden("loop_image")
 
 
 # ---------------------------------------------------------------------------------------------------------- discovery
@@ -200,7 +203,7 @@ def test_nodes_and_links_are_those_of_the_frontends_conversion(name: str) -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_ports_of_workflow_and_prompt_agree(name: str) -> None:
     ours = {(p.node_id, p.unique_id, p.mode, tuple(p.tags)) for p in wg.discover_ports(read(name))}
-    assert ours == {(p.node_id, p.unique_id, p.mode, tuple(p.tags)) for p in wg.prompt_ports(golden(name))}
+    assert ours == {(p.node_id, p.unique_id, p.mode, tuple(p.tags)) for p in pg.prompt_ports(golden(name))}
     assert ours == {(p.node_id, p.unique_id, p.mode, tuple(p.tags)) for p in wg.discover_ports(golden(name))}
 
 
@@ -209,7 +212,7 @@ def test_reading_changes_nothing(name: str) -> None:
     workflow = read(name)
     for function in (wg.discover_ports, wg.discover_port_nodes, wg.check_workflow, wg.node_types):
         function(workflow)
-    wg.stitch_workflows([workflow, workflow], delete_input_ports=True, delete_output_ports=True)
+    ws.stitch_workflows([workflow, workflow], delete_input_ports=True, delete_output_ports=True)
     assert workflow == read(name)
 
 
@@ -469,7 +472,7 @@ def test_the_official_templates_are_read_checked_and_stitched() -> None:
     for file in files:
         assert wg.check_workflow(file) == [], file.name
         assert wg.discover_ports(file) == []
-        assert wg.check_workflow(wg.stitch_workflows([file, file])["stitched_workflow"]) == [], file.name
+        assert wg.check_workflow(ws.stitch_workflows([file, file])["stitched_workflow"]) == [], file.name
 
 
 # ----------------------------------------------------------------------------------------------- meaning, symbolically
@@ -546,7 +549,7 @@ def test_whole_sequence_and_stitched_compute_the_same(seed: int) -> None:
     sources = [as_version_1(p) if rng.random() < 0.5 else p for p in parts]
     before = copy.deepcopy(sources)
     for delete_in, delete_out in VARIANTS:
-        stitched = wg.stitch_workflows(sources, delete_in, delete_out)
+        stitched = ws.stitch_workflows(sources, delete_in, delete_out)
         workflow = stitched["stitched_workflow"]
         assert wg.check_workflow(workflow) == []
         assert evaluate(workflow, {"start": "s"})["result"] == expected
@@ -587,7 +590,7 @@ SEQUENCES = [
 def test_stitched_fixtures_compute_what_the_sequence_does(names: list[str], delete_in: bool, delete_out: bool) -> None:
     parts = [read(name) for name in names]
     context = {"image": "i", "amount": "a", "offset": "o", "picture": "p", "start": "s"}
-    stitched = wg.stitch_workflows(parts, delete_in, delete_out)
+    stitched = ws.stitch_workflows(parts, delete_in, delete_out)
     workflow = stitched["stitched_workflow"]
     assert wg.check_workflow(workflow) == []
     assert_consistent(workflow)
@@ -600,7 +603,7 @@ def test_stitched_fixtures_compute_what_the_sequence_does(names: list[str], dele
 
 
 def test_an_output_port_is_wired_to_the_input_port_after_it() -> None:
-    stitched = wg.stitch_workflows([read("part_make"), read("part_use")])
+    stitched = ws.stitch_workflows([read("part_make"), read("part_use")])
     workflow = stitched["stitched_workflow"]
     types = {n["id"]: n["widgets_values"] for n in workflow["nodes"] if n["type"] == "DiscomfortPort"}
     joined = [
@@ -614,13 +617,13 @@ def test_an_output_port_is_wired_to_the_input_port_after_it() -> None:
 
 @pytest.mark.parametrize(("delete_in", "delete_out", "left"), [(0, 0, 7), (1, 0, 5), (0, 1, 5), (1, 1, 3)])
 def test_joined_ports_go_when_asked(delete_in: int, delete_out: int, left: int) -> None:
-    stitched = wg.stitch_workflows([read("part_make"), read("part_use")], bool(delete_in), bool(delete_out))
+    stitched = ws.stitch_workflows([read("part_make"), read("part_use")], bool(delete_in), bool(delete_out))
     ports = [n for n in stitched["stitched_workflow"]["nodes"] if n["type"] == "DiscomfortPort"]
     assert len(ports) == left
 
 
 def test_an_output_overwritten_unread_is_left_out() -> None:
-    stitched = wg.stitch_workflows([read("loop_image"), through_port("other").done(), _only_writes("image")])
+    stitched = ws.stitch_workflows([read("loop_image"), through_port("other").done(), _only_writes("image")])
     assert set(stitched["outputs"]) == {"other", "image"}
     assert wg.check_workflow(stitched["stitched_workflow"]) == []
 
@@ -633,7 +636,7 @@ def _only_writes(name: str) -> dict[str, Any]:
 
 def test_parts_stand_side_by_side_with_their_groups() -> None:
     parts = [read("loop_image"), read("old_frontend"), read("loop_image")]
-    workflow = wg.stitch_workflows(parts)["stitched_workflow"]
+    workflow = ws.stitch_workflows(parts)["stitched_workflow"]
     spans = []
     start = 0
     for part in parts:
@@ -649,7 +652,7 @@ def test_parts_stand_side_by_side_with_their_groups() -> None:
 
 
 def test_native_reroutes_follow_their_links() -> None:
-    workflow = wg.stitch_workflows([read("loop_image"), read("links_as_objects")])["stitched_workflow"]
+    workflow = ws.stitch_workflows([read("loop_image"), read("links_as_objects")])["stitched_workflow"]
     (reroute,) = workflow["extra"]["reroutes"]
     (extension,) = workflow["extra"]["linkExtensions"]
     assert reroute["linkIds"] == [extension["id"]]
@@ -660,12 +663,12 @@ def test_native_reroutes_follow_their_links() -> None:
 
 def test_equal_definitions_are_shared_and_others_kept_apart() -> None:
     one, two = read("nested_subgraphs"), read("nested_subgraphs")
-    same = wg.stitch_workflows([one, two])["stitched_workflow"]
+    same = ws.stitch_workflows([one, two])["stitched_workflow"]
     assert len(same["definitions"]["subgraphs"]) == 2
     inner = next(d for d in two["definitions"]["subgraphs"] if d["name"] == "Inner")
     inner["nodes"][0]["type"] = "ImageBlur"
     third = copy.deepcopy(two)
-    apart = wg.stitch_workflows([one, two, third])["stitched_workflow"]
+    apart = ws.stitch_workflows([one, two, third])["stitched_workflow"]
     definitions = {d["id"]: d for d in apart["definitions"]["subgraphs"]}
     assert len(definitions) == 4, "both that changed and the one that contains it; the third workflow shares them"
     ids = [n["id"] for d in definitions.values() for n in d["nodes"]] + [n["id"] for n in apart["nodes"]]
@@ -676,7 +679,7 @@ def test_equal_definitions_are_shared_and_others_kept_apart() -> None:
 
 def test_stitching_is_reproducible() -> None:
     names = ["nested_subgraphs", "ports_only_in_subgraph", "loop_image"]
-    first, second = (wg.stitch_workflows([read(n) for n in names]) for _ in range(2))
+    first, second = (ws.stitch_workflows([read(n) for n in names]) for _ in range(2))
     assert first == second
 
 
@@ -688,24 +691,24 @@ def test_a_type_clash_names_both_sides(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"'image'.*#5 of workflow 1 gives IMAGE.*#1 of workflow 2 \(latent\.json\).*LATENT"
     ):
-        wg.stitch_workflows([read("loop_image"), file])
+        ws.stitch_workflows([read("loop_image"), file])
 
 
 def test_what_cannot_be_stitched() -> None:
     cyclic = through_port()
     _cycle(cyclic)
     with pytest.raises(nx.NetworkXUnfeasible, match=r"In workflow 2: .*cycle"):
-        wg.stitch_workflows([read("loop_image"), cyclic.done()])
+        ws.stitch_workflows([read("loop_image"), cyclic.done()])
     double = through_port()
     _two_outputs(double)
     with pytest.raises(ValueError, match=r"In workflow 1: .*same unique_id"):
-        wg.stitch_workflows([double.done()])
+        ws.stitch_workflows([double.done()])
     with pytest.raises(ValueError, match="API format"):
-        wg.stitch_workflows([golden("loop_image")])
+        ws.stitch_workflows([golden("loop_image")])
     with pytest.raises(ValueError, match="at least one"):
-        wg.stitch_workflows([])
+        ws.stitch_workflows([])
     with pytest.raises(TypeError, match="a list"):
-        wg.stitch_workflows(WORKFLOWS / "loop_image.json")  # type: ignore[arg-type]
+        ws.stitch_workflows(WORKFLOWS / "loop_image.json")  # type: ignore[arg-type]
 
 
 def test_group_nodes_with_one_name_and_other_content_are_kept_apart() -> None:
@@ -714,7 +717,7 @@ def test_group_nodes_with_one_name_and_other_content_are_kept_apart() -> None:
         build = Build()
         build.node("workflow>Mine", ())
         parts.append({**build.done(), "extra": {"groupNodes": {"Mine": {"nodes": [{"type": kind}], "links": []}}}})
-    workflow = wg.stitch_workflows(parts)["stitched_workflow"]
+    workflow = ws.stitch_workflows(parts)["stitched_workflow"]
     assert [n["type"] for n in workflow["nodes"]] == ["workflow>Mine", "workflow>Mine (2)"]
     assert wg.node_types(workflow) == {"ImageInvert": ["1"], "ImageBlur": ["2"]}
 
@@ -741,7 +744,7 @@ def test_without_reroutes_everything_is_fed_by_the_same(seed: int, version: floa
     workflow = random_with_reroutes(random.Random(seed))
     workflow = as_version_1(workflow) if version == 1 else workflow
     before = copy.deepcopy(workflow)
-    nodes, links, id_map = wg.remove_reroute_nodes(workflow["nodes"], workflow["links"])
+    nodes, links, id_map = ws.remove_reroute_nodes(workflow["nodes"], workflow["links"])
     assert workflow == before
     assert not [n for n in nodes if n["type"] == "Reroute"]
     result = {**workflow, "nodes": nodes, "links": links}
@@ -762,7 +765,7 @@ def test_a_chain_of_reroutes_maps_to_the_link_that_is_left() -> None:
     source = build.node("Op", ())
     chain = build.reroute(build.reroute(source))
     build.link(chain, build.node("Op"))
-    nodes, links, id_map = wg.remove_reroute_nodes(build.nodes, build.links)
+    nodes, links, id_map = ws.remove_reroute_nodes(build.nodes, build.links)
     assert links == [[3, 1, 0, 4, 0, "IMAGE"]]
     assert id_map == {1: 3, 2: 3, 3: 3}
     assert nodes[0]["outputs"][0]["links"] == [3]
@@ -787,7 +790,7 @@ def prompt_with_ports() -> dict[str, Any]:
 
 def test_a_template_loads_inputs_and_tells_outputs_their_mode() -> None:
     prompt = prompt_with_ports()
-    template = wg.PromptTemplate(prompt)
+    template = pg.PromptTemplate(prompt)
     filled = template.fill({"image": "abc", "unused": "x"})
     assert filled["1"] == {
         "class_type": "DiscomfortDataLoader",
@@ -806,18 +809,18 @@ def test_a_template_loads_inputs_and_tells_outputs_their_mode() -> None:
 
 def test_filling_twice_leaves_prompt_and_earlier_result_alone() -> None:
     prompt = prompt_with_ports()
-    template = wg.PromptTemplate(prompt)
+    template = pg.PromptTemplate(prompt)
     first = template.fill({"image": "one"})
     second = template.fill({"image": "two"})
     assert prompt == prompt_with_ports()
     assert first["1"]["inputs"]["content"] == "one"
     assert second["1"]["inputs"]["content"] == "two"
-    assert wg.inject_loaders(prompt, {"image": "one"}) == first
+    assert pg.inject_loaders(prompt, {"image": "one"}) == first
 
 
 def test_an_input_without_content_is_named() -> None:
     with pytest.raises(KeyError, match=r"'image' \(DiscomfortPort #1 'In' and DiscomfortPort #5\).*for: mask"):
-        wg.inject_loaders(prompt_with_ports(), {"mask": "x"})
+        pg.inject_loaders(prompt_with_ports(), {"mask": "x"})
 
 
 @pytest.mark.parametrize(
@@ -828,7 +831,7 @@ def test_a_unique_id_must_be_a_text(unique_id: Any, message: str) -> None:
     prompt = prompt_with_ports()
     prompt["4"]["inputs"]["unique_id"] = unique_id
     with pytest.raises(ValueError, match=rf"DiscomfortPort #4.*{message}"):
-        wg.prompt_ports(prompt)
+        pg.prompt_ports(prompt)
 
 
 def test_two_output_ports_of_one_name_in_a_prompt() -> None:
@@ -836,7 +839,7 @@ def test_two_output_ports_of_one_name_in_a_prompt() -> None:
     second = {"unique_id": "image", "input_data": ["2", 0]}
     prompt["9"] = {"class_type": "DiscomfortPort", "inputs": second, "_meta": {"title": "Twin"}}
     with pytest.raises(ValueError, match="DiscomfortPort #4 and DiscomfortPort #9 'Twin'"):
-        wg.PromptTemplate(prompt)
+        pg.PromptTemplate(prompt)
 
 
 # -------------------------------------------------------------------------------------------------------------- words
@@ -904,7 +907,7 @@ def test_damaged_workflows_give_sentences_not_tracebacks(name: str) -> None:
                 holder[path[-1]] = rng.choice(JUNK)
         for function in (wg.check_workflow, wg.node_types):
             function(workflow)
-        for raising in (wg.discover_ports, wg.discover_port_nodes, lambda w: wg.stitch_workflows([w, w], True, True)):
+        for raising in (wg.discover_ports, wg.discover_port_nodes, lambda w: ws.stitch_workflows([w, w], True, True)):
             with contextlib.suppress(ValueError, nx.NetworkXUnfeasible):
                 raising(workflow)
 

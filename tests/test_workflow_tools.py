@@ -542,7 +542,7 @@ async def test_the_record_says_what_it_cost_and_where(d: Discomfort) -> None:
 
 
 async def test_extract_outputs_refuses_a_port_that_did_not_deliver_in_this_execution() -> None:
-    from discomfort.workflow_graph import PromptTemplate
+    from discomfort.prompt_graph import PromptTemplate
 
     prepared = PreparedWorkflow("w", None, PromptTemplate(INVERT), ("image",), {"image": "3"})
     step = StepRecord((4,), "w")
@@ -557,7 +557,7 @@ async def test_extract_outputs_refuses_a_port_that_did_not_deliver_in_this_execu
 
 
 async def test_inject_inputs_names_content_and_marks_output_ports() -> None:
-    from discomfort.workflow_graph import PromptTemplate
+    from discomfort.prompt_graph import PromptTemplate
 
     prepared = PreparedWorkflow("w", None, PromptTemplate(INVERT), ("image",), {"image": "3"})
     with WorkflowContext() as context:
