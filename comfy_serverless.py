@@ -4341,6 +4341,14 @@ class ComfyConnector:
         await self._ensure_initialized()
         return await self._request_object("/object_info")
 
+    async def node_definitions(self) -> Json:
+        """What :meth:`object_info` says, asked once for each start of the server; treat it as read-only.
+
+        What a definition lists of files (the choices of a model loader) may be older than the folders are.
+        """
+        await self._ensure_initialized()
+        return (await self._frontend_state())[1]
+
     async def system_stats(self) -> Json:
         """GET /system_stats: versions, memory, devices."""
         await self._ensure_initialized()

@@ -557,7 +557,7 @@ _STEP_KEYS = {
 }
 
 
-def parse_steps(steps: Any, where: str = "steps") -> tuple[Step, ...]:
+def parse_steps(steps: Any, where: str = "steps", problems: list[Exception] | None = None) -> tuple[Step, ...]:
     """Steps in any of their forms, checked and made uniform.
 
     Args:
@@ -568,6 +568,7 @@ def parse_steps(steps: Any, where: str = "steps") -> tuple[Step, ...]:
             ``{"branch": {"condition": ..., "then": [...], "otherwise": [...]}}`` or
             ``{"loop": {"body": [...], "iterations": N, "condition": ...}}``.
         where: what messages call the list.
+        problems: errors are added to this list, and the steps that have them left out; None: the first one is raised.
 
     Returns:
         tuple of paths (as given), workflow dicts (as given), Branch and Loop objects.
@@ -576,12 +577,31 @@ def parse_steps(steps: Any, where: str = "steps") -> tuple[Step, ...]:
         ValueError, TypeError: with the position, "steps[2].then[0]: ...". ConditionError is a ValueError.
     """
     if isinstance(steps, (str, os.PathLike, Mapping, Branch, Loop)) or _is_tuple_form(steps):
-        return (_parse_step(steps, where),)
-    if not isinstance(steps, (list, tuple)):
-        raise TypeError(
-            f"{where}: expected a list of steps (paths, workflows, Branch, Loop), not {type(steps).__name__}."
+        entries = [(where, steps)]
+    elif isinstance(steps, (list, tuple)):
+        entries = [(f"{where}[{index}]", step) for index, step in enumerate(steps)]
+    else:
+        entries = []
+        _note(
+            TypeError(
+                f"{where}: expected a list of steps (paths, workflows, Branch, Loop), not {type(steps).__name__}."
+            ),
+            problems,
         )
-    return tuple(_parse_step(step, f"{where}[{index}]") for index, step in enumerate(steps))
+    parsed: list[Step] = []
+    for position, step in entries:
+        try:
+            parsed.append(_parse_step(step, position, problems))
+        except (ValueError, TypeError) as error:
+            _note(error, problems)
+    return tuple(parsed)
+
+
+def _note(error: Exception, problems: list[Exception] | None) -> None:
+    """Add an error to the list, or raise it where there is none."""
+    if problems is None:
+        raise error
+    problems.append(error)
 
 
 def load_steps(path: str | os.PathLike[str]) -> tuple[Step, ...]:
@@ -611,7 +631,7 @@ def _is_tuple_form(step: Any) -> bool:
     return isinstance(step, (list, tuple)) and len(step) > 0 and step[0] in ("branch", "loop")
 
 
-def _parse_step(step: Any, where: str) -> Step:
+def _parse_step(step: Any, where: str, problems: list[Exception] | None = None) -> Step:
     if isinstance(step, (Branch, Loop)):
         return step
     if isinstance(step, str):
@@ -621,22 +641,22 @@ def _parse_step(step: Any, where: str) -> Step:
     if isinstance(step, os.PathLike):
         return Path(step)
     if _is_tuple_form(step):
-        return _from_tuple(step, where)
+        return _from_tuple(step, where, problems)
     if isinstance(step, Mapping):
-        return _from_mapping(step, where)
+        return _from_mapping(step, where, problems)
     raise TypeError(f"{where}: a step is a path, a workflow dict, a Branch or a Loop; not {type(step).__name__}.")
 
 
-def _from_tuple(step: Sequence[Any], where: str) -> Branch | Loop:
+def _from_tuple(step: Sequence[Any], where: str, problems: list[Exception] | None) -> Branch | Loop:
     names = ("condition", "then", "otherwise") if step[0] == "branch" else ("body", "iterations", "condition")
     if not 2 <= len(step) <= 4:
         raise ValueError(
             f"{where}: a step ({step[0]!r}, ...) has {', '.join(names)}; this one has {len(step) - 1} parts."
         )
-    return _build(step[0], dict(zip(names, step[1:], strict=False)), where)
+    return _build(step[0], dict(zip(names, step[1:], strict=False)), where, problems)
 
 
-def _from_mapping(step: Mapping[str, Any], where: str) -> Step:
+def _from_mapping(step: Mapping[str, Any], where: str, problems: list[Exception] | None) -> Step:
     kind = next((k for k in _STEP_KEYS if set(step) == {k} and isinstance(step[k], Mapping)), None)
     if kind is not None and "class_type" not in step[kind]:
         required, optional = _STEP_KEYS[kind]
@@ -647,7 +667,7 @@ def _from_mapping(step: Mapping[str, Any], where: str) -> Step:
                 f"{where}: a {kind} has the keys {allowed}; this one has "
                 f"{', '.join(sorted(map(str, given))) or 'none'}."
             )
-        return _build(kind, step[kind], where)
+        return _build(kind, step[kind], where, problems)
     is_prompt = any(isinstance(node, Mapping) and "class_type" in node for node in step.values())
     if isinstance(step.get("nodes"), list) or is_prompt:
         return step
@@ -658,10 +678,10 @@ def _from_mapping(step: Mapping[str, Any], where: str) -> Step:
     )
 
 
-def _build(kind: str, parts: Mapping[str, Any], where: str) -> Branch | Loop:
+def _build(kind: str, parts: Mapping[str, Any], where: str, problems: list[Exception] | None) -> Branch | Loop:
     """A step from its parts; errors of nested steps carry the whole position, the step's own carry `where`."""
     sides = [side for side in ("then", "otherwise", "body") if side in parts]
-    nested = {side: parse_steps(parts[side], f"{where}.{side}") for side in sides}
+    nested = {side: parse_steps(parts[side], f"{where}.{side}", problems) for side in sides}
     try:
         return (Branch if kind == "branch" else Loop)(**{**parts, **nested})
     except (ValueError, TypeError) as error:

@@ -50,7 +50,8 @@ class DiscomfortPort:
                 "input_data": (ANY_TYPE, {"tooltip": "Value to hand out. Leave it unconnected to make an INPUT port."}),
             },
             "hidden": {
-                # Set in the prompt by a run, never by the editor: "OUTPUT" or "PASSTHRU".
+                # Set in the prompt by a run, never by the editor: "OUTPUT" (save the value), "REF" (hand it on by
+                # reference: the run keeps its recipe) or "PASSTHRU".
                 "mode": ("STRING", {"default": ""}),
                 # Carries the run's id. It is not part of ComfyUI's cache key, the inputs above are.
                 "extra_pnginfo": "EXTRA_PNGINFO",
@@ -78,6 +79,10 @@ class DiscomfortPort:
         """Hand the value on; in OUTPUT mode save it into the run's context first."""
         if input_data is None:
             return ([nodes_internal.block_execution()],)
+        if nodes_internal.only(mode) == "REF":
+            # It executed, so what is before it works; that is all that the run wants to know.
+            delivered = {"unique_id": nodes_internal.only(unique_id), "pass_by": "ref"}
+            return {"ui": {"discomfort": [delivered]}, "result": (input_data,)}
         if nodes_internal.only(mode) != "OUTPUT":
             return (input_data,)
         saved = nodes_internal.save_output(

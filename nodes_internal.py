@@ -11,6 +11,10 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
+#: what a script and the nodes in its server must agree on: names of nodes and inputs, modes of ports, and what
+#: ``extra_pnginfo`` says. 1: ports by value. 2: ports by reference, lists item by item.
+PROTOCOL_VERSION = 2
+
 #: key of ``extra_pnginfo`` under which a run tells its nodes about itself: {"run_id": str, "use_ram": bool}
 RUN_KEY = "discomfort"
 
@@ -51,8 +55,7 @@ def run_of(extra_pnginfo: Any) -> dict[str, Any]:
     if not isinstance(run, dict) or "run_id" not in run:
         raise RuntimeError(
             "This node belongs to a run of Discomfort, but the prompt names no run (extra_pnginfo['discomfort']). It "
-            "was "
-            "probably queued by hand; run the workflow with Discomfort.run() instead."
+            "was probably queued by hand; run the workflow with Discomfort.run() instead."
         )
     return cast("dict[str, Any]", run)
 
@@ -61,7 +64,8 @@ def save_output(extra_pnginfo: Any, unique_id: str, values: list[Any]) -> dict[s
     """Save what arrived at an OUTPUT port into the run's context.
 
     Args:
-        values: what arrived; one value is saved as itself, several (an output that is a list in ComfyUI) as a list.
+        values: what arrived; one value is saved as itself, several (an output that is a list in ComfyUI) as a list that
+            the next workflow gets item by item again.
 
     Returns:
         What was written, JSON-safe: unique_id, digest, size in bytes, storage_type, and the seconds it took.
@@ -71,14 +75,17 @@ def save_output(extra_pnginfo: Any, unique_id: str, values: list[Any]) -> dict[s
     started = time.perf_counter()
     run = run_of(extra_pnginfo)
     context = get_context(run["run_id"])
-    context.save(unique_id, values[0] if len(values) == 1 else values, use_ram=bool(run.get("use_ram", True)))
+    is_list = len(values) != 1
+    data = values if is_list else values[0]
+    context.save(unique_id, data, use_ram=bool(run.get("use_ram", True)), is_list=is_list)
     info = context.get_storage_info(unique_id) or {}
     written = {k: info.get(k) for k in ("digest", "size", "storage_type")}
     return {"unique_id": unique_id, **written, "seconds": time.perf_counter() - started}
 
 
-def load_input(extra_pnginfo: Any, unique_id: str, content: str) -> Any:
-    """Load the value of an INPUT port from the run's context.
+def load_input(extra_pnginfo: Any, unique_id: str, content: str) -> list[Any]:
+    """Load the value of an INPUT port from the run's context, as the list of items that ComfyUI hands to nodes: one,
+    unless an OUTPUT port saved a list of several.
 
     Raises:
         RuntimeError: the context holds another value by now than the one the prompt was made for: handing it out would
@@ -91,10 +98,10 @@ def load_input(extra_pnginfo: Any, unique_id: str, content: str) -> Any:
     if found != content:
         raise RuntimeError(
             f"The value of {unique_id!r} was replaced after this prompt was queued (digest {found}, expected "
-            f"{content}). Do "
-            "not save into a context under a key that a run in progress reads."
+            f"{content}). Do not save into a context under a key that a run in progress reads."
         )
-    return context.load(unique_id)
+    value = context.load(unique_id)
+    return value if content.endswith("/items") else [value]
 
 
 class DiscomfortDataLoader:
@@ -105,6 +112,7 @@ class DiscomfortDataLoader:
     RETURN_TYPES = (ANY_TYPE,)
     RETURN_NAMES = ("output",)
     OUTPUT_TOOLTIPS = ("The value that the run holds under this name.",)
+    OUTPUT_IS_LIST = (True,)
     FUNCTION = "load_data"
     EXPERIMENTAL = True  # editors mark it, so that nobody takes it for a node of theirs
 
@@ -114,11 +122,19 @@ class DiscomfortDataLoader:
         return {
             "required": {
                 "unique_id": ("STRING", {"default": "", "tooltip": "Name of the value in the run's context."}),
-                "content": ("STRING", {"default": "", "tooltip": "Digest of the value: equal digests are cached."}),
+                "content": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "Digest of the value: equal digests are cached.",
+                        # Scripts read it from /object_info before they queue anything.
+                        "discomfort_protocol": PROTOCOL_VERSION,
+                    },
+                ),
             },
             "hidden": {"extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
-    def load_data(self, unique_id: str, content: str, extra_pnginfo: Any = None) -> tuple[Any]:
-        """The value, as the only output."""
+    def load_data(self, unique_id: str, content: str, extra_pnginfo: Any = None) -> tuple[list[Any]]:
+        """The value's items, as the only output."""
         return (load_input(extra_pnginfo, unique_id, content),)

@@ -30,6 +30,8 @@ class StepRecord:
     cached_nodes: list[str] = dataclasses.field(default_factory=list)
     #: {unique_id: digest} of what the OUTPUT ports wrote
     outputs: dict[str, str] = dataclasses.field(default_factory=dict)
+    #: {node id: {input: value}} of the seeds, and whatever else changes from execution to execution, that it ran with
+    seeds: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     #: how often it was tried; more than 1 means that the server died or hung
     attempts: int = 1
 
@@ -47,6 +49,9 @@ class RunRecord:
     #: iterations of the outermost loop that were completed
     iterations: int = 0
     steps: list[StepRecord] = dataclasses.field(default_factory=list)
+    #: what was done with seeds, and what they were drawn from; see :mod:`.seeds`
+    seed_policy: str = "as_saved"
+    master_seed: int = 0
     #: from the call to the result
     seconds: float = 0.0
     #: converting workflows to prompts
@@ -102,3 +107,13 @@ class RunResult(dict[str, Any]):
         self.record = record
         #: {unique_id: [value of each iteration]} for the names given as ``collect``
         self.collected = dict(collected or {})
+
+    @property
+    def master_seed(self) -> int:
+        """What the run's seeds were drawn from: given to another run, it draws the same ones."""
+        return self.record.master_seed
+
+    @property
+    def seeds(self) -> list[dict[str, dict[str, Any]]]:
+        """{node id: {input: value}} of the seeds that each step ran with, in the order in which they ran."""
+        return [step.seeds for step in self.record.steps]

@@ -218,7 +218,14 @@ class WorkflowContext:
         state = "shut down" if self._store.is_closed else "owner" if self.is_owner else "attached"
         return f"<WorkflowContext {self.run_id} ({state})>"
 
-    def save(self, unique_id: str, data: Any, use_ram: bool = True, pass_by: str = "val") -> None:  # noqa: S107
+    def save(
+        self,
+        unique_id: str,
+        data: Any,
+        use_ram: bool = True,
+        pass_by: str = "val",  # noqa: S107 (no password)
+        is_list: bool = False,
+    ) -> None:
         """Store a value; it replaces the previous one as a whole, also for processes that load at this moment.
 
         Args:
@@ -227,9 +234,12 @@ class WorkflowContext:
             use_ram: False to store on disk although memory has room. Where memory has none, it goes to disk anyway,
                 with one line in the log.
             pass_by: "val", or "ref" for a workflow recipe, which is a dict.
+            is_list: the value is a list whose items ComfyUI hands to nodes one by one (what a node with OUTPUT_IS_LIST
+                makes), rather than one value that happens to be a list.
 
         Raises:
-            TypeError: if the value cannot be pickled (the message says where in it), or is no dict with "ref".
+            TypeError: if the value cannot be pickled (the message says where in it), is no dict with "ref", or no list
+                with is_list.
             OSError: if neither memory nor disk can hold it; sizes and advice are in the message.
             RuntimeError: after shutdown, also the owner's.
             In each case the previous value is still there.
@@ -239,7 +249,9 @@ class WorkflowContext:
         is_recipe = pass_by == "ref"  # noqa: S105 (no password)
         if is_recipe and not isinstance(data, dict):
             raise TypeError(f"{unique_id!r} is passed by 'ref': a recipe is a dict, not {type(data).__name__}")
-        self._store.put(unique_id, data, use_ram=use_ram, is_recipe=is_recipe)
+        if is_list and not isinstance(data, list):
+            raise TypeError(f"{unique_id!r} is saved with is_list: it is a {type(data).__name__}, not a list")
+        self._store.put(unique_id, data, use_ram=use_ram, is_recipe=is_recipe, is_list=is_list)
 
     def load(self, unique_id: str) -> Any:
         """Return the value. It is the caller's own: writing into it, in place too, never changes what is stored.
@@ -276,12 +288,13 @@ class WorkflowContext:
         """Return what identifies the content, as "algorithm:hex"; reads only the header.
 
         Equal values have equal digests in every run and process (exceptions: object_store/), and different values
-        different ones. KeyError where there is none.
+        different ones. A list whose items go one by one (``is_list``) is another value than the same list as a whole:
+        its digest ends with "/items". KeyError where there is none.
         """
         info = self._store.info(unique_id)
         if info is None:
             raise self._store.unknown(unique_id)
-        return info.digest
+        return f"{info.digest}/items" if info.is_list else info.digest
 
     def __contains__(self, unique_id: object) -> bool:
         return isinstance(unique_id, str) and self._store.has(unique_id)
@@ -291,8 +304,9 @@ class WorkflowContext:
 
         Returns:
             ``storage_type`` "ram" or "disk"; ``size`` bytes of the stored object and ``data_size`` of what is in it;
-            ``pass_by`` "val" or "ref"; ``shm_name`` (ram: path below the shared-memory filesystem) or ``path``
-            (disk); ``digest`` "algorithm:hex"; ``created`` seconds since the epoch; ``pid`` of the writer.
+            ``pass_by`` "val" or "ref"; ``is_list`` as in :meth:`save`; ``shm_name`` (ram: path below the shared-memory
+            filesystem) or ``path`` (disk); ``digest`` "algorithm:hex"; ``created`` seconds since the epoch;
+            ``pid`` of the writer.
         """
         info = self._store.info(unique_id)
         if info is None:

@@ -43,6 +43,22 @@ logger = logging.getLogger("discomfort.workflow_stitching")
 _ID_NAMESPACE = uuid.UUID("5f3b9f0e-6d0a-4d5c-9f0e-d15c0f0a7e11")
 # Pixels between two stitched workflows on the editor's canvas.
 _STITCH_GAP = 300
+# What `extra` says of one workflow alone, and is not handed on as it is: where its canvas stood, whether it opened as
+# an app, and what names nodes or links by ids that are others in the result. The pack "Use Everywhere" takes the links
+# that it listed out of a workflow when it opens one, so a list with old ids would cost other links.
+_OWN_EXTRA = frozenset(
+    [
+        "ds",
+        "groupNodes",
+        "linearData",
+        "linearMode",
+        "linkExtensions",
+        "links_added_by_ue",
+        "prompt",
+        "reroutes",
+        "ue_links",
+    ]
+)
 
 
 # ------------------------------------------------------------------------------------------------- reroute removal
@@ -331,6 +347,7 @@ class _Editor:
         self.reroutes += reroutes
         self.models += [m for m in content.get("models") or [] if m not in self.models]
         self._add_extra(content)
+        self._add_app(content, node_ids)
         return _Added(node_ids, inner_ids)
 
     def _next_node_id(self) -> int:
@@ -406,11 +423,29 @@ class _Editor:
         self._right = right + dx
 
     def _add_extra(self, content: Workflow) -> None:
-        skipped = ("ds", "reroutes", "linkExtensions", "groupNodes")
-        extra = content.get("extra")
-        for key, value in extra.items() if isinstance(extra, dict) else ():
-            if key not in skipped:
+        for key, value in as_dict(content.get("extra")).items():
+            if key not in _OWN_EXTRA:
                 self.extra.setdefault(key, value)
+
+    def _add_app(self, content: Workflow, node_ids: Mapping[str, int]) -> None:
+        """Adds what the workflow shows as an app: inputs [node, widget, ...], and output nodes.
+
+        A node is named by its id, or as frontend 1.47 does: "<workflow id>:<node id>:<widget>".
+        """
+        app = as_dict(as_dict(content.get("extra")).get("linearData"))
+        own = f"{content.get('id')}:"
+
+        def new_id(named: Any) -> int | None:
+            text = str(named)
+            return node_ids.get(text.removeprefix(own).partition(":")[0] if text.startswith(own) else text)
+
+        shown = [entry for entry in as_list(app.get("inputs")) if isinstance(entry, list) and entry]
+        inputs = [[new_id(entry[0]), *entry[1:]] for entry in shown if new_id(entry[0]) is not None]
+        outputs = [found for named in as_list(app.get("outputs")) if (found := new_id(named)) is not None]
+        if inputs or outputs:
+            merged = self.extra.setdefault("linearData", {"inputs": [], "outputs": []})
+            merged["inputs"] += inputs
+            merged["outputs"] += outputs
 
     def _add_definitions(self, content: Workflow) -> dict[str, dict[str, int]]:
         """Merges subgraph definitions; one whose id other content has gets a new id, and so do all that use it.
@@ -454,6 +489,9 @@ class _Editor:
         new_ids = {node_id: self._next_node_id() for node_id in taken}
         self._used_ids |= {str(n.get("id")) for n in nodes}
         _renumber_definition(definition, new_ids)
+        if new_ids:
+            # Where frontend 1.27 goes on counting when a person adds a node in there.
+            definition.setdefault("state", {})["lastNodeId"] = self._last_node
         return new_ids
 
     def _add_group_nodes(self, content: Workflow) -> None:

@@ -12,18 +12,21 @@ shared memory. No value passes through JSON, HTTP or the history.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import control_flow, image_files, prompt_graph, value_codec, workflow_graph, workflow_json, workflow_stitching
+from . import control_flow, image_files, prompt_graph, seeds, value_codec, workflow_graph, workflow_json
+from . import workflow_stitching as stitching
 from .nodes_internal import RUN_KEY
 from .progress_events import (
     IterationFinished,
@@ -39,6 +42,20 @@ from .progress_events import (
     StepStarted,
     choose_listener,
 )
+from .run_plan import (
+    MissingValueError,
+    PlanCheck,
+    PreflightError,
+    PreparedWorkflow,
+    ProtocolError,
+    check_protocol,
+    identity,
+    nothing_to_read,
+    port_types,
+    raise_problems,
+    sources,
+    unknown_nodes,
+)
 from .run_record import RunRecord, RunResult, StepRecord
 
 if TYPE_CHECKING:
@@ -49,6 +66,18 @@ if TYPE_CHECKING:
     from .workflow_context import WorkflowContext
 
 log = logging.getLogger("discomfort.workflow_tools")
+
+__all__ = [
+    "ContextValues",
+    "DiscomfortWorkflowTools",
+    "MissingValueError",
+    "PreflightError",
+    "PreparedWorkflow",
+    "ProtocolError",
+    "StaleReferenceError",
+    "WorkflowExecutionError",
+    "WorkflowTools",
+]
 
 Json = dict[str, Any]
 WorkflowSource = str | os.PathLike[str] | Mapping[str, Any]
@@ -83,26 +112,8 @@ class WorkflowExecutionError(RuntimeError):
         super().__init__(message)
 
 
-class MissingValueError(ValueError, KeyError):
-    """A port or a condition has nothing to read under its name."""
-
-    def __str__(self) -> str:  # KeyError would show the sentence in quotes
-        return str(self.args[0])
-
-
-@dataclasses.dataclass(frozen=True)
-class PreparedWorkflow:
-    """A workflow that is ready to be run any number of times."""
-
-    name: str
-    #: the editor's JSON, None where the workflow came as a prompt
-    workflow: Json | None
-    #: the prompt, analysed once; filled with the digests of an iteration's inputs
-    template: prompt_graph.PromptTemplate
-    #: unique_ids of the INPUT ports
-    inputs: tuple[str, ...]
-    #: {unique_id: node id} of the OUTPUT ports
-    outputs: Mapping[str, str]
+class StaleReferenceError(WorkflowExecutionError):
+    """A value that is passed by reference cannot be made any more: what its recipe reads has changed since."""
 
 
 class ContextValues(Mapping[str, Any]):
@@ -141,10 +152,13 @@ class _Run:
     listener: ProgressCallback | None
     collect: tuple[str, ...]
     per_iteration: Mapping[str, control_flow.PerIteration]
+    seed_policy: str = "as_saved"
     #: {identity of the source: prepared workflow}
     prepared: dict[Any, PreparedWorkflow] = dataclasses.field(default_factory=dict)
     #: unique_ids that OUTPUT ports of this run have delivered
     produced: set[str] = dataclasses.field(default_factory=set)
+    #: {identity of the source: how often it was queued}
+    executions: collections.Counter[Any] = dataclasses.field(default_factory=collections.Counter)
     #: {unique_id: [key under which an iteration's value is kept]}
     kept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     #: the thread that writes collected values, None when all are written
@@ -159,7 +173,11 @@ class _Run:
 
     def save(self, unique_id: str, value: Any, use_ram: bool | None = None) -> None:
         started = time.perf_counter()
-        self.context.save(unique_id, value, use_ram=self.use_ram if use_ram is None else use_ram)
+        to_ram = self.use_ram if use_ram is None else use_ram
+        if prompt_graph.is_recipe(value):
+            self.context.save(unique_id, dict(value), use_ram=to_ram, pass_by="ref")  # noqa: S106 (no password)
+        else:
+            self.context.save(unique_id, value, use_ram=to_ram)
         self.record.loading_seconds += time.perf_counter() - started
 
     @contextlib.contextmanager
@@ -179,6 +197,8 @@ class DiscomfortWorkflowTools:
     Args:
         connector: server that :meth:`run_sequential` uses; None: it obtains one with ``ComfyConnector.create()``, and
             shuts it down at the end of the run if no other server of this process ran before.
+        pass_by_rules: which socket types travel by reference, see :attr:`pass_by_rules`; a mapping, or the path of a
+            JSON file. None: the ``pass_by_rules.json`` of this package.
     """
 
     #: how often a step is tried when the server dies or hangs under it
@@ -189,10 +209,16 @@ class DiscomfortWorkflowTools:
     #: whether the memory of a run's own context is kept for the next run, until :meth:`release_memory`
     keeps_memory: bool = False
 
-    def __init__(self, connector: ComfyConnector | None = None):
+    def __init__(
+        self,
+        connector: ComfyConnector | None = None,
+        pass_by_rules: Mapping[str, str] | str | os.PathLike[str] | None = None,
+    ):
         self._connector = connector
         self._lender: WorkflowContext | None = None
         self._pass_by_rules: dict[str, str] | None = None
+        if pass_by_rules is not None:
+            self.pass_by_rules = pass_by_rules  # type: ignore[assignment]
 
     # ---- graphs: see workflow_graph for the details of each ----
 
@@ -216,11 +242,11 @@ class DiscomfortWorkflowTools:
         self, workflows: Sequence[WorkflowSource], delete_input_ports: bool = False, delete_output_ports: bool = False
     ) -> Json:
         """Join workflows: OUTPUT ports of earlier ones are wired to INPUT ports of the same unique_id in later ones."""
-        return workflow_stitching.stitch_workflows(workflows, delete_input_ports, delete_output_ports)
+        return stitching.stitch_workflows(workflows, delete_input_ports, delete_output_ports)
 
     def remove_reroute_nodes(self, nodes: Sequence[Json], links: Sequence[Any]) -> tuple[list[Json], list[Any], Json]:
         """(nodes, links, link_id_map) without Reroute nodes."""
-        return workflow_stitching.remove_reroute_nodes(nodes, links)
+        return stitching.remove_reroute_nodes(nodes, links)
 
     # ---- values ----
 
@@ -242,11 +268,22 @@ class DiscomfortWorkflowTools:
 
     @property
     def pass_by_rules(self) -> dict[str, str]:
-        """{socket type: "val" | "ref"} from ``pass_by_rules.json``; types that it does not name are "val"."""
+        """{socket type: "val" | "ref"}; types that it does not name are "val".
+
+        An OUTPUT port of a "ref" type delivers the recipe of its value instead of the value: the nodes that make it,
+        which are put in the place of the INPUT ports that read it. The server's cache then hands out the model that it
+        has loaded already. May be set to a mapping, or to the path of a JSON file.
+
+        Raises:
+            ValueError, FileNotFoundError: what is set is no such mapping (names the key and the value).
+        """
         if self._pass_by_rules is None:
-            file = Path(__file__).with_name("pass_by_rules.json")
-            self._pass_by_rules = json.loads(file.read_text(encoding="utf-8"))
+            self._pass_by_rules = _read_pass_by_rules(Path(__file__).with_name("pass_by_rules.json"))
         return dict(self._pass_by_rules)
+
+    @pass_by_rules.setter
+    def pass_by_rules(self, rules: Mapping[str, str] | str | os.PathLike[str]) -> None:
+        self._pass_by_rules = _read_pass_by_rules(rules)
 
     # ---- the orchestrator ----
 
@@ -261,6 +298,8 @@ class DiscomfortWorkflowTools:
         loop_condition: Any = None,
         collect: Iterable[str] = (),
         progress: ProgressCallback | bool | None = None,
+        seed_policy: str = "as_saved",
+        master_seed: int | None = None,
     ) -> RunResult:
         """Run workflows one after the other, in a loop, with data flowing from iteration to iteration.
 
@@ -276,38 +315,59 @@ class DiscomfortWorkflowTools:
             collect: unique_ids of OUTPUT ports whose value of every iteration is kept, on disk, as soon as it exists.
             progress: callable that gets typed events (:mod:`.progress_events`); True or False for a bar or silence;
                 None: a bar where stderr is a terminal.
+            seed_policy: what becomes of seeds (widgets with "control after generate") from one queueing of a workflow
+                to the next. "as_saved": what the editor would do with the saved workflow, whose first queueing uses
+                the saved values. "fixed": the saved values always. "increment": they go up. "randomize": they are
+                drawn each time, the first included. See :mod:`.seeds`.
+            master_seed: what they are drawn from, a whole number; the same one gives the same seeds again. None: a new
+                one. It and all seeds are in the result's record.
 
         Returns:
-            {unique_id: value} of everything that OUTPUT ports delivered, with the run's record.
+            {unique_id: value} of everything that OUTPUT ports delivered, with the run's record. For a port of a type
+            that is passed by reference (:attr:`pass_by_rules`) the value is its recipe, a dict, which may be an input
+            of another run.
 
         Raises:
-            ValueError, FileNotFoundError, TypeError: an argument cannot be used; nothing was queued.
-            MissingValueError: an INPUT port or a condition has nothing to read; nothing was queued.
+            ValueError, FileNotFoundError, TypeError: an argument or a workflow cannot be used; nothing was queued.
+            MissingValueError: an INPUT port or a condition has nothing to read; nothing was queued (or, where only
+                the way through branches decides it, not this step).
+            PreflightError: there are several of these problems; it has them all in a list.
+            ProtocolError: the server's Discomfort nodes are missing, or another version's; nothing was queued.
             WorkflowExecutionError: a step failed; it says iteration, workflow and node.
+            StaleReferenceError: one of these: a value by reference depends on a value that has changed since.
             ConnectorError: there is no server or no browser.
 
         Cancelling interrupts exactly the prompt that runs, and cleans up.
         """
-        steps = control_flow.parse_steps(workflow_paths)
-        outer = control_flow.Loop(body=steps, iterations=_check_iterations(iterations), condition=loop_condition)
-        collected, given = _check_collect(collect), dict(inputs or {})
-        listener = choose_listener(progress)
+        problems: list[Exception] = []
+        noted = functools.partial(_noted, problems)
+        steps = control_flow.parse_steps(workflow_paths, problems=problems)
+        has_gaps = bool(problems)
+        count = noted(_check_iterations, iterations) or 1
+        condition = None if loop_condition is None else noted(control_flow.Condition.parse, loop_condition)
+        outer = control_flow.Loop(body=steps, iterations=count, condition=condition)
+        collected, given = noted(_check_collect, collect) or (), noted(_check_inputs, inputs) or {}
+        listener = noted(choose_listener, progress)
+        policy = noted(seeds.check_policy, seed_policy) or "fixed"
+        master = noted(_check_master_seed, master_seed) or 0
+        if not self._has_server():  # not worth starting one for
+            raise_problems(problems)
         started = time.perf_counter()
         async with self._init_connector() as connector, self._setup_storage(context) as store:
             _check_server_is_near(connector)
-            record = RunRecord(store.run_id, connector.server_description)
+            record = RunRecord(store.run_id, connector.server_description, seed_policy=policy, master_seed=master)
             per_iteration = {k: v for k, v in given.items() if isinstance(v, control_flow.PerIteration)}
-            run = _Run(
-                store, connector, record, ContextValues(store, record), use_ram, listener, collected, per_iteration
-            )
+            values = ContextValues(store, record)
+            run = _Run(store, connector, record, values, use_ram, listener, collected, per_iteration, policy)
             error: BaseException | None = None
             try:
-                await self._prepare_all(run, outer)
-                self._check_plan(run, outer, given)
+                problems += await self._prepare_all(run, outer)
+                plan = PlanCheck(run.prepared, {*store.list_keys(), *given}, has_gaps)
+                raise_problems([*problems, *plan.problems(outer, given, collected)])
                 for unique_id, value in given.items():
                     if unique_id not in per_iteration:
                         run.save(unique_id, value)
-                run.tell(RunStarted(store.run_id, iterations, connector.server_description))
+                run.tell(RunStarted(store.run_id, count, connector.server_description))
                 await self._run_loop(run, outer, ())
                 result = await self._collect_result(run)
             except BaseException as e:
@@ -347,18 +407,22 @@ class DiscomfortWorkflowTools:
             elif isinstance(step, control_flow.Loop):
                 await self._run_loop(run, step, path)
             else:
-                await self._run_workflow(run, run.prepared[_identity(step)], path)
+                await self._run_workflow(run, run.prepared[identity(step)], identity(step), path)
 
     async def _process_branch(self, run: _Run, branch: control_flow.Branch, path: tuple[int, ...]) -> None:
         """Run ``then`` or ``otherwise``, whichever the condition says."""
         chosen = await self._evaluate_condition(run, branch.condition, path[-1])
         await self._run_steps(run, branch.then if chosen else branch.otherwise, path)
 
-    async def _run_workflow(self, run: _Run, prepared: PreparedWorkflow, path: tuple[int, ...]) -> None:
-        """One step: inject, execute, check and note what it delivered."""
+    async def _run_workflow(self, run: _Run, prepared: PreparedWorkflow, source: Any, path: tuple[int, ...]) -> None:
+        """One step: inject, execute, check and note what it delivered. `source` tells workflows apart."""
         run.tell(StepStarted(run.context.run_id, path, prepared.name))
         step = StepRecord(path, prepared.name)
-        prompt = self._inject_inputs(prepared, run.context)
+        step.seeds = seeds.seed_values(
+            prepared.controlled, run.seed_policy, run.record.master_seed, prepared.name, run.executions[source]
+        )
+        run.executions[source] += 1
+        prompt = self._inject_inputs(prepared, run.context, step)
         # What it reads and overwrites, for the case that it is cut off after that and has to be repeated.
         held = [run.context.hold(name) for name in prepared.inputs if name in prepared.outputs]
         started = time.perf_counter()
@@ -370,6 +434,7 @@ class DiscomfortWorkflowTools:
             step.seconds = time.perf_counter() - started
             run.record.steps.append(step)
         self._extract_outputs(prepared, entry, step)
+        self._keep_recipes(run, prepared, prompt, step)
         run.produced.update(prepared.outputs)
         run.tell(StepFinished(run.context.run_id, path, prepared.name, step.seconds))
 
@@ -429,87 +494,78 @@ class DiscomfortWorkflowTools:
             if connector.users <= 0 and connector.ends_with_its_users:
                 await connector.kill_api()
 
-    async def _prepare_all(self, run: _Run, outer: control_flow.Loop) -> None:
-        """Prepare every workflow of the plan, each once: a broken one is found before anything runs."""
+    def _has_server(self) -> bool:
+        """Whether a run would find a server that exists already."""
+        from .comfy_serverless import ComfyConnector
+
+        return self._connector is not None or ComfyConnector.is_running()
+
+    async def _prepare_all(self, run: _Run, outer: control_flow.Loop) -> list[Exception]:
+        """Prepare every workflow of the plan, each once; returns what is wrong with them, and with the server's nodes.
+
+        Raises:
+            ConnectorError: there is no server or no browser to ask.
+        """
+        from .comfy_serverless import ConnectorError, ConversionError, ConversionTimeoutError
+
         started = time.perf_counter()
-        for number, source in enumerate(_sources(outer.body), start=1):
-            if _identity(source) not in run.prepared:
-                name = Path(source).name if isinstance(source, (str, os.PathLike)) else f"workflow {number}"
-                run.prepared[_identity(source)] = await self._prepare_workflow(source, name, run.connector)
+        problems = check_protocol(await run.connector.node_definitions(), run.connector.server_description)
+        for number, source in enumerate(sources(outer.body), start=1):
+            if identity(source) in run.prepared:
+                continue
+            name = Path(source).name if isinstance(source, (str, os.PathLike)) else f"workflow {number}"
+            try:
+                run.prepared[identity(source)] = await self._prepare_workflow(source, name, run.connector)
+            except ConnectorError as e:
+                if not isinstance(e, ConversionError) or isinstance(e, ConversionTimeoutError):
+                    raise
+                problems.append(e)
+            except (ValueError, TypeError, OSError) as e:
+                problems.append(e)
         run.record.conversion_seconds += time.perf_counter() - started
+        return problems
 
     async def _prepare_workflow(self, source: WorkflowSource, name: str, connector: ComfyConnector) -> PreparedWorkflow:
-        """Load a workflow, convert it to a prompt (a prompt stays as it is), and find its ports.
+        """Load a workflow, convert it to a prompt (a prompt stays as it is), and find its ports and seeds.
 
         Raises:
             FileNotFoundError, ValueError: the file cannot be used; two OUTPUT ports have one name.
-            ConnectorError: the conversion failed.
+            ConnectorError: the conversion failed; UnknownNodeError: the server does not have a node of it.
         """
         content = workflow_json.load_workflow(source, allow_prompt=True)
+        definitions = await connector.node_definitions()
         if prompt_graph.is_api_format(content):
             workflow, prompt = None, content
+            self._refuse_unknown_nodes(prompt, definitions, name, connector.server_description)
         else:
             workflow, prompt = content, await connector.get_prompt_from_workflow(content)
         try:
             template = prompt_graph.PromptTemplate(prompt)
         except ValueError as e:
             raise ValueError(f"{name}: {e}") from e
-        inputs = tuple(dict.fromkeys(p.unique_id for p in template.ports if p.mode == "INPUT"))
-        outputs = {p.unique_id: p.node_id for p in template.ports if p.mode == "OUTPUT"}
-        return PreparedWorkflow(name, workflow, template, inputs, outputs)
+        drawn = () if workflow is None else workflow_graph.discover_ports(workflow)
+        return PreparedWorkflow(
+            name,
+            workflow,
+            template,
+            tuple(template.inputs),
+            {unique_id: port.node_id for unique_id, port in template.outputs.items()},
+            *port_types(template, definitions, drawn),
+            tuple(seeds.find_controlled_widgets(prompt, definitions, workflow)),
+        )
 
-    def _check_plan(self, run: _Run, outer: control_flow.Loop, inputs: Mapping[str, Any]) -> None:
-        """Refuse, before anything is queued, a plan in which a port or a condition has nothing to read.
+    @staticmethod
+    def _refuse_unknown_nodes(prompt: Json, definitions: Json, name: str, server: str) -> None:
+        from .comfy_serverless import UnknownNodeError
 
-        Raises:
-            MissingValueError: naming port, workflow and the names that exist.
-            ValueError: a collected name that no OUTPUT port delivers; a per-iteration input with too few values.
-        """
-        available, used = {*run.context.list_keys(), *inputs}, set[str]()
-        self._check_steps(run, outer.body, available, used)
-        used |= _names(outer.condition)
-        for name in inputs:
-            if name not in used:
-                log.warning("The input %r is used by no INPUT port and no condition of this run", name)
-        for name, source in run.per_iteration.items():
-            # With a condition the loop may end before the values are used up.
-            if outer.condition is None and source.length is not None and source.length < (outer.iterations or 0):
-                raise ValueError(
-                    f"The input {name!r} has {source.length} values (PerIteration) for {outer.iterations} iterations. "
-                    f"Give it more values, or run {source.length} iterations."
-                )
-        delivered = {name for prepared in run.prepared.values() for name in prepared.outputs}
-        for name in run.collect:
-            if name not in delivered:
-                raise ValueError(
-                    f"collect names {name!r}, which no OUTPUT port delivers. There are: {_listed(delivered)}."
-                )
-
-    def _check_steps(self, run: _Run, steps: Sequence[Any], available: set[str], used: set[str]) -> None:
-        """Walk the steps as a first iteration would, adding to *available* what becomes available."""
-        for step in steps:
-            if isinstance(step, control_flow.Branch):
-                condition = control_flow.Condition.parse(step.condition)  # parsed already; this tells the type
-                used |= _names(condition)
-                for name in condition.missing(available):
-                    raise MissingValueError(
-                        f"The condition of a branch, {condition.source!r}, reads {name!r}, which does not exist. "
-                        f"There are: {_listed(available)}."
-                    )
-                then, otherwise = set(available), set(available)
-                self._check_steps(run, step.then, then, used)
-                self._check_steps(run, step.otherwise, otherwise, used)
-                available |= then | otherwise  # whichever runs; a value that is missing then is found at its step
-            elif isinstance(step, control_flow.Loop):
-                self._check_steps(run, step.body, available, used)
-                used |= _names(step.condition)
-            else:
-                prepared = run.prepared[_identity(step)]
-                for name in prepared.inputs:
-                    used.add(name)
-                    if name not in available:
-                        raise MissingValueError(_nothing_to_read(prepared, name, available))
-                available |= set(prepared.outputs)
+        unknown = unknown_nodes(prompt, definitions)
+        if unknown:
+            words = ", ".join(prompt_graph.prompt_node_words(node_id, prompt[node_id]) for node_id in unknown)
+            raise UnknownNodeError(
+                f"{name}: the server does not have {words} ({server}). Install the pack that has it into that ComfyUI "
+                "and restart it, or correct the prompt's class_type.",
+                unknown,
+            )
 
     async def _save_per_iteration_inputs(self, run: _Run, iteration: int) -> None:
         for unique_id, source in run.per_iteration.items():
@@ -517,18 +573,68 @@ class DiscomfortWorkflowTools:
                 value = await source.value(iteration, run.values, name=unique_id)
             run.save(unique_id, value)
 
-    def _inject_inputs(self, prepared: PreparedWorkflow, context: WorkflowContext) -> Json:
-        """The prompt of one execution: INPUT ports become loaders that name the content they will find.
+    def _inject_inputs(
+        self, prepared: PreparedWorkflow, context: WorkflowContext, step: StepRecord | None = None
+    ) -> Json:
+        """The prompt of one execution: INPUT ports become loaders that name the content they will find, or the nodes
+        of a recipe; OUTPUT ports are told whether to save their value; seeds are those of the step.
 
         Raises:
             MissingValueError: a value does not exist (a branch that was not taken should have made it).
+            StaleReferenceError: a recipe reads a value that has changed since it was made.
         """
-        contents = {}
+        contents, recipes = {}, {}
         for name in prepared.inputs:
-            if name not in context:
-                raise MissingValueError(_nothing_to_read(prepared, name, context.list_keys()))
-            contents[name] = context.digest(name)
-        return prepared.template.fill(contents)
+            info = context.get_storage_info(name)
+            if info is None:
+                raise nothing_to_read(prepared.name, name, context.list_keys())
+            if info["pass_by"] == "ref":  # noqa: S105 (no password)
+                recipes[name] = context.load(name)
+                self._check_recipe(recipes[name], name, prepared, context, step)
+            else:
+                contents[name] = context.digest(name)
+        references = self._references(prepared, recipes)
+        return prepared.template.fill(contents, recipes, references, step.seeds if step is not None else {})
+
+    def _references(self, prepared: PreparedWorkflow, recipes: Collection[str]) -> list[str]:
+        """The OUTPUT ports that deliver a recipe: those of a type that is passed by reference, and those that hand on
+        an input that is one of *recipes*.
+        """
+        rules = self.pass_by_rules
+        return [
+            name
+            for name in prepared.outputs
+            if (
+                prepared.handed_on[name] in recipes
+                if name in prepared.handed_on
+                else rules.get(prepared.output_types.get(name, workflow_json.ANY_TYPE)) == "ref"
+            )
+        ]
+
+    def _check_recipe(
+        self, recipe: Json, name: str, prepared: PreparedWorkflow, context: WorkflowContext, step: StepRecord | None
+    ) -> None:
+        changed = [
+            key for key, digest in recipe["values"].items() if key not in context or context.digest(key) != digest
+        ]
+        if changed:
+            path = step.iteration if step is not None else ()
+            raise StaleReferenceError(
+                f"{_where(prepared.name, path)}: the INPUT port {name!r} gets a {recipe['type']} by reference, made "
+                f"by {recipe['workflow']} from {', '.join(map(repr, changed))}, which has changed since. Run "
+                f"{recipe['workflow']} again behind the step that changes it, let that step write another name, or "
+                f"have {recipe['type']} passed by value (pass_by_rules).",
+                iteration=path,
+                workflow=prepared.name,
+            )
+
+    def _keep_recipes(self, run: _Run, prepared: PreparedWorkflow, prompt: Json, step: StepRecord) -> None:
+        """Save the recipes of the OUTPUT ports that deliver by reference."""
+        for name, node_id in prepared.outputs.items():
+            if prompt[node_id]["inputs"].get("mode") == prompt_graph.REFERENCE:
+                kind = prepared.output_types.get(name, workflow_json.ANY_TYPE)
+                run.save(name, prompt_graph.make_recipe(prompt, node_id, kind, prepared.name))
+                step.outputs[name] = run.context.digest(name)
 
     async def _execute_workflow(
         self,
@@ -548,7 +654,8 @@ class DiscomfortWorkflowTools:
 
         info: Json = {RUN_KEY: {"run_id": run.context.run_id, "use_ram": run.use_ram}}
         if prepared.workflow is not None:
-            info["workflow"] = prepared.workflow  # pictures that the run saves open in the editor
+            # Pictures that the run saves open in the editor, with the seeds that made them.
+            info["workflow"] = seeds.workflow_with_values(prepared.workflow, prepared.controlled, step.seeds)
         on_event = self._translate(run, prompt) if run.listener is not None else None
         delay = self.RETRY_DELAY
         while True:
@@ -597,15 +704,15 @@ class DiscomfortWorkflowTools:
             saved = ((outputs.get(node_id) or {}).get("discomfort") or [None])[0]
             if not isinstance(saved, Mapping):
                 raise WorkflowExecutionError(
-                    f"{_where(prepared.name, step.iteration)}: the OUTPUT port {unique_id!r} (node #{node_id}) "
-                    f"delivered "
-                    "nothing, although the server reports success: something before it blocked the execution.",
+                    f"{_where(prepared.name, step.iteration)}: the OUTPUT port {unique_id!r} (node "
+                    f"#{node_id}) delivered nothing, although the server reports success: something before it blocked "
+                    "the execution.",
                     iteration=step.iteration,
                     workflow=prepared.name,
                     node_id=node_id,
                     class_type="DiscomfortPort",
                 )
-            step.outputs[unique_id] = str(saved.get("digest"))
+            step.outputs[unique_id] = str(saved.get("digest") or "")
             step.saving_seconds += float(saved.get("seconds") or 0.0)
         times = dict((entry.get("status") or {}).get("messages") or [])
         start, end = times.get("execution_start") or {}, times.get("execution_success") or {}
@@ -726,39 +833,49 @@ def _check_collect(collect: Any) -> tuple[str, ...]:
     return tuple(collect)
 
 
-def _identity(source: Any) -> Any:
-    """What makes two steps the same workflow: equal paths, or the same dict object."""
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else id(source)
+def _check_inputs(inputs: Any) -> dict[str, Any]:
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise TypeError(f"inputs is a {type(inputs).__name__}; it must be a dict {{unique_id: value}}.")
+    return dict(inputs or {})
 
 
-def _sources(steps: Sequence[Any]) -> Iterator[Any]:
-    """Every workflow of a plan, in order, those inside branches and loops included."""
-    for step in steps:
-        if isinstance(step, control_flow.Branch):
-            yield from _sources(step.then)
-            yield from _sources(step.otherwise)
-        elif isinstance(step, control_flow.Loop):
-            yield from _sources(step.body)
-        else:
-            yield step
+def _check_master_seed(seed: Any) -> int:
+    if seed is None:
+        return int.from_bytes(os.urandom(6), "big")  # short enough to be typed again
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"master_seed is {seed!r}; it must be a whole number, or None for a new one.")
+    return seed
 
 
-def _names(condition: Any) -> set[str]:
-    """The names that a condition may read; its whole text may be a port's name, too."""
-    return {*condition.names, str(condition.source)} if condition is not None else set()
+def _noted(problems: list[Exception], function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns; None where it refuses its argument, which is noted."""
+    try:
+        return function(*arguments)
+    except (ValueError, TypeError) as e:
+        problems.append(e)
+        return None
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(map(repr, names))) or "none"
+def _read_pass_by_rules(source: Mapping[str, str] | str | os.PathLike[str]) -> dict[str, str]:
+    """Checked rules, from a mapping or a JSON file.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: it names key and value.
+    """
+    where = "pass_by_rules"
+    if not isinstance(source, Mapping):
+        where = f"pass_by_rules ({os.fspath(source)})"
+        try:
+            source = json.loads(Path(source).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as e:
+            raise ValueError(f"{where} is not JSON: {e}") from None
+    if not isinstance(source, Mapping):
+        raise ValueError(f'{where} must be an object such as {{"MODEL": "ref"}}, not {type(source).__name__}.')
+    for kind, rule in source.items():
+        if not isinstance(kind, str) or rule not in ("val", "ref"):
+            raise ValueError(f"{where}: {kind!r} is {rule!r}; allowed are 'val' and 'ref', for the name of a type.")
+    return dict(source)
 
 
 def _where(workflow: str, path: tuple[int, ...]) -> str:
     return f"{workflow}, iteration {'.'.join(map(str, path))}"
-
-
-def _nothing_to_read(prepared: PreparedWorkflow, name: str, available: Iterable[str]) -> str:
-    return (
-        f"The INPUT port {name!r} of {prepared.name} has no value. Give it with inputs={{{name!r}: ...}}, or let an "
-        f"earlier "
-        f"step deliver it through an OUTPUT port of that name. There are: {_listed(available)}."
-    )

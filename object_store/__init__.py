@@ -47,7 +47,8 @@ File format (version 2, little endian)
        0     4   magic b"DCOB"
        4     2   format version, 2
        6     2   kind: 1 object, 2 stub
-       8     4   flags: bit 0 set = the value is a recipe (pass_by "ref")
+       8     4   flags: bit 0 set = the value is a recipe (pass_by "ref"), bit 1 = it is a list whose items ComfyUI
+                 hands to nodes one by one (OUTPUT_IS_LIST)
       12     4   CRC-32 of these 128 bytes with this field 0
       16     4   CRC-32 of key and buffer table
       20     4   number of out-of-band buffers, n

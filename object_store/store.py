@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from . import files
 from .entries import Entries, Entry, Segment
 from .errors import StoreClosed, StoreCorrupt, StoreError, StoreFull, StoreInsecure, StoreUnloadable
-from .file_format import FLAG_RECIPE, FORMAT_VERSION, Header, HeldObject, Sealed, buffers_of
+from .file_format import FLAG_LIST, FLAG_RECIPE, FORMAT_VERSION, Header, HeldObject, Sealed, buffers_of
 from .files import CREATE, FULL_ERRNOS, INLINE_LIMIT, Folder, Lock, write_all
 from .memory import filesystem_type, megabytes
 from .room import Room
@@ -45,6 +45,8 @@ class ObjectInfo(NamedTuple):
     # Bytes of pickle stream and buffers.
     data_size: int
     is_recipe: bool
+    # whether ComfyUI hands the items of the list to nodes one by one
+    is_list: bool
     # "xxh3:<32 hex>", "blake2b:<32 hex>" or "unique:<32 hex>".
     digest: str
     path: str
@@ -58,6 +60,7 @@ class ObjectInfo(NamedTuple):
             "size": self.size,
             "data_size": self.data_size,
             "pass_by": "ref" if self.is_recipe else "val",
+            "is_list": self.is_list,
             "digest": self.digest,
             "created": self.created_ns / 1e9,
             "pid": self.pid,
@@ -351,7 +354,9 @@ class RunStore:
 
     # -- saving --
 
-    def put(self, key: str, data: Any, *, use_ram: bool = True, is_recipe: bool = False) -> None:
+    def put(
+        self, key: str, data: Any, *, use_ram: bool = True, is_recipe: bool = False, is_list: bool = False
+    ) -> None:
         """Store a value. It is visible to all processes when this returns, and not a byte of it before.
 
         Args:
@@ -359,6 +364,7 @@ class RunStore:
             data: any value that can be pickled. Other threads must not change it meanwhile.
             use_ram: False to write to disk although there is memory.
             is_recipe: mark the value as a recipe.
+            is_list: mark it as a list whose items ComfyUI hands to nodes one by one.
 
         Raises:
             StoreUnserializable: if it cannot be pickled.
@@ -368,7 +374,8 @@ class RunStore:
         """
         self._entries.open_main()
         entry = self._entries.of(key)
-        sealed = Sealed(serialize(data, key), entry.key, FLAG_RECIPE if is_recipe else 0)
+        flags = (FLAG_RECIPE if is_recipe else 0) | (FLAG_LIST if is_list else 0)
+        sealed = Sealed(serialize(data, key), entry.key, flags)
         no_ram = ""
         if use_ram and self._in_ram:
             no_ram = self._put_in_ram(entry, sealed)
@@ -536,7 +543,9 @@ class RunStore:
         info = self.info(held.key)
         if info is None or info.digest != held.header.digest_text:
             value = self._rebuild(held.key, held.header, held.view)
-            self.put(held.key, value, use_ram=use_ram, is_recipe=bool(held.header.flags & FLAG_RECIPE))
+            flags = held.header.flags
+            is_recipe, is_list = bool(flags & FLAG_RECIPE), bool(flags & FLAG_LIST)
+            self.put(held.key, value, use_ram=use_ram, is_recipe=is_recipe, is_list=is_list)
 
     def _unloadable(self, key: str, header: Header, exc: Exception) -> StoreUnloadable:
         missing = getattr(exc, "name", None) if isinstance(exc, ImportError) else None
@@ -565,6 +574,7 @@ class RunStore:
             size,
             header.data_length,
             bool(header.flags & FLAG_RECIPE),
+            bool(header.flags & FLAG_LIST),
             header.digest_text,
             os.path.join(folder.path, name),
             header.created_ns,

@@ -125,7 +125,7 @@ def test_a_loader_refuses_a_value_that_was_replaced_meanwhile() -> None:
         context.save("a", 1)
         run = {"discomfort": {"run_id": context.run_id}}
         digest = context.digest("a")
-        assert load_input(run, "a", digest) == 1
+        assert load_input(run, "a", digest) == [1]
         context.save("a", 2)
         with pytest.raises(RuntimeError, match="replaced"):
             load_input(run, "a", digest)

@@ -72,8 +72,8 @@ def store(roots: object_store.Roots) -> Iterator[RunStore]:
 class _OnDisk(RunStore):
     """Puts everything into the disk twin: entries are stubs."""
 
-    def put(self, key: str, data: Any, *, use_ram: bool = False, is_recipe: bool = False) -> None:
-        super().put(key, data, use_ram=False, is_recipe=is_recipe)
+    def put(self, key: str, data: Any, *, use_ram: bool = False, **marks: bool) -> None:
+        super().put(key, data, use_ram=False, **marks)
 
 
 @pytest.fixture(params=["ram", "twin", "disk only", "like Windows"])

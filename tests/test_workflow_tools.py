@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import torch
+from discomfort.comfy_serverless import UnknownNodeError
 from discomfort.nodes_internal import RUN_KEY
 from discomfort.progress_events import (
     IterationFinished,
@@ -426,7 +427,7 @@ async def test_the_servers_refusal_reaches_the_caller(d: Discomfort) -> None:
 
 
 async def test_an_unknown_node_in_a_prompt_is_named_with_its_title(d: Discomfort) -> None:
-    with pytest.raises(WorkflowExecutionError, match=r"Nowhere.*#1.*'my Nowhere'"):
+    with pytest.raises(UnknownNodeError, match=r"Nowhere #1 'my Nowhere'"):
         await d.run([{"1": node("Nowhere")}])
 
 
