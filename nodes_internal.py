@@ -69,6 +69,10 @@ def save_output(extra_pnginfo: Any, unique_id: str, values: list[Any]) -> dict[s
 
     Returns:
         What was written, JSON-safe: unique_id, digest, size in bytes, storage_type, and the seconds it took.
+
+    Raises:
+        TypeError: it cannot be pickled; says where, and what to do.
+        OSError: neither memory nor disk can hold it.
     """
     from .workflow_context import get_context
 
@@ -77,7 +81,13 @@ def save_output(extra_pnginfo: Any, unique_id: str, values: list[Any]) -> dict[s
     context = get_context(run["run_id"])
     is_list = len(values) != 1
     data = values if is_list else values[0]
-    context.save(unique_id, data, use_ram=bool(run.get("use_ram", True)), is_list=is_list)
+    try:
+        context.save(unique_id, data, use_ram=bool(run.get("use_ram", True)), is_list=is_list)
+    except TypeError as e:
+        raise TypeError(
+            f"{e}. What lives in the server alone, a model say, travels by reference: name the type of port "
+            f"{unique_id!r} in pass_by_rules.json."
+        ) from e
     info = context.get_storage_info(unique_id) or {}
     written = {k: info.get(k) for k in ("digest", "size", "storage_type")}
     return {"unique_id": unique_id, **written, "seconds": time.perf_counter() - started}

@@ -1,0 +1,178 @@
+"""A pack of nodes for tests of whole runs: they can be counted, seeded, blocked, and hold what nobody can pickle."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy_execution.graph import ExecutionBlocker
+
+
+def count(log: str, word: str) -> None:
+    """Note an execution in a file, one line each."""
+    with Path(log).open("a", encoding="utf-8") as file:
+        file.write(f"{word}\n")
+
+
+class Model:
+    """What a loader gives: a strength, and a lock that no pickle takes across a process border."""
+
+    def __init__(self, strength: float) -> None:
+        self.strength = strength
+        self.lock = threading.Lock()
+
+
+class RunTestLoadModel:
+    """Loads a "model", slowly in real life; counts."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"name": ("STRING", {"default": ""}), "log": ("STRING", {"default": ""})}}
+
+    def load(self, name: str, log: str) -> tuple[Model, str, float]:
+        count(log, f"load {name}")
+        return Model(float(len(name))), f"clip of {name}", len(name) / 2
+
+
+class RunTestPatchModel:
+    """A LoRA, say: another model made of one."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"model": ("MODEL",), "by": ("FLOAT", {"default": 1.0}), "log": ("STRING", {"default": ""})}
+        }
+
+    def patch(self, model: Model, by: float, log: str) -> tuple[Model]:
+        count(log, f"patch {by}")
+        return (Model(model.strength + by),)
+
+
+class RunTestUseModel:
+    """Brightens an image by the model's strength in hundredths; counts."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "use"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "image": ("IMAGE",), "log": ("STRING", {"default": ""})}}
+
+    def use(self, model: Model, image: torch.Tensor, log: str) -> tuple[torch.Tensor]:
+        count(log, "use")
+        return (image + model.strength / 100,)
+
+
+class RunTestStrength:
+    """The strength of a model, as a number."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("FLOAT",)
+    FUNCTION = "strength"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "vae": ("VAE",)}}
+
+    def strength(self, model: Model, vae: float) -> tuple[float]:
+        return (model.strength + vae,)
+
+
+class RunTestSeeds:
+    """Two seeds and a sampler, as text: what a run set them to."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "seeds"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        seed = ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True})
+        return {
+            "required": {
+                "mode": (["fixed", "random"],),
+                "seed": seed,
+                "steps": ("INT", {"default": 4, "min": 1, "max": 100}),
+                "noise_seed": ("INT", {"default": 7, "min": 0, "max": 9}),
+                "sampler": (["euler", "heun", "dpm"],),
+            }
+        }
+
+    def seeds(self, mode: str, seed: int, steps: int, noise_seed: int, sampler: str) -> tuple[str]:
+        return (f"{seed} {noise_seed} {steps} {sampler} {mode}",)
+
+
+class RunTestCount:
+    """Numbers from 0, handed on one by one."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("INT",)
+    OUTPUT_IS_LIST = (True,)
+    FUNCTION = "numbers"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"count": ("INT", {"default": 3, "min": 0, "max": 100})}}
+
+    def numbers(self, count: int) -> tuple[list[int]]:
+        return (list(range(count)),)
+
+
+class RunTestDouble:
+    """Twice a number; called once for each that comes."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "double"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"number": ("INT", {"default": 1, "min": -1000, "max": 1000})}}
+
+    def double(self, number: int) -> tuple[int]:
+        return (2 * number,)
+
+
+class RunTestJoin:
+    """All that comes, as one text."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("STRING",)
+    INPUT_IS_LIST = True
+    FUNCTION = "join"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"number": ("INT", {"default": 1})}}
+
+    def join(self, number: list[int]) -> tuple[str]:
+        return (" ".join(map(str, number)),)
+
+
+class RunTestBlock:
+    """Keeps everything behind it from executing."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "block"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"image": ("IMAGE",)}}
+
+    def block(self, image: torch.Tensor) -> tuple[Any]:
+        return (ExecutionBlocker(None),)
+
+
+NODE_CLASS_MAPPINGS = {name: kind for name, kind in list(globals().items()) if name.startswith("RunTest")}
