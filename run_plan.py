@@ -167,6 +167,16 @@ def unknown_nodes(prompt: Prompt, definitions: Mapping[str, Any]) -> dict[str, s
     return {node_id: kind for node_id, kind in kinds.items() if kind not in definitions}
 
 
+def has_outputs(template: PromptTemplate, definitions: Mapping[str, Any]) -> bool:
+    """Whether anything in a prompt makes the server execute it: an output node, an OUTPUT port say."""
+    entries = {port.node_id for ports in template.inputs.values() for port in ports}
+    return any(
+        (definitions.get(node.get("class_type")) or {}).get("output_node")
+        for node_id, node in template.prompt.items()
+        if node_id not in entries
+    )
+
+
 def check_protocol(definitions: Mapping[str, Any], server: str) -> list[Exception]:
     """Problems of the Discomfort nodes in the server: they must be there, and of this script's version.
 

@@ -41,6 +41,7 @@ FIXED, INCREMENT, DECREMENT, RANDOMIZE, WRAP = "fixed", "increment", "decrement"
 _MODES = (FIXED, INCREMENT, DECREMENT, RANDOMIZE, WRAP)
 # The editor's own bound for what it draws: whole numbers beyond 2**50 do not survive JavaScript's arithmetic.
 _LARGEST_DRAWN = 2**50
+_WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 _SEED_NAMES = ("seed", "noise_seed")
 
 #: {node id: {input: value}}
@@ -132,7 +133,7 @@ def _controlled(
             home, driver = primitive
             mode, word = _primitive_mode(driver)
             choices = _filtered(spec.choices, word)
-            widget = ControlledWidget((), value, mode, spec.has_control, **bounds, choices=choices)
+            widget = ControlledWidget((), value, mode, spec.is_seed, **bounds, choices=choices)
             return widget._replace(place=_place(graph, home, driver, 0)), home.flat_id(driver)
         # The editor leaves a widget alone that a link fills, from a subgraph's own widget say.
         return (ControlledWidget((), value, FIXED, True, **bounds) if spec.is_seed else None), target
@@ -155,6 +156,7 @@ class _InputSpec(NamedTuple):
     name: str
     # "INT", "FLOAT", "COMBO" or another type.
     kind: str
+    has_widget: bool
     has_control: bool
     default_mode: str
     minimum: float
@@ -185,6 +187,7 @@ def _input_spec(name: str, spec: Sequence[Any]) -> _InputSpec:
     return _InputSpec(
         name,
         kind,
+        kind in _WIDGET_TYPES and not options.get("forceInput"),
         has_control and kind in ("INT", "COMBO"),
         control if control in _MODES else RANDOMIZE,
         _number(options.get("min"), 0),
@@ -270,16 +273,31 @@ def _filtered(choices: tuple[Any, ...], word: str) -> tuple[Any, ...]:
 def _saved_index(node: Mapping[str, Any], name: str, value: Any, definition: Mapping[str, Any]) -> int | None:
     """Where a node's file has the value of a controlled widget; its mode stands behind it. None where that is unclear.
 
-    The file is a bare list of values, and packs add widgets to it; so the places are recognised by what stands in them.
+    The file is a bare list of values in the order of the definition. Where a pack or another version put something
+    else into it, the places are recognised by what stands in them.
     """
     saved = node.get("widgets_values")
     if not isinstance(saved, list):
         return None
+    expected = _expected_index(name, definition)
+    if expected + 1 < len(saved) and saved[expected + 1] in _MODES and _could_be_value(saved[expected]):
+        return expected
     controlled = [spec for _, spec in _input_specs(definition) if spec.has_control]
     places = [i for i in range(len(saved) - 1) if saved[i + 1] in _MODES and _could_be_value(saved[i])]
     if len(places) == len(controlled):
         return places[[spec.name for spec in controlled].index(name)]
     return next((i for i in places if saved[i] == value), None)
+
+
+def _expected_index(name: str, definition: Mapping[str, Any]) -> int:
+    """Where a file of this very definition has an input's value: a place for each widget, and one for each control."""
+    index = 0
+    for other, spec in _input_specs(definition):
+        if other == name:
+            break
+        if spec.has_widget:
+            index += 2 if spec.has_control else 1
+    return index
 
 
 def _could_be_value(value: Any) -> bool:

@@ -49,6 +49,7 @@ from .run_plan import (
     PreparedWorkflow,
     ProtocolError,
     check_protocol,
+    has_outputs,
     identity,
     nothing_to_read,
     port_types,
@@ -543,6 +544,11 @@ class DiscomfortWorkflowTools:
             template = prompt_graph.PromptTemplate(prompt)
         except ValueError as e:
             raise ValueError(f"{name}: {e}") from e
+        if not has_outputs(template, definitions):
+            raise ValueError(
+                f"{name} delivers nothing: it has neither an OUTPUT port nor a node such as SaveImage or PreviewImage "
+                "that is switched on, so the server would not run it. Put a port behind what it makes."
+            )
         drawn = () if workflow is None else workflow_graph.discover_ports(workflow)
         return PreparedWorkflow(
             name,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from discomfort.comfy_serverless import UnknownNodeError
 from discomfort.control_flow import ConditionError
 from discomfort.run_plan import MissingValueError, PortTypeError, PreflightError, ProtocolError
 from discomfort.workflow_tools import StaleReferenceError
+from editor_page import open_editor
 
 from discomfort import Branch, Discomfort, Loop, PerIteration, WorkflowContext, WorkflowExecutionError
 
@@ -483,3 +485,217 @@ async def test_a_per_iteration_list_and_a_condition_on_the_values(d: Discomfort)
         collect=["y"],
     )
     assert result["y"] == [2, 10, 18]
+
+
+# --------------------------------------------------------------------------------- seeds, as the editor itself does it
+
+# What the editor's button does to its widgets, without queueing: the prompt that it would send, again and again.
+QUEUE = """async (count) => {
+    const root = app.rootGraph ?? app.graph
+    const graphs = [root, ...(root.subgraphs?.values() ?? [])]
+    const widgets = graphs.flatMap((graph) => graph._nodes.flatMap((node) => node.widgets ?? []))
+    const prompts = []
+    for (let i = 0; i < count; i++) {
+        for (const widget of widgets) widget.beforeQueued?.()
+        prompts.push((await app.graphToPrompt()).output)
+        for (const widget of widgets) widget.afterQueued?.()
+    }
+    return prompts
+}"""
+
+
+def driven(target: str, kind: str, values: list[Any]) -> dict[str, Any]:
+    """The workflow of `seeded`, with a PrimitiveNode that drives one of its widgets."""
+    workflow = seeded("fixed")
+    names = ["mode", "seed", "steps", "noise_seed", "sampler"]
+    types = ["COMBO", "INT", "INT", "INT", "COMBO"]
+    workflow["nodes"][0]["inputs"] = [
+        {"name": name, "type": type_, "link": 2 if name == target else None, "widget": {"name": name}}
+        for name, type_ in zip(names, types, strict=True)
+    ]
+    primitive = {
+        "id": 3,
+        "type": "PrimitiveNode",
+        "pos": [-300, 0],
+        "size": [200, 100],
+        "outputs": [{"name": kind, "type": kind, "links": [2], "widget": {"name": target}}],
+        "properties": {"Run widget replace on values": False},
+        "widgets_values": values,
+    }
+    workflow["nodes"].append(primitive)
+    workflow["links"].append([2, 3, 0, 1, names.index(target), kind])
+    return workflow
+
+
+def in_subgraph(mode: str) -> dict[str, Any]:
+    """The workflow of `seeded`, with its first node inside a subgraph."""
+    workflow = seeded(mode)
+    inner, outer_port = workflow["nodes"]
+    identity = "0c1f0a52-6d3f-4b7e-9a52-1f6a3f0f9b11"
+    inner["outputs"][0]["links"] = [1]
+    definition = {
+        "id": identity,
+        "version": 1,
+        "name": "Seeds",
+        "state": {"lastNodeId": 1, "lastLinkId": 1, "lastGroupId": 0, "lastRerouteId": 0},
+        "revision": 0,
+        "config": {},
+        "inputNode": {"id": -10, "bounding": [-200, 0, 120, 60]},
+        "outputNode": {"id": -20, "bounding": [400, 0, 120, 60]},
+        "inputs": [],
+        "outputs": [{"id": "4b0d2f6e-7f5f-4a55-8f9a-2f1d7d8f7c01", "name": "STRING", "type": "STRING", "linkIds": [1]}],
+        "widgets": [],
+        "nodes": [inner],
+        "groups": [],
+        "links": [{"id": 1, "origin_id": 1, "origin_slot": 0, "target_id": -20, "target_slot": 0, "type": "STRING"}],
+        "extra": {},
+    }
+    host = {
+        "id": 5,
+        "type": identity,
+        "pos": [0, 0],
+        "size": [200, 100],
+        "inputs": [],
+        "outputs": [{"name": "STRING", "type": "STRING", "links": [1]}],
+        "properties": {},
+        "widgets_values": [],
+    }
+    return {
+        **workflow,
+        "nodes": [host, outer_port],
+        "links": [[1, 5, 0, 2, 0, "STRING"]],
+        "definitions": {"subgraphs": [definition]},
+        "last_node_id": 5,
+    }
+
+
+# Without a filter of choices: frontend 1.58 shows it and forgets it, 1.27 goes by it, and so does a run.
+CONTROLLED = {
+    "its own widgets": seeded("increment"),
+    "downwards, to the bound": seeded("decrement", 2),
+    "fixed": seeded("fixed"),
+    "a primitive's seed": driven("seed", "INT", [5, "increment"]),
+    "a primitive's number, to the bound": driven("steps", "INT", [98, "increment"]),
+    "a primitive that says nothing": driven("steps", "INT", [50]),
+    "a primitive's choice": driven("sampler", "COMBO", ["heun", "increment", ""]),
+    "a primitive's choice, round": driven("sampler", "COMBO", ["heun", "increment-wrap", ""]),
+    "a primitive's choice of a misleading name": driven("mode", "COMBO", ["random", "decrement", ""]),
+    "in a subgraph": in_subgraph("increment"),
+}
+
+
+async def test_seeds_go_exactly_as_in_the_editor(d: Discomfort) -> None:
+    """Each workflow is queued five times there, in the real frontend, and run five times here."""
+    async with open_editor(d.Worker.server_address) as editor:
+        for name, workflow in CONTROLLED.items():
+            # From 7 the second seed reaches its bound, 9, which the editor does not leave: that far they agree.
+            await editor.load(workflow)
+            prompts = await editor.page.evaluate(QUEUE, 3)
+            expected = [next(n for n in p.values() if n["class_type"] == "RunTestSeeds")["inputs"] for p in prompts]
+            result = await d.run([workflow], iterations=3, collect=["seeds"])
+            fields = ("seed", "noise_seed", "steps", "sampler", "mode")
+            assert result["seeds"] == [" ".join(str(e[f]) for f in fields) for e in expected], name
+
+
+# ------------------------------------------------------------------------------------- whole, in sequence, stitched
+
+# node type -> (names of its image inputs, its other widgets drawn at random)
+OPERATIONS: dict[str, tuple[tuple[str, ...], Callable[[random.Random], list[Any]]]] = {
+    "ImageInvert": (("image",), lambda rng: []),
+    "ImageBlur": (("image",), lambda rng: [rng.randint(1, 2), rng.choice([0.5, 1.0])]),
+    "ImageSharpen": (("image",), lambda rng: [1, 1.0, rng.choice([0.5, 1.5])]),
+    "ImageBlend": (("image1", "image2"), lambda rng: [rng.choice([0.25, 0.5]), rng.choice(["normal", "multiply"])]),
+    "ImageFlip": (("image",), lambda rng: [rng.choice(["x-axis: vertically", "y-axis: horizontally"])]),
+}
+
+
+class Drawing:
+    """Builds an editor workflow."""
+
+    def __init__(self) -> None:
+        self.nodes: list[dict[str, Any]] = []
+        self.links: list[list[Any]] = []
+
+    def add(
+        self, kind: str, names: Sequence[str], origins: Sequence[int], values: list[Any], type_: str = "IMAGE"
+    ) -> int:
+        identity = len(self.nodes) + 1
+        slots = []
+        for slot, (name, origin) in enumerate(zip(names, origins, strict=True)):
+            link = len(self.links) + 1
+            self.links.append([link, origin, 0, identity, slot, "IMAGE"])
+            self.nodes[origin - 1]["outputs"][0]["links"].append(link)
+            slots.append({"name": name, "type": type_, "link": link})
+        self.nodes.append(
+            {
+                "id": identity,
+                "type": kind,
+                "pos": [identity * 250, identity % 3 * 150],
+                "size": [200, 100],
+                "inputs": slots,
+                "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": []}],
+                "widgets_values": values,
+            }
+        )
+        return identity
+
+    def port(self, name: str, *origin: int) -> int:
+        return self.add("DiscomfortPort", ["input_data"] if origin else [], origin, [name, ""], "*")
+
+    def reroute(self, origin: int) -> int:
+        return self.add("Reroute", [""], [origin], [], "*")
+
+    def done(self, version: float) -> dict[str, Any]:
+        keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+        links: list[Any] = [dict(zip(keys, link, strict=True)) for link in self.links] if version == 1 else self.links
+        ids = {"last_node_id": len(self.nodes), "last_link_id": len(self.links)}
+        if version == 1:
+            ids = {"state": {"lastNodeId": len(self.nodes), "lastLinkId": len(self.links), "lastGroupId": 0}}
+        return {"nodes": self.nodes, "links": links, "groups": [], "version": version, **ids}
+
+
+def random_workflows(rng: random.Random) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A random graph of image operations cut into partial workflows, with ports on the cuts; and the same in one."""
+    size, pieces = rng.randint(3, 12), rng.randint(2, 4)
+    kinds = [rng.choice(list(OPERATIONS)) for _ in range(size)]
+    # -1 is the picture that is given.
+    parents = [[rng.randrange(-1, i) for _ in OPERATIONS[kind][0]] for i, kind in enumerate(kinds)]
+    values = [OPERATIONS[kind][1](rng) for kind in kinds]
+    home = sorted(rng.randrange(pieces) for _ in range(size))
+    needed = {size - 1}
+    for i in reversed(range(size)):
+        needed |= set(parents[i]) if i in needed else set()
+    crossing = {p for i in needed - {-1} for p in parents[i] if p >= 0 and home[p] != home[i]}
+
+    def draw(mine: list[int], version: float, is_whole: bool) -> dict[str, Any]:
+        drawing, made = Drawing(), dict[int, int]()
+        for i in mine:
+            for p in parents[i]:
+                if p not in made:
+                    made[p] = drawing.port("start" if p < 0 else f"v{p}")
+            origins = [made[p] if rng.random() < 0.7 else drawing.reroute(made[p]) for p in parents[i]]
+            made[i] = drawing.add(kinds[i], OPERATIONS[kinds[i]][0], origins, values[i])
+            if not is_whole and i in crossing:
+                drawing.port(f"v{i}", made[i])
+        if size - 1 in mine:
+            drawing.port("result", made[size - 1])
+        return drawing.done(version)
+
+    parts = [[i for i in range(size) if i in needed and home[i] == piece] for piece in range(pieces)]
+    drawn = [draw(mine, rng.choice([0.4, 1]), False) for mine in parts if mine]
+    return drawn, draw(sorted(needed - {-1}), 0.4, True)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whole_in_sequence_and_stitched_give_the_same_picture(d: Discomfort, seed: int) -> None:
+    rng = random.Random(seed)
+    parts, whole = random_workflows(rng)
+    inputs = {"start": torch.rand(1, 8, 8, 3, generator=torch.Generator().manual_seed(seed))}
+    expected = (await d.run([whole], inputs))["result"]
+    mixed = [await d.Worker.get_prompt_from_workflow(part) if rng.random() < 0.4 else part for part in parts]
+    assert torch.equal((await d.run(mixed, inputs))["result"], expected)
+    for delete_in, delete_out in ((False, False), (True, True)):
+        stitched = d.Tools.stitch_workflows(parts, delete_in, delete_out)
+        result = await d.run([stitched["stitched_workflow"]], inputs)
+        assert torch.equal(result["result"], expected)
+        assert set(result) == set(stitched["outputs"])
