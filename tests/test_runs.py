@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest_asyncio
 import torch
 from discomfort.comfy_serverless import UnknownNodeError
 from discomfort.control_flow import ConditionError
+from discomfort.progress_events import NodeStarted, StepStarted
 from discomfort.run_plan import MissingValueError, PortTypeError, PreflightError, ProtocolError
 from discomfort.workflow_tools import StaleReferenceError
 from editor_page import open_editor
@@ -40,11 +43,40 @@ async def d(
         path = os.environ.get("COMFYUI_PATH", "")
         if path in ("", "embedded"):
             pytest.skip("COMFYUI_PATH names no ComfyUI")
-    packs = tmp_path_factory.mktemp("packs") / "packs.yaml"
-    packs.write_text(json.dumps({"tests": {"base_path": str(TESTS), "custom_nodes": "run_packs"}}))
+    folder = tmp_path_factory.mktemp("packs")
+    if request.param == "comfyui":
+        make_vaes(Path(path), folder)
+    places = {"custom_nodes": {"base_path": str(TESTS), "custom_nodes": "run_packs"}}
+    places["models"] = {"base_path": str(folder), "vae": "vae"}
+    packs = folder / "packs.yaml"
+    packs.write_text(json.dumps(places))
     command = f"python3 main.py --extra-model-paths-config '{packs}'"
     async with await Discomfort.create(write_config(COMFYUI_PATH=path, API_COMMAND_LINE=command)) as discomfort:
         yield discomfort
+
+
+# Tiny VAEs of the architecture "TAESD", with random weights: what VAELoader takes for a model like any other.
+MAKE_VAES = """
+import sys, torch
+from comfy.cli_args import args
+args.cpu = True
+from comfy.taesd.taesd import TAESD
+from safetensors.torch import save_file
+
+for seed, name in enumerate(("one", "two")):
+    torch.manual_seed(seed)
+    # ComfyUI leaves the weights of a new model as they lie in memory.
+    weights = {key: torch.randn(value.shape) / 20 for key, value in TAESD(latent_channels=4).state_dict().items()}
+    save_file(weights, f"{sys.argv[1]}/{name}.safetensors")
+"""
+
+
+def make_vaes(comfyui: Path, folder: Path) -> None:
+    """Have ComfyUI's own code make two tiny VAEs in folder/vae."""
+    (folder / "vae").mkdir()
+    python = next(p for p in (*comfyui.glob("*venv/bin/python"), Path(sys.executable)) if p.exists())
+    command = [str(python), "-c", MAKE_VAES, str(folder / "vae")]
+    subprocess.run(command, cwd=comfyui, env={**os.environ, "PYTHONPATH": str(comfyui)}, check=True)
 
 
 @pytest.fixture
@@ -124,6 +156,46 @@ async def test_alternating_workflows_load_their_models_once_each(d: Discomfort, 
     again = await d.run([a, use, b, use] * 2, inputs={"image": picture(0.0)})
     assert torch.equal(again["image"], result["image"])
     assert executions(log) == []
+
+
+async def test_alternating_workflows_load_a_real_vae_once_each(d: Discomfort) -> None:
+    """On ComfyUI, told by its own messages about what came from the cache."""
+    if "VAELoader" not in await d.Worker.node_definitions():
+        pytest.skip("the embedded server has no models")
+    load = {
+        name: {"1": node("VAELoader", vae_name=f"{name}.safetensors"), "2": port("vae", ["1", 0])}
+        for name in ("one", "two")
+    }
+    use = {
+        "1": port("vae"),
+        "2": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "3": node("VAEDecode", samples=["2", 0], vae=["1", 0]),
+        "4": port("image", ["3", 0]),
+    }
+    nodes: list[str] = []
+
+    def listen(event: Any) -> None:
+        if isinstance(event, StepStarted):
+            nodes.append(event.workflow)
+        elif isinstance(event, NodeStarted):
+            nodes.append(event.class_type)
+
+    def loads_and_decodes() -> tuple[int, int]:
+        found = nodes.count("VAELoader"), nodes.count("VAEDecode")
+        nodes.clear()
+        return found
+
+    result = await d.run([load["one"], use, load["two"], use], iterations=3, progress=listen)
+    assert loads_and_decodes() == (2, 2)
+    assert result["image"].shape == (1, 64, 64, 3)
+    other = await d.run([load["one"], use], progress=listen)
+    assert loads_and_decodes() == (0, 0)
+    assert not torch.equal(other["image"], result["image"])
+    # It left the server for good, and is loaded from its recipe.
+    await d.Worker.free()
+    again = await d.run([use], inputs={"vae": other["vae"]}, progress=listen)
+    assert loads_and_decodes() == (1, 1)
+    assert torch.equal(again["image"], other["image"])
 
 
 async def test_references_of_one_loader_share_it(d: Discomfort, log: str) -> None:
@@ -343,6 +415,21 @@ async def test_a_picture_carries_the_seed_that_made_it(d: Discomfort) -> None:
     assert [w["nodes"][0]["widgets_values"][1] for w in histories] == [5, 6, 7]
     assert [w["nodes"][0]["widgets_values"][4] for w in histories] == [7, 8, 9]
     assert workflow["nodes"][0]["widgets_values"][1] == 5
+
+
+# ------------------------------------------------------------------------------------------------------------- caching
+
+
+async def test_what_the_docs_say_of_the_cache_is_what_the_server_tells(
+    d: Discomfort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both tables of docs/workflows.md: one input of five changes; two workflows in turn."""
+    monkeypatch.syspath_prepend(str(TESTS.parent / "benchmarks"))
+    import caching
+
+    docs = (TESTS.parent / "docs" / "workflows.md").read_text(encoding="utf-8")
+    for table in await caching.tables(d):
+        assert table in docs
 
 
 # ---------------------------------------------------------------------------------------------------------- pre-flight
