@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 Prompt = dict[str, Any]
 
@@ -82,7 +82,7 @@ def _literal_unique_id(node_id: str, entry: Mapping[str, Any]) -> str:
     return raw.strip()
 
 
-def is_link(value: Any) -> bool:
+def is_link(value: Any) -> TypeGuard[Sequence[Any]]:
     """The server's own rule: a node id and a slot number in a list (an array widget is {"__value__": [...]})."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         return False
@@ -310,7 +310,7 @@ def make_recipe(prompt: Mapping[str, Any], port_id: str, kind: str, workflow: st
             for name, value in (node.get("inputs") or {}).items()
         }
         if node["class_type"] == LOADER_TYPE:
-            values[inputs["unique_id"]] = inputs["content"]
+            values[str(inputs["unique_id"])] = str(inputs["content"])
         names[node_id] = _recipe_node_id(node["class_type"], inputs)
         title = (node.get("_meta") or {}).get("title") or node["class_type"]
         origin = title if node_id.startswith(_RECIPE_NODE) else f"{title} (of {workflow}, by reference)"

@@ -126,7 +126,7 @@ def port_types(
 
 def _wanted_type(prompt: Mapping[str, Any], reader: tuple[str, str], definitions: Mapping[str, Any]) -> str:
     node_id, name = reader
-    declared = (definitions.get(prompt[node_id].get("class_type")) or {}).get("input") or {}
+    declared = (definitions.get(str(prompt[node_id].get("class_type"))) or {}).get("input") or {}
     for side in ("required", "optional"):
         spec = (declared.get(side) or {}).get(name)
         if isinstance(spec, (list, tuple)) and spec:
@@ -137,7 +137,7 @@ def _wanted_type(prompt: Mapping[str, Any], reader: tuple[str, str], definitions
 def _made_type(prompt: Mapping[str, Any], origin: tuple[str, int], definitions: Mapping[str, Any]) -> str:
     node_id, slot = origin
     node = prompt.get(node_id) or {}
-    made = (definitions.get(node.get("class_type")) or {}).get("output") or []
+    made = (definitions.get(str(node.get("class_type"))) or {}).get("output") or []
     return type_name(made[slot]) if 0 <= slot < len(made) else ANY_TYPE
 
 
@@ -171,7 +171,7 @@ def has_outputs(template: PromptTemplate, definitions: Mapping[str, Any]) -> boo
     """Whether anything in a prompt makes the server execute it: an output node, an OUTPUT port say."""
     entries = {port.node_id for ports in template.inputs.values() for port in ports}
     return any(
-        (definitions.get(node.get("class_type")) or {}).get("output_node")
+        (definitions.get(str(node.get("class_type"))) or {}).get("output_node")
         for node_id, node in template.prompt.items()
         if node_id not in entries
     )

@@ -55,7 +55,7 @@ class Place(NamedTuple):
     definition: str | None
     node_id: str
     # Index in the node's widgets_values.
-    index: int
+    position: int
 
 
 class ControlledWidget(NamedTuple):
@@ -101,7 +101,7 @@ def find_controlled_widgets(
     graph = None if workflow is None else FlatGraph(workflow)
     found: dict[Any, ControlledWidget] = {}
     for node_id, entry in prompt.items():
-        definition = definitions.get(entry.get("class_type")) if isinstance(entry, Mapping) else None
+        definition = definitions.get(str(entry.get("class_type"))) if isinstance(entry, Mapping) else None
         if not isinstance(definition, Mapping):
             continue
         for name, spec in _input_specs(definition):
@@ -125,7 +125,7 @@ def _controlled(
 ) -> tuple[ControlledWidget | None, Any]:
     """The controlled widget that gives an input its value, or None; and what it is: the input, or a primitive."""
     node_id, name = target
-    bounds = {"minimum": spec.minimum, "maximum": spec.maximum, "step": spec.step}
+    bounds: dict[str, Any] = {"minimum": spec.minimum, "maximum": spec.maximum, "step": spec.step}
     scope, node = graph.nodes.get(node_id, (None, None)) if graph else (None, None)
     if scope is not None and node is not None and _slot_link(node, name) is not None:
         primitive = _primitive_behind(scope, node, name)
@@ -400,7 +400,7 @@ def workflow_with_values(
         value = values.get(node_id, {}).get(name, widget.saved)
         if widget.place is not None and widget.place.definition in known and value != widget.saved:
             level = changes.setdefault(widget.place.definition, {})
-            level.setdefault(widget.place.node_id, []).append((widget.place.index, value))
+            level.setdefault(widget.place.node_id, []).append((widget.place.position, value))
     if not changes:
         return workflow
     changed = {**workflow, "nodes": _with_widgets(workflow["nodes"], changes.get(None, {}))}

@@ -219,7 +219,7 @@ class DiscomfortWorkflowTools:
         self._lender: WorkflowContext | None = None
         self._pass_by_rules: dict[str, str] | None = None
         if pass_by_rules is not None:
-            self.pass_by_rules = pass_by_rules  # type: ignore[assignment]
+            self.pass_by_rules = pass_by_rules
 
     # ---- graphs: see workflow_graph for the details of each ----
 
