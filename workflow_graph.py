@@ -26,14 +26,14 @@ from .prompt_graph import (
 )
 from .workflow_json import (
     ANY_TYPE,
-    GROUP_NODE_PREFIXES,
-    REROUTE_TYPES,
+    MUTED,
+    PORT_WIDGETS,
     SUBGRAPH_ID,
     SUBGRAPH_INPUT,
     SUBGRAPH_OUTPUT,
-    VIRTUAL_TYPES,
     FlatGraph,
     Level,
+    Link,
     Origin,
     Scope,
     WorkflowSource,
@@ -41,8 +41,10 @@ from .workflow_json import (
     as_list,
     common_type,
     dicts_in,
-    host_input_index,
+    expand_group_nodes,
+    group_definition,
     is_group_node,
+    is_off,
     load_workflow,
     node_type,
     node_words,
@@ -54,6 +56,9 @@ from .workflow_json import (
     type_name,
     types_compatible,
 )
+
+# Stands for a widget value that a workflow does not hold; null is one.
+_ABSENT = object()
 
 # ------------------------------------------------------------------------------------------------------------ ports
 
@@ -140,70 +145,108 @@ def _wanted_types(graph: FlatGraph, port_id: str, leaving: Mapping[str, str]) ->
 
 
 def _port_widgets(graph: FlatGraph, port_id: str) -> tuple[str, Any]:
-    """A port's unique_id ("" for none) and tags, also where a primitive or a subgraph's widget sets them."""
+    """A port's unique_id and tags, also where a primitive or a subgraph's widget sets them.
+
+    The unique_id is "" where it is no text, or comes from a node that runs: a run refuses such a port.
+    """
     scope, node = graph.nodes[port_id]
     saved = node.get("widgets_values")
-    values = dict(zip(("unique_id", "tags"), saved, strict=False)) if isinstance(saved, list) else saved or {}
-    found = []
-    for name in ("unique_id", "tags"):
-        outer = _linked_widget_value(scope, node, name)
-        found.append(values.get(name) if outer is None else outer)
-    return str(found[0] or "").strip(), found[1]
+    values = dict(zip(PORT_WIDGETS, saved, strict=False)) if isinstance(saved, list) else saved or {}
+    unique_id, tags = (_widget_value(scope, node, name, values.get(name)) for name in PORT_WIDGETS)
+    is_usable = isinstance(unique_id, str) and _unique_id_origin(graph, port_id) is None
+    return unique_id.strip() if is_usable else "", tags
 
 
-def _linked_widget_value(scope: Scope, node: dict[str, Any], name: str) -> Any:
-    """The value a widget gets from a primitive, or from the subgraph node it was promoted to; None if from neither."""
-    index = slot_index(slots_of(node, "inputs"), name)
-    seen: set[str] = set()
-    while index is not None and scope.flat_id(node) not in seen:
-        seen.add(scope.flat_id(node))
-        link = scope.level.links.get(str(slots_of(node, "inputs")[index].get("link")))
-        if link is None:
-            return None
+def _unique_id_origin(graph: FlatGraph, port_id: str) -> Origin | None:
+    """The node that runs and makes a port's unique_id, which nothing can know before the run; None for none."""
+    index = slot_index(slots_of(graph.nodes[port_id][1], "inputs"), "unique_id")
+    return None if index is None else graph.origins.get((port_id, index))
+
+
+def _widget_value(scope: Scope, node: dict[str, Any], name: str, own: Any) -> Any:
+    """What the widget `name` of a node says, which was saved with the value `own`.
+
+    A primitive beside it says it; else the outermost subgraph node that shows the widget (a null there means `own`).
+    A primitive outside of the subgraph does not reach the widget (1.58.1), and nor does one behind a Reroute.
+    """
+    start, value = scope, own
+    while True:
+        index = slot_index(slots_of(node, "inputs"), name)
+        link = scope.level.links.get(str(slots_of(node, "inputs")[index].get("link"))) if index is not None else None
+        if link is not None and link.origin_id != SUBGRAPH_INPUT:
+            return _primitive_value(scope.level, link, value) if scope is start else own
         host, parent = scope.host, scope.parent
-        if link.origin_id == SUBGRAPH_INPUT and host is not None and parent is not None:
-            outer = host_input_index(scope, link.origin_slot)
-            if outer is None or slots_of(host, "inputs")[outer].get("link") is None:
-                return _promoted_value(scope, link.origin_slot)
-            scope, node, index = parent, host, outer
-            continue
-        origin = scope.level.nodes.get(link.origin_id) or {}
-        if node_type(origin) in REROUTE_TYPES and slots_of(origin, "inputs"):
-            node, index = origin, 0
-            continue
-        values = origin.get("widgets_values")
-        return values[0] if node_type(origin) == "PrimitiveNode" and isinstance(values, list) and values else None
-    return None
+        if host is None or parent is None:
+            return value
+        if link is None:
+            shown, outer = _proxied_value(host, node, name), name
+        else:
+            declared = slots_of(scope.level.definition or {}, "inputs")
+            shown = _promoted_value(scope, link.origin_slot)
+            outer = str(declared[link.origin_slot].get("name")) if link.origin_slot < len(declared) else ""
+        if link is None and shown is _ABSENT:
+            return value
+        if shown is not _ABSENT:
+            value = own if shown is None else shown
+        scope, node, name = parent, host, outer
+
+
+def _primitive_value(level: Level, link: Link, otherwise: Any) -> Any:
+    """The value of the primitive that a link comes from, also of a muted one; what comes from elsewhere is no value."""
+    origin = level.nodes.get(link.origin_id) or {}
+    values = origin.get("widgets_values")
+    return values[0] if node_type(origin) == "PrimitiveNode" and isinstance(values, list) and values else otherwise
+
+
+def _proxies(host: Mapping[str, Any]) -> list[list[Any]]:
+    """The inner widgets that a subgraph node shows: [[inner node id, or "-1" for an input of its own, name], ...]."""
+    return [
+        [str(proxy[0]), proxy[1]]
+        for proxy in as_list(as_dict(host.get("properties")).get("proxyWidgets"))
+        if isinstance(proxy, list) and len(proxy) >= 2
+    ]
+
+
+def _value_at(host: Mapping[str, Any], index: int | None) -> Any:
+    values = host.get("widgets_values")
+    return values[index] if index is not None and isinstance(values, list) and index < len(values) else _ABSENT
+
+
+def _proxied_value(host: Mapping[str, Any], node: Mapping[str, Any], name: str) -> Any:
+    """What a subgraph node's own widget says for a widget inside it that it merely shows; `_ABSENT` for nothing."""
+    entry = [str(node.get("id")), name]
+    return _value_at(host, next((i for i, proxy in enumerate(_proxies(host)) if proxy == entry), None))
 
 
 def _promoted_value(scope: Scope, slot: int) -> Any:
-    """What a subgraph node's own widget says for the definition's input `slot`; None: the inner value counts.
+    """What a subgraph node's own widget says for the definition's input `slot`; `_ABSENT` for nothing.
 
-    Its ``widgets_values`` follow ``properties.proxyWidgets`` where that lists the input (node id "-1"), else the
-    definition's inputs that drive widgets, in their order. Frontend 1.58 may save null for "as inside".
+    Its ``widgets_values`` follow ``properties.proxyWidgets`` where that lists the input (by the node id "-1", or by
+    the widget that the input drives), else the definition's inputs that drive widgets, in their order. Frontend 1.58
+    may save null for "as inside".
     """
     host, level = scope.host or {}, scope.level
-    values = host.get("widgets_values")
     declared = slots_of(level.definition or {}, "inputs")
-    if not isinstance(values, list) or slot >= len(declared):
-        return None
-    proxies = (host.get("properties") or {}).get("proxyWidgets") or []
-    entry = ["-1", declared[slot].get("name")]
-    if any(list(proxy)[:1] == ["-1"] for proxy in proxies):
-        index = next((i for i, proxy in enumerate(proxies) if list(proxy)[:2] == entry), None)
-    else:
-        driving = [i for i in range(len(declared)) if _drives_widget(level, i)]
-        index = driving.index(slot) if slot in driving else None
-    return values[index] if index is not None and index < len(values) else None
+    if slot >= len(declared):
+        return _ABSENT
+    proxies = _proxies(host)
+    entries = [["-1", declared[slot].get("name")], *_driven_widgets(level, slot)]
+    listed = next((i for i, proxy in enumerate(proxies) if proxy in entries), None)
+    if listed is not None or any(proxy[0] == "-1" for proxy in proxies):
+        return _value_at(host, listed)
+    driving = [i for i in range(len(declared)) if _driven_widgets(level, i)]
+    return _value_at(host, driving.index(slot) if slot in driving else None)
 
 
-def _drives_widget(level: Level, slot: int) -> bool:
+def _driven_widgets(level: Level, slot: int) -> list[list[Any]]:
+    """The widgets that a definition's input drives: [[node id, name], ...]."""
+    found = []
     for link in level.links.values():
         if link.origin_id == SUBGRAPH_INPUT and link.origin_slot == slot:
             inputs = slots_of(level.nodes.get(link.target_id, {}), "inputs")
             if link.target_slot < len(inputs) and inputs[link.target_slot].get("widget"):
-                return True
-    return False
+                found.append([link.target_id, inputs[link.target_slot].get("name")])
+    return found
 
 
 def discover_port_nodes(workflow: WorkflowSource) -> dict[str, Any]:
@@ -261,7 +304,8 @@ def check_workflow(workflow: WorkflowSource) -> list[str]:
     for level, raw in zip(levels, [content, *subgraph_definitions(content)], strict=True):
         problems += [*_node_problems(level, raw), *_link_problems(level, raw), *_input_problems(level)]
         problems += _unknown_subgraphs(level, known)
-    return [*problems, *_group_node_problems(regular), *_graph_problems(FlatGraph(regular))]
+    problems += [problem for level in levels for problem in _group_node_problems(level, regular)]
+    return [*problems, *_graph_problems(FlatGraph(regular))]
 
 
 def validate_workflow(workflow: WorkflowSource) -> bool:
@@ -298,7 +342,10 @@ def _link_problems(level: Level, raw: Mapping[str, Any]) -> Iterator[str]:
     borders = (SUBGRAPH_INPUT, SUBGRAPH_OUTPUT) if level.definition is not None else ()
     for link in level.links.values():
         for end, node_id in (("comes from", link.origin_id), ("goes to", link.target_id)):
-            if node_id not in level.nodes and node_id not in borders:
+            if node_id in level.nodes or node_id in borders:
+                continue
+            # Editors leave a link to nowhere inside a subgraph out without a word, and official templates have some.
+            if level.definition is None or end == "comes from":
                 yield f"In {level.name} link {link.id} {end} node {node_id}, which does not exist."
 
 
@@ -336,13 +383,38 @@ def _unknown_subgraphs(level: Level, known: set[str]) -> Iterator[str]:
             )
 
 
-def _group_node_problems(content: Mapping[str, Any]) -> Iterator[str]:
-    for name, definition in content["extra"]["groupNodes"].items():
-        if any(node_type(node) == PORT_TYPE for node in definition["nodes"]):
+def _group_node_problems(level: Level, workflow: Mapping[str, Any]) -> Iterator[str]:
+    for node in level.node_list:
+        if not is_group_node(node):
+            continue
+        words = f"The group node {node_words(node, str(node.get('id')), level)}"
+        group = group_definition(workflow, node)
+        if group is None:
+            yield f"{words} has no definition in the file: save it again in the editor it was made in."
+        elif level.definition is not None:
+            yield f"{words} cannot be run inside a subgraph: convert it to a subgraph."
+        elif any(is_group_node(inner) for inner in group["nodes"]):
+            yield f"{words} contains a group node, which cannot be run: convert both to subgraphs."
+        elif is_off(node):
+            state = "muted" if node.get("mode") == MUTED else "bypassed"
+            yield f"{words} is {state}, but frontends run its content all the same: convert it to a subgraph."
+        elif _has_driven_port(group):
             yield (
-                f"The group node {name!r} contains a port, which cannot be found there (frontends number the nodes "
-                "inside a group node differently): convert it to a subgraph."
+                f"In {words[0].lower()}{words[1:]} a primitive names a port, which newer frontends ignore: type the "
+                "name into the port, or convert the group node to a subgraph."
             )
+
+
+def _has_driven_port(group: Mapping[str, Any]) -> bool:
+    """Whether a primitive in a group drives the unique_id of a port in it."""
+    nodes = dict(enumerate(group["nodes"]))
+    for raw in as_list(group.get("links")):
+        origin, _, target, slot, *_ = [*as_list(raw), None, None, None, None]
+        origin, target = (nodes.get(i, {}) if isinstance(i, int) else {} for i in (origin, target))
+        inputs = slots_of(target, "inputs")
+        if node_type(origin) == "PrimitiveNode" and node_type(target) == PORT_TYPE:
+            return isinstance(slot, int) and slot < len(inputs) and inputs[slot].get("name") == "unique_id"
+    return False
 
 
 def _graph_problems(graph: FlatGraph) -> Iterator[str]:
@@ -357,7 +429,14 @@ def _graph_problems(graph: FlatGraph) -> Iterator[str]:
         return
     yield from duplicate_outputs([(p.unique_id, p.mode, graph.describe(p.node_id)) for p in ports])
     for port in ports:
-        if not port.unique_id:
+        maker = _unique_id_origin(graph, port.node_id)
+        if maker is not None:
+            yield (
+                f"The unique_id of the {port.mode} port {graph.describe(port.node_id)} comes from "
+                f"{graph.describe(maker.flat_id)}, but ports are matched before the workflow runs: type the name into "
+                "the port."
+            )
+        elif not port.unique_id:
             yield f"The {port.mode} port {graph.describe(port.node_id)} has no unique_id: type a name into it."
         wanted = _wanted_types(graph, port.node_id, {p.node_id: p.output_type for p in ports})
         if common_type([port.input_type, *wanted]) is None:
@@ -389,9 +468,11 @@ def describe_node(content: Mapping[str, Any], node_id: str | int) -> str:
 
 def _find_node(workflow: Mapping[str, Any], flat_id: str) -> tuple[Level, dict[str, Any]] | None:
     """The node of a flat id and its level, whether it runs or not."""
+    *hosts, last = flat_id.split(":")
+    if hosts:
+        workflow = expand_group_nodes(regular_workflow(workflow))
     definitions = {str(d.get("id")): d for d in subgraph_definitions(workflow)}
     level = Level.of(workflow)
-    *hosts, last = flat_id.split(":")
     for host_id in hosts:
         definition = definitions.get(node_type(level.nodes.get(host_id, {})))
         if definition is None:
@@ -401,10 +482,7 @@ def _find_node(workflow: Mapping[str, Any], flat_id: str) -> tuple[Level, dict[s
 
 
 def node_types(content: Mapping[str, Any]) -> dict[str, list[str]]:
-    """{type: [flat ids]} of the nodes that run, in a workflow or prompt. What a server must know to run it.
-
-    The nodes inside a group node count under the group node's id.
-    """
+    """{type: [flat ids]} of the nodes that run, in a workflow or prompt. What a server must know to run it."""
     found: dict[str, list[str]] = {}
     if is_api_format(content):
         for node_id, entry in content.items():
@@ -412,19 +490,8 @@ def node_types(content: Mapping[str, Any]) -> dict[str, list[str]]:
                 found.setdefault(entry["class_type"], []).append(str(node_id))
         return found
     for flat_id, (_, node) in FlatGraph(content).nodes.items():
-        for kind in _types_in(content, node):
-            found.setdefault(kind, []).append(flat_id)
+        found.setdefault(node_type(node), []).append(flat_id)
     return found
-
-
-def _types_in(workflow: Mapping[str, Any], node: Mapping[str, Any]) -> list[str]:
-    kind = node_type(node)
-    groups = as_dict(as_dict(workflow.get("extra")).get("groupNodes"))
-    if not is_group_node(node) or not groups:
-        return [kind]
-    inner = dicts_in(as_dict(groups.get(kind[len(GROUP_NODE_PREFIXES[0]) :])).get("nodes"))
-    skipped = REROUTE_TYPES | VIRTUAL_TYPES
-    return list(dict.fromkeys(node_type(n) for n in inner if node_type(n) not in skipped))
 
 
 def known_pack(workflow: Mapping[str, Any], node_id: str | int) -> str | None:

@@ -29,7 +29,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def golden(name: str) -> dict[str, Any]:
-    """What frontend 1.58.1 converted the fixture to."""
+    """What frontend 1.58.1 converted the fixture to; of group nodes 1.27.10, whose ids for what is inside are ours."""
     return json.loads((WORKFLOWS / "prompts" / f"{name}.json").read_text())
 
 
@@ -83,9 +83,11 @@ class Build:
         }
 
 
+LINK_KEYS = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+
+
 def as_version_1(workflow: dict[str, Any]) -> dict[str, Any]:
-    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
-    links = [dict(zip(keys, link, strict=True)) for link in workflow["links"]]
+    links = [dict(zip(LINK_KEYS, link, strict=True)) for link in workflow["links"]]
     return {**copy.deepcopy(workflow), "links": links, "version": 1}
 
 
@@ -232,6 +234,45 @@ def test_types_and_tags() -> None:
     assert json.loads(json.dumps(amount.to_dict()))["type"] == "FLOAT"
 
 
+def test_types_are_found_over_borders_reroutes_and_other_ports() -> None:
+    """In both directions: from what makes a value, and from what reads it."""
+    nested = {p.node_id: p for p in wg.discover_ports(read("group_nodes"))}
+    assert {p.type for p in nested.values()} == {"IMAGE"}
+    assert (nested["7"].input_type, nested["7"].output_type) == ("*", "IMAGE"), "from inside the group node"
+    assert (nested["4:2"].input_type, nested["4:2"].output_type) == ("IMAGE", "*")
+    # mask port -> reroute -> [ port -> reroute -> port ] -> reroute -> port: told by the first, or by the last.
+    for kind, first, last in (("told before", "MASK", "*"), ("told behind", "*", "MASK")):
+        inner = Build()
+        inner.port("a")
+        inner.reroute(1)
+        inner.port("b", 2)
+        links = [dict(zip(LINK_KEYS, link, strict=True)) for link in inner.links]
+        ends = ([8, -10, 0, 1, 0, "*"], [9, 3, 0, -20, 0, "*"])
+        links += [dict(zip(LINK_KEYS, end, strict=True)) for end in ends]
+        inner.nodes[0]["inputs"][0]["link"] = 8
+        inner.nodes[2]["outputs"][0]["links"] = [9]
+        border = {"name": "x", "type": "*"}
+        definition = {
+            "id": "aaaaaaaa-0000-4000-8000-000000000001", "name": "Two ports", "nodes": inner.nodes, "links": links,
+            "inputs": [{**border, "linkIds": [8]}], "outputs": [{**border, "linkIds": [9]}],
+        }  # fmt: skip
+        root = Build()
+        source = root.node("Maker", (), 1) if first != "*" else root.port("in")
+        root.nodes[0]["outputs"][0]["type"] = first
+        host = root.node(str(definition["id"]), ("x",), 1)
+        root.nodes[host - 1]["inputs"][0]["type"] = root.nodes[host - 1]["outputs"][0]["type"] = "*"
+        root.link(root.reroute(source), host, kind="*")
+        reader = root.node("Reader", ("mask",), 0)
+        root.nodes[reader - 1]["inputs"][0]["type"] = last
+        root.link(root.reroute(host), reader, kind="*")
+        workflow = {**root.done(), "definitions": {"subgraphs": [definition]}}
+        for link in workflow["links"]:
+            link[5] = "*"
+        ports = wg.discover_ports(workflow)
+        assert {p.type for p in ports} == {"MASK"}, kind
+        assert len(ports) == (2 if first != "*" else 3)
+
+
 def test_ports_come_before_what_reads_them() -> None:
     build = Build()
     late = build.port("late")
@@ -329,8 +370,8 @@ def _duplicate_ids(build: Build) -> None:
     build.nodes[1]["id"] = 1
 
 
-def _link_to_nowhere(build: Build) -> None:
-    build.links.append([9, 2, 0, 77, 0, "IMAGE"])
+def _link_from_nowhere(build: Build) -> None:
+    build.links.append([9, 77, 0, 2, 0, "IMAGE"])
 
 
 def _unknown_link(build: Build) -> None:
@@ -377,7 +418,7 @@ def _bad_link(build: Build) -> None:
     ("damage", "words"),
     [
         (_duplicate_ids, ["node id 1 is used 2 times", "ImageInvert"]),
-        (_link_to_nowhere, ["link 9 goes to node 77"]),
+        (_link_from_nowhere, ["link 9 comes from node 77"]),
         (_unknown_link, ["'image' of ImageInvert #2", "link 55"]),
         (_two_outputs, ["DiscomfortPort #3", "DiscomfortPort #4 'Second'", "'image'"]),
         (_no_name, ["INPUT port DiscomfortPort #1", "no unique_id"]),
@@ -436,15 +477,51 @@ def test_a_subgraph_inside_itself_ends() -> None:
     )
 
 
-def test_group_nodes_are_tolerated_and_ports_in_them_reported() -> None:
+def test_what_is_inside_a_group_node_counts_by_its_place_there() -> None:
     build = through_port()
     build.node("workflow>Mine")
     workflow = build.done()
-    workflow["extra"] = {"groupNodes": {"Mine": {"nodes": [{"type": "ImageInvert"}], "links": []}}}
+    port = {"type": "DiscomfortPort", "widgets_values": ["saved", ""]}
+    workflow["extra"] = {"groupNodes": {"Mine": {"nodes": [{"type": "ImageInvert"}, port], "links": []}}}
+    workflow["nodes"][3]["widgets_values"] = ["shown", "x, y"]
     assert wg.check_workflow(workflow) == []
-    assert wg.node_types(workflow)["ImageInvert"] == ["2", "4"]
-    workflow["extra"]["groupNodes"]["Mine"]["nodes"].append({"type": "DiscomfortPort"})
-    assert ["'Mine' contains a port" in p for p in wg.check_workflow(workflow)] == [True]
+    assert wg.node_types(workflow)["ImageInvert"] == ["2", "4:0"]
+    assert ("4:1", "shown", ["x", "y"]) in [(p.node_id, p.unique_id, p.tags) for p in wg.discover_ports(workflow)]
+    assert wg.describe_node(workflow, "4") == "workflow>Mine #4"
+    assert wg.describe_node(workflow, "4:1") == "DiscomfortPort #4:1 in subgraph 'Mine'"
+
+
+def _group_workflow(**host: Any) -> dict[str, Any]:
+    """A group node "Mine" that holds one port, and a primitive that does nothing."""
+    build = Build()
+    build.node("workflow>Mine", (), 0, widgets_values=["shown", ""], **host)
+    port = {"type": "DiscomfortPort", "widgets_values": ["saved", ""]}
+    group = {"nodes": [port, {"type": "PrimitiveNode"}], "links": []}
+    return {**build.done(), "extra": {"groupNodes": {"Mine": group}}}
+
+
+def test_faults_of_group_nodes() -> None:
+    assert wg.check_workflow(_group_workflow()) == []
+    (problem,) = wg.check_workflow(_group_workflow(mode=4))
+    assert "workflow>Mine #1 is bypassed, but frontends run its content" in problem
+    driven = _group_workflow()
+    group = driven["extra"]["groupNodes"]["Mine"]
+    widget = {"name": "unique_id", "type": "STRING", "widget": {"name": "unique_id"}}
+    group["nodes"][0]["inputs"] = [{"name": "input_data", "type": "*"}, widget]
+    group["nodes"][1]["outputs"] = [{"name": "STRING", "type": "STRING"}]
+    group["links"] = [[1, 0, 0, 1, 7, "STRING"]]
+    (problem,) = wg.check_workflow(driven)
+    assert "workflow>Mine #1 a primitive names a port" in problem
+
+
+def test_a_group_node_whose_values_are_ambiguous_is_not_stitched() -> None:
+    workflow = _group_workflow()
+    scale = {"type": "ImageScaleBy", "widgets_values": ["area", 2.0]}
+    scale["inputs"] = [{"name": "scale_by", "type": "FLOAT", "widget": {"name": "scale_by"}}]
+    workflow["extra"]["groupNodes"]["Mine"]["nodes"].append(scale)
+    with pytest.raises(ValueError, match=r"In workflow 1: Group node #1 'Mine'.*Convert it to a subgraph"):
+        ws.stitch_workflows([workflow])
+    assert [p.unique_id for p in wg.discover_ports(workflow)] == ["shown"]
 
 
 def test_faults_of_a_prompt() -> None:
@@ -719,7 +796,7 @@ def test_group_nodes_with_one_name_and_other_content_are_kept_apart() -> None:
         parts.append({**build.done(), "extra": {"groupNodes": {"Mine": {"nodes": [{"type": kind}], "links": []}}}})
     workflow = ws.stitch_workflows(parts)["stitched_workflow"]
     assert [n["type"] for n in workflow["nodes"]] == ["workflow>Mine", "workflow>Mine (2)"]
-    assert wg.node_types(workflow) == {"ImageInvert": ["1"], "ImageBlur": ["2"]}
+    assert wg.node_types(workflow) == {"ImageInvert": ["1:0"], "ImageBlur": ["2:0"]}
 
 
 # ----------------------------------------------------------------------------------------------------------- reroutes
