@@ -354,9 +354,7 @@ class RunStore:
 
     # -- saving --
 
-    def put(
-        self, key: str, data: Any, *, use_ram: bool = True, is_recipe: bool = False, is_list: bool = False
-    ) -> None:
+    def put(self, key: str, data: Any, *, use_ram: bool = True, is_recipe: bool = False, is_list: bool = False) -> None:
         """Store a value. It is visible to all processes when this returns, and not a byte of it before.
 
         Args:
