@@ -28,6 +28,7 @@ from .workflow_json import (
     as_list,
     common_type,
     dicts_in,
+    expand_group_nodes,
     is_group_node,
     load_workflow,
     node_type,
@@ -49,6 +50,7 @@ _STITCH_GAP = 300
 _OWN_EXTRA = frozenset(
     [
         "ds",
+        "favoritedWidgets",
         "groupNodes",
         "linearData",
         "linearMode",
@@ -151,7 +153,7 @@ def stitch_workflows(
     the next one that has an OUTPUT port of that unique_id: what a sequential run would have read. Joined ports become
     PASSTHRU ports; an OUTPUT port that nobody reads before a later one overwrites its value is left out (logged).
     Ports inside subgraphs are wired through new sockets of the subgraph; where its definition is used elsewhere too, a
-    copy of it is changed.
+    copy of it is changed. Group nodes that contain ports become subgraphs.
 
     Args:
         workflows: paths or dicts in the editor's format, in the order they would run; not modified.
@@ -165,8 +167,9 @@ def stitch_workflows(
         ``inputs`` and ``outputs`` ({unique_id: PortInfo} of the result) and ``execution_order`` (flat ids).
 
     Raises:
-        ValueError: no workflow; one in API format; two OUTPUT ports of one unique_id in one workflow; or an OUTPUT port
-            whose type does not fit the INPUT port it feeds (names both workflows and nodes).
+        ValueError: no workflow; one in API format; two OUTPUT ports of one unique_id in one workflow; an OUTPUT port
+            whose type does not fit the INPUT port it feeds (names both workflows and nodes); or a group node with a
+            port that cannot be made a subgraph (names it).
         networkx.NetworkXUnfeasible: a cycle (names its nodes).
     """
     if isinstance(workflows, (str, os.PathLike, Mapping)):
@@ -236,8 +239,9 @@ class _Part:
 
         name = f"workflow {number}" + ("" if isinstance(source, Mapping) else f" ({Path(source).name})")
         content = regular_workflow(load_workflow(source))
-        graph = FlatGraph(content)
         try:
+            content = expand_group_nodes(content, for_saving=True)
+            graph = FlatGraph(content)
             ports = ports_of(graph)
             refuse_duplicate_outputs(ports, graph)
         except (nx.NetworkXUnfeasible, ValueError) as error:
@@ -489,9 +493,6 @@ class _Editor:
         new_ids = {node_id: self._next_node_id() for node_id in taken}
         self._used_ids |= {str(n.get("id")) for n in nodes}
         _renumber_definition(definition, new_ids)
-        if new_ids:
-            # Where frontend 1.27 goes on counting when a person adds a node in there.
-            definition.setdefault("state", {})["lastNodeId"] = self._last_node
         return new_ids
 
     def _add_group_nodes(self, content: Workflow) -> None:
@@ -607,8 +608,12 @@ class _Editor:
             link_id = _add_inner_link(holder, (node["id"], slot), (int(SUBGRAPH_OUTPUT), index), kind)
             node["outputs"][slot]["links"] = [*(node["outputs"][slot].get("links") or []), link_id]
             name = _declare(holder, "outputs", kind, link_id)
-            host.setdefault("outputs", []).append({"name": name, "type": kind, "links": []})
-            holder, node, slot = outside, host, len(host["outputs"]) - 1
+            shown = host.setdefault("outputs", [])
+            # Frontends match the outputs of a subgraph node by position: those it was saved without come before.
+            missing = holder["outputs"][len(shown) : index]
+            shown += [{"name": o.get("name"), "type": o.get("type", ANY_TYPE), "links": []} for o in missing]
+            shown.append({"name": name, "type": kind, "links": []})
+            holder, node, slot = outside, host, len(shown) - 1
         return node, slot
 
     def _reachable_input(self, flat_id: str, kind: str) -> tuple[dict[str, Any], int]:
@@ -687,12 +692,19 @@ def _renumber_definition(definition: dict[str, Any], new_ids: Mapping[str, int])
 
 
 def _renumber_proxies(host: dict[str, Any], new_ids: Mapping[str, int]) -> None:
-    """Writes new inner node ids into the list of inner widgets a subgraph node shows: [[node id, widget], ...]."""
-    properties = host.get("properties")
-    proxies = properties.get("proxyWidgets") if isinstance(properties, dict) else None
-    for proxy in proxies if isinstance(proxies, list) else ():
+    """Writes new inner node ids into what a subgraph node shows of its inside.
+
+    That is widgets, [[node id, widget], ...], those of them that frontend 1.47 could not find (and keeps for later),
+    and the pictures of nodes.
+    """
+    properties = as_dict(host.get("properties"))
+    lost = [entry.get("originalEntry") for entry in dicts_in(properties.get("proxyWidgetErrorQuarantine"))]
+    for proxy in (*as_list(properties.get("proxyWidgets")), *lost):
         if isinstance(proxy, list) and proxy and str(proxy[0]) in new_ids:
             proxy[0] = str(new_ids[str(proxy[0])])
+    for preview in dicts_in(properties.get("previewExposures")):
+        if str(preview.get("sourceNodeId")) in new_ids:
+            preview["sourceNodeId"] = str(new_ids[str(preview["sourceNodeId"])])
 
 
 def _node_of(holder: Mapping[str, Any], node_id: str) -> dict[str, Any]:

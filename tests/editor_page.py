@@ -40,12 +40,13 @@ LOAD = """async (workflow) => {
     return { output, saved: (app.rootGraph ?? app.graph).serialize() }
 }"""
 
-# What a person would see of a problem. Messages go after it, so that the next workflow's are its own.
+# What a person would see of a problem, once: a message fades for a while after it was closed.
 COMPLAINTS = """() => {
-    const shown = [...document.querySelectorAll('.p-dialog, .p-toast-message, [role="dialog"]')]
-    const texts = shown.filter((one) => one.checkVisibility()).map((one) => one.innerText.trim().slice(0, 200))
+    const all = [...document.querySelectorAll('.p-dialog, .p-toast-message, [role="dialog"]')]
+    const shown = all.filter((one) => one.checkVisibility() && !one.dataset.wasSeen)
+    for (const one of shown) one.dataset.wasSeen = "yes"
     for (const button of document.querySelectorAll(".p-toast-close-button")) button.click()
-    return texts
+    return shown.map((one) => one.innerText.trim().slice(0, 200))
 }"""
 
 # A person adds a node.
@@ -55,11 +56,11 @@ ADD_NODE = """() => {
     return node.id
 }"""
 
-ADD_INNER_NODES = """() => [...app.graph.subgraphs.values()].map((subgraph) => {
+ADD_INNER_NODES = """() => Object.fromEntries([...app.graph.subgraphs.values()].map((subgraph) => {
     const node = LiteGraph.createNode("Note")
     subgraph.add(node)
-    return node.id
-})"""
+    return [subgraph.id, node.id]
+}))"""
 
 FIT = """async () => {
     app.canvas.setDirty(true, true)
@@ -126,9 +127,9 @@ class EditorPage:
         """Add a node as the menu does; returns its id."""
         return int(await self.page.evaluate(ADD_NODE))
 
-    async def add_inner_nodes(self) -> list[int]:
-        """Add a node to each subgraph; returns their ids."""
-        return [int(node_id) for node_id in await self.page.evaluate(ADD_INNER_NODES)]
+    async def add_inner_nodes(self) -> dict[str, int]:
+        """Add a node to each subgraph; returns their ids, by the subgraph's."""
+        return dict(await self.page.evaluate(ADD_INNER_NODES))
 
     async def screenshot(self, path: str) -> None:
         """A picture of the whole graph."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,6 @@ WORKFLOWS = Path(__file__).with_name("workflows")
 CUTS = int(os.environ.get("DISCOMFORT_CUTS", "1"))
 # Of cuts that no browser looks at.
 QUICK_CUTS = 4 * CUTS
-# What becomes of the joined ports: all are taken out, or all stay.
-ENDS = [pytest.param(True, id="ports deleted"), pytest.param(False, id="ports kept")]
 
 
 def template_files() -> list[Path]:
@@ -89,6 +88,26 @@ def as_prompt(workflow: Workflow) -> dict[str, Any]:
         inputs = {name: sources[flat_id, name] for name in names}
         prompt[flat_id] = {"class_type": node["type"], "inputs": {**inputs, "saved": {"v": node.get("widgets_values")}}}
     return prompt
+
+
+def small_prompt(source: str = "0", reader: str = "2") -> dict[str, Any]:
+    return {
+        reader: {"class_type": "A", "inputs": {"v": 1, "x": [source, 1]}},
+        "1": {"class_type": "A", "inputs": {"v": 1, "x": [source, 0]}},
+        source: {"class_type": "B", "inputs": {"list": {"__value__": ["0", 0]}}},
+    }
+
+
+def test_prompts_are_compared_by_what_they_compute() -> None:
+    """Whatever the ids; a value, a link or its slot that is another tells, and so does a node more."""
+    prompt = small_prompt()
+    ported = {**prompt, "9": {"class_type": "DiscomfortPort", "inputs": {"input_data": ["0", 1]}}}
+    ported["2"] = {"class_type": "A", "inputs": {"v": 1, "x": ["9", 0]}}
+    assert difference(prompt, small_prompt("8:3", "5")) == difference(prompt, without_ports(ported)) == ""
+    for other in ({"v": 2, "x": ["0", 1]}, {"v": 1, "x": ["0", 0]}, {"v": 1, "x": ["1", 1]}):
+        assert difference(prompt, {**prompt, "2": {"class_type": "A", "inputs": other}})
+    assert difference(prompt, {**prompt, "3": prompt["2"]})
+    assert difference(prompt, ported)
 
 
 def unread_values(cut: Cut) -> list[str]:
@@ -176,10 +195,9 @@ async def opened(file: Path, editor: EditorPage, originals: dict[str, Opened]) -
 @pytest.mark.real_comfyui
 @pytest.mark.skipif(not FILES, reason="needs a real ComfyUI with its templates: set COMFYUI_PATH")
 def test_nearly_all_templates_are_of_core_nodes(known_types: frozenset[str]) -> None:
-    """Or the tests below would say little: 171 of 172 in version 0.1.95."""
+    """Or the tests below would say little. In version 0.1.95 they are 171 of 172, and 150 are asked for."""
     core = [file for file in FILES if not unknown_types(read(file), known_types)]
     assert len(core) >= 0.87 * len(FILES)
-    assert len(FILES) >= 172
 
 
 @pytest.mark.real_comfyui
@@ -195,26 +213,31 @@ async def test_a_template_becomes_the_prompt_that_the_editor_makes(
     for note in replaced:
         assert expected[note.node_id]["inputs"][note.input] is None
         prompt[note.node_id]["inputs"][note.input] = None
+    if prompt != expected:
+        # Lists that a combo asks the server for come while a template is open, and can change its value.
+        expected = (await editor.load(template)).prompt
     assert prompt == expected
 
 
 @pytest.mark.real_comfyui
 @on_server
-@pytest.mark.parametrize("is_deleted", ENDS)
 @EVERY_TEMPLATE
 async def test_a_template_cut_and_stitched_opens_and_is_the_same(
-    file: Path, template: Workflow, is_deleted: bool, editor: EditorPage, originals: dict[str, Opened]
+    file: Path, template: Workflow, editor: EditorPage, originals: dict[str, Opened]
 ) -> None:
     """Its prompt computes what the template's does, and the editor has nothing to say against it."""
     original = await opened(file, editor, originals)
-    for cut in cuts_of(file, CUTS):
+    for number, cut in enumerate(cuts_of(file, CUTS), start=FILES.index(file)):
+        is_deleted = number % 2 == 0  # the ports that were joined, all of them or none
         stitched = stitch(cut, is_deleted)
         result = await editor.load(stitched)
-        if difference(original.prompt, without_ports(result.prompt)):
-            # Lists that a combo asks the server for come while a template is open, and can change its value.
+        if difference(original.prompt, without_ports(result.prompt)):  # as above
             original = originals[file.stem] = await editor.load(template)
         assert difference(original.prompt, without_ports(result.prompt)) == ""
         assert not is_deleted or ports_in(result.prompt) == sorted(2 * unread_values(cut))
+        if not set(result.complaints) <= set(original.complaints):
+            # A message about the workflow before may come late; one about this one comes again.
+            result = await editor.load(stitched)
         assert set(result.complaints) <= set(original.complaints)
         assert changes(stitched, result.saved) == []
         assert await editor.add_node() not in all_ids(stitched)
@@ -223,12 +246,16 @@ async def test_a_template_cut_and_stitched_opens_and_is_the_same(
 def changes(workflow: Workflow, saved: Workflow) -> list[str]:
     """What the editor would save otherwise than it is in the file, in words; whatever it adds is its own affair."""
     found = []
-    for name, shape in {"nodes": shape_of_nodes, "links": shape_of_links, "groups": shape_of_groups}.items():
+    shapes = {"nodes": shape_of_nodes, "links": shape_of_links, "groups": shape_of_groups, "places": shape_of_places}
+    if workflow["extra"].get("workflowRendererVersion") == "Vue":
+        del shapes["groups"], shapes["places"]  # laid out for nodes of another size: the editor scales it
+    for name, shape in shapes.items():
         ours, theirs = shape(workflow), shape(saved)
         if ours != theirs:
             found.append(f"{name}: {[x for x in ours if x not in theirs]} -> {[x for x in theirs if x not in ours]}")
     for last in ("last_node_id", "last_link_id"):
-        if workflow[last] != saved[last]:
+        # Newer frontends count what subgraphs say they have had, and give their links ids of their own.
+        if workflow[last] > saved[last]:
             found.append(f"{last}: {workflow[last]} -> {saved[last]}")
     before = {d["id"]: shape_of_nodes(d) for d in wj.subgraph_definitions(workflow)}
     after = {d["id"]: shape_of_nodes(d) for d in wj.subgraph_definitions(saved)}
@@ -238,8 +265,11 @@ def changes(workflow: Workflow, saved: Workflow) -> list[str]:
 
 
 def shape_of_nodes(level: Mapping[str, Any]) -> list[Any]:
-    nodes = [[node["id"], node["type"], node.get("mode", 0), *map(round, pair(node["pos"]))] for node in level["nodes"]]
-    return sorted(nodes)
+    return sorted([node["id"], node["type"], node.get("mode", 0)] for node in level["nodes"])
+
+
+def shape_of_places(workflow: Workflow) -> list[Any]:
+    return sorted([node["id"], *map(round, pair(node["pos"]))] for node in workflow["nodes"])
 
 
 def pair(raw: Any) -> tuple[float, float]:
@@ -272,6 +302,67 @@ SEQUENCES = [
 ]
 
 
+def inside(*links: list[Any]) -> Workflow:
+    """A workflow with a subgraph of one node (1) and these links: [id, origin, slot, target, slot]."""
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
+    definition = {"id": str(uuid.UUID(int=3)), "name": "Inside", "nodes": [{"id": 1, "type": "KSampler"}]}
+    definition["links"] = [dict(zip(keys, link, strict=True)) for link in links]
+    nodes = [{"id": 7, "type": definition["id"], "pos": [0, 0], "properties": {}}]
+    return {**app("mine"), "nodes": nodes, "links": [], "definitions": {"subgraphs": [definition]}, "extra": {}}
+
+
+def test_a_link_to_nowhere_inside_a_subgraph_is_no_problem() -> None:
+    """An official template has some (image_flux2_klein_image_edit_9b_distilled). One from nowhere is a problem, and at
+    the root, where editors say so, both.
+    """
+    assert wg.check_workflow(inside([1, 1, 0, 79, 0])) == []
+    assert len(wg.check_workflow(inside([1, 79, 0, 1, 0]))) == 1
+    assert len(wg.check_workflow({**inside(), "links": [[1, 7, 0, 79, 0, "IMAGE"]]})) == 1
+
+
+def app(workflow_id: str) -> Workflow:
+    """A workflow that is shown as an app with two inputs and one output, by an editor with the pack Use Everywhere."""
+    output, reader = ({"name": "image", "type": "IMAGE", **more} for more in ({"links": [1]}, {"link": 1}))
+    nodes = [{"id": 7, "type": "LoadImage", "pos": [0, 0], "outputs": [output]}]
+    nodes.append({"id": 9, "type": "PreviewImage", "pos": [300, 0], "inputs": [reader]})
+    shown = {"inputs": [["7", "image", {"height": 90}], [f"{workflow_id}:7:upload", "upload"]], "outputs": [9]}
+    others = {"links_added_by_ue": [1], "ue_links": [{"upstream": 7}], "favoritedWidgets": {"favorites": [{"id": "7"}]}}
+    extra = {"linearMode": True, "linearData": shown, "mine": 1, **others}
+    content = {"id": workflow_id, "nodes": nodes, "links": [[1, 7, 0, 9, 0, "IMAGE"]], "extra": extra}
+    return {**content, "last_node_id": 9, "last_link_id": 1, "groups": [], "config": {}, "version": 0.4}
+
+
+def test_what_names_nodes_by_id_in_the_stitched_workflow_names_the_same_nodes() -> None:
+    """What an app shows is joined; what other packs keep, and make anew, is left out."""
+    workflow = ws.stitch_workflows([app(str(uuid.UUID(int=1))), app(str(uuid.UUID(int=2)))])["stitched_workflow"]
+    assert [node["type"] for node in workflow["nodes"]] == ["LoadImage", "PreviewImage"] * 2
+    first, second, third, fourth = (node["id"] for node in workflow["nodes"])
+    inputs = [[i, *rest] for i in (first, third) for rest in (["image", {"height": 90}], ["upload"])]
+    assert workflow["extra"] == {"mine": 1, "linearData": {"inputs": inputs, "outputs": [second, fourth]}}
+
+
+def test_a_subgraph_node_goes_on_showing_the_same_inner_nodes() -> None:
+    """Widgets, those that an editor once did not find, and pictures; the id of an inner node was taken here."""
+    shown = {"previewExposures": [{"name": "p", "sourceNodeId": "1", "sourcePreviewName": "p"}, {"sourceNodeId": "-1"}]}
+    shown |= {"proxyWidgets": [["1", "seed"], ["-1", "text"]]}
+    shown |= {"proxyWidgetErrorQuarantine": [{"originalEntry": ["1", "steps"], "reason": "missingSourceWidget"}, {}]}
+    workflow = inside()
+    workflow["nodes"][0]["properties"] = shown
+    stitched = ws.stitch_workflows([app("first"), workflow])["stitched_workflow"]
+    new_id = str(stitched["definitions"]["subgraphs"][0]["nodes"][0]["id"])
+    assert new_id not in {"1", *(str(node["id"]) for node in stitched["nodes"])}
+    properties = stitched["nodes"][-1]["properties"]
+    assert properties["proxyWidgets"] == [[new_id, "seed"], ["-1", "text"]]
+    assert [entry.get("sourceNodeId") for entry in properties["previewExposures"]] == [new_id, "-1"]
+    assert properties["proxyWidgetErrorQuarantine"][0]["originalEntry"] == [new_id, "steps"]
+
+
+def test_an_app_whose_nodes_are_gone_shows_nothing() -> None:
+    workflow = app("mine")
+    workflow["extra"]["linearData"] = {"inputs": [["8", "image"], ["other:7:image", "image"], [], "7"], "outputs": [8]}
+    assert ws.stitch_workflows([workflow])["stitched_workflow"]["extra"] == {"mine": 1}
+
+
 BOTH = ["embedded", pytest.param("real", marks=pytest.mark.real_comfyui)]
 
 
@@ -285,7 +376,7 @@ async def either_editor(request: pytest.FixtureRequest) -> AsyncIterator[EditorP
 
 
 @on_server
-@pytest.mark.parametrize("is_deleted", ENDS)
+@pytest.mark.parametrize("is_deleted", [True, False], ids=["ports deleted", "ports kept"])
 @pytest.mark.parametrize("names", SEQUENCES, ids=lambda names: "-".join(n[:6] for n in names))
 async def test_stitched_workflows_open_in_the_editor_as_they_are(
     names: list[str], is_deleted: bool, either_editor: EditorPage
@@ -295,12 +386,21 @@ async def test_stitched_workflows_open_in_the_editor_as_they_are(
     told = ws.stitch_workflows(files, is_deleted, is_deleted)
     workflow = told["stitched_workflow"]
     result = await either_editor.load(workflow)
-    # A file of an old editor, whose nodes may have no slots, is complained of by itself.
-    assert not result.complaints or any([(await either_editor.load(read(file))).complaints for file in files])
+    # The file of an old editor has nodes without slots, which the editor complains of wherever it finds them.
+    assert not result.complaints or "old_frontend" in names
     assert changes(workflow, result.saved) == []
-    assert set(result.prompt) == set(told["execution_order"])
-    ports = {(p.node_id, p.unique_id, p.mode, *p.tags) for p in pg.prompt_ports(result.prompt)}
+    prompt = without_switched_off(result.prompt, workflow)
+    assert set(prompt) == set(told["execution_order"])
+    ports = {(p.node_id, p.unique_id, p.mode, *p.tags) for p in pg.prompt_ports(prompt)}
     assert ports == {(p.node_id, p.unique_id, p.mode, *p.tags) for p in wg.discover_ports(workflow)}
-    added = [await either_editor.add_node(), *await either_editor.add_inner_nodes()]
-    assert len(added) == 1 + len(wj.subgraph_definitions(workflow))
-    assert len(set(added) - all_ids(workflow)) == len(added)
+    assert await either_editor.add_node() not in all_ids(workflow)
+    added = await either_editor.add_inner_nodes()
+    definitions = {d["id"]: d for d in wj.subgraph_definitions(workflow)}
+    assert definitions.keys() <= added.keys()  # frontend 1.27 keeps those of workflows before
+    assert [i for i, d in definitions.items() if added[i] in {n["id"] for n in d["nodes"]}] == []
+
+
+def without_switched_off(prompt: Mapping[str, Any], workflow: Workflow) -> dict[str, Any]:
+    """The prompt without the content of switched-off subgraphs, which frontend 1.27 has in it."""
+    on = {str(node["id"]) for node in workflow["nodes"] if not node.get("mode")}
+    return {flat_id: entry for flat_id, entry in prompt.items() if flat_id.partition(":")[0] in on}

@@ -49,19 +49,17 @@ def cut_workflow(workflow: Mapping[str, Any], rng: random.Random) -> Cut | None:
     if first_ids is None:
         return None
     crossing = [link for link in links if link.origin in first_ids and link.target not in first_ids]
-    inside = [[link for link in links if {link.origin, link.target} <= first_ids]]
-    inside.append([link for link in links if link.origin not in first_ids])
-    halves = [_half(workflow, first_ids, inside[0]), _half(workflow, _ids(workflow) - first_ids, inside[1])]
-    halves[1]["groups"] = []  # all groups stay with the first
+    first, second = (_half(workflow, ids, links) for ids in (first_ids, _ids(workflow) - first_ids))
+    second["groups"] = []  # all groups stay with the first
     names: dict[Any, str] = {}
     is_shared = rng.random() < 0.5
     for link in crossing:
         key = (link.origin, link.slot) if is_shared else link.id
         if key not in names:
             names[key] = f"cut {len(names) + 1}"
-            _add_output_port(halves[0], names[key], link)
-        _add_input_port(halves[1], names[key], link)
-    return Cut(halves[0], halves[1], crossing)
+            _add_output_port(first, names[key], link)
+        _add_input_port(second, names[key], link)
+    return Cut(first, second, crossing)
 
 
 def _ids(workflow: Mapping[str, Any]) -> set[Any]:
@@ -129,7 +127,7 @@ def _random_order(graph: nx.DiGraph[Any], rng: random.Random) -> list[Any]:
 
 
 def _half(workflow: Mapping[str, Any], ids: set[Any], links: list[RootLink]) -> dict[str, Any]:
-    """Some nodes of a workflow, with the links among them (those into it are cut) and all else that it has."""
+    """Some nodes of a workflow, with the links among them and all else that it has."""
     half = copy.deepcopy(dict(workflow))
     kept = {link.id for link in links if {link.origin, link.target} <= ids}
     half["nodes"] = [node for node in half["nodes"] if node["id"] in ids]
