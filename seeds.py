@@ -21,14 +21,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .flat_graph import (
+    FlatGraph,
+    Scope,
+    host_input_index,
+)
 from .prompt_graph import PORT_TYPE, prompt_links
 from .workflow_json import (
     REROUTE_TYPES,
     SUBGRAPH_INPUT,
-    FlatGraph,
-    Scope,
     dicts_in,
-    host_input_index,
     node_type,
     slots_of,
     subgraph_definitions,

@@ -11,6 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from .flat_graph import (
+    FlatGraph,
+    Origin,
+    Scope,
+)
+from .group_nodes import (
+    expand_group_nodes,
+    group_definition,
+)
 from .prompt_graph import (
     INPUT,
     OUTPUT,
@@ -31,18 +40,13 @@ from .workflow_json import (
     SUBGRAPH_ID,
     SUBGRAPH_INPUT,
     SUBGRAPH_OUTPUT,
-    FlatGraph,
     Level,
     Link,
-    Origin,
-    Scope,
     WorkflowSource,
     as_dict,
     as_list,
     common_type,
     dicts_in,
-    expand_group_nodes,
-    group_definition,
     is_group_node,
     is_off,
     load_workflow,

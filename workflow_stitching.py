@@ -12,6 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .flat_graph import (
+    FlatGraph,
+)
+from .group_nodes import (
+    expand_group_nodes,
+)
 from .prompt_graph import INPUT, OUTPUT
 from .workflow_graph import PortInfo, data_input, discover_port_nodes, ports_of, refuse_duplicate_outputs
 from .workflow_json import (
@@ -19,7 +25,6 @@ from .workflow_json import (
     REROUTE_TYPES,
     SUBGRAPH_INPUT,
     SUBGRAPH_OUTPUT,
-    FlatGraph,
     Level,
     Link,
     Workflow,
@@ -28,7 +33,6 @@ from .workflow_json import (
     as_list,
     common_type,
     dicts_in,
-    expand_group_nodes,
     is_group_node,
     load_workflow,
     node_type,

@@ -141,3 +141,51 @@ def test_the_embedded_server_is_measured_alone_where_there_is_no_other(tmp_path:
     verdicts = {cells[0]: cells[-1] for cells in goals}
     assert verdicts["start, over ComfyUI's"] == "not measured"
     assert done.returncode == ("**not kept**" in verdicts.values())
+
+
+def test_an_iteration_is_compared_with_the_bare_prompt_and_a_long_run_with_itself(tmp_path: Path) -> None:
+    names = ["trivial", "nodes", "cached", "long"]  # all but the demo, which needs a browser
+    only = [word for name in names for word in ("--only", name)]
+    done = run(str(BENCHMARKS / "loop.py"), "--quick", "--json", *only, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    found = json.loads(done.stdout)
+    assert found["goals"] == []  # nothing is judged where so few iterations are measured
+    assert list(found["servers"]) == ["embedded"]
+    server = found["servers"]["embedded"]
+    assert list(server["cases"]) == names[:-1]
+    for case in server["cases"].values():
+        assert case["count"] == 4
+        assert case["ratio"] == pytest.approx(case["run"] / case["bare"])
+        assert all(case[name] > 0 for name in ("bare", "run", "transfer", "around"))
+        assert case["server"] >= 0  # its clock counts whole milliseconds
+    assert list(server["long"]) == ["run", "bare client"]
+    for of in server["long"].values():
+        assert of["count"] == 20
+        assert of["ratio"] == pytest.approx(of["last"] / of["first"])
+        assert list(of["memory"]) == ["orchestrator", "server", "shared"]
+        assert of["memory"]["orchestrator"]["start"] > 1e7
+        assert of["memory"]["server"]["start"] > 1e7
+    if SHM is not None:
+        assert server["long"]["run"]["memory"]["shared"]["start"] > 0
+
+
+def test_iterations_are_told_by_name_and_goals_are_judged(tmp_path: Path) -> None:
+    done = run(str(BENCHMARKS / "loop.py"), "10", "--only", "trivial", cwd=tmp_path)
+    assert not done.stderr
+    cases, goals = tables(done.stdout)
+    assert [cells[0] for cells in cases] == ["3 nodes, changed"]
+    assert [cells[0] for cells in goals] == ["embedded: 3 nodes, changed, over the bare prompt"]
+    assert done.returncode == ("**not kept**" in [cells[-1] for cells in goals])
+
+
+def test_the_slope_of_memory_is_the_least_squares_one() -> None:
+    code = (
+        "import math, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from footprint import slope\n"
+        "assert slope([(0.0, 5.0), (10.0, 25.0), (20.0, 45.0)]) == 2.0\n"
+        "assert abs(slope([(0.0, 0.0), (1.0, 3.0), (2.0, 0.0)])) < 1e-12\n"
+        "assert math.isnan(slope([(1.0, 1.0)]))\n"
+    )
+    done = run("-c", code, str(BENCHMARKS), cwd=BENCHMARKS)
+    assert done.returncode == 0, done.stderr

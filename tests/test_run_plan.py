@@ -225,3 +225,10 @@ def test_errors_are_of_kinds_that_callers_know() -> None:
     assert issubclass(PreflightError, ValueError)
     assert issubclass(MissingValueError, (ValueError, KeyError))
     assert str(MissingValueError("a sentence")) == "a sentence"
+
+
+def test_a_socket_that_takes_any_type_tells_none() -> None:
+    """V3 nodes, such as the switch of ComfyUI, name the type of such sockets by what they are."""
+    switch = {"input": {"required": {"on_true": ["COMFY_MATCHTYPE_V3", {}]}}, "output": ["COMFY_MATCHTYPE_V3"]}
+    prompt = {"1": port("a"), "2": node("Switch", on_true=["1", 0]), "3": port("b", ["2", 0])}
+    assert port_types(PromptTemplate(prompt), {"Switch": switch}) == ({"a": "*"}, {"b": "*"}, {})

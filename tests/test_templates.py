@@ -21,6 +21,7 @@ from editor_page import EditorPage, Opened, open_editor
 from workflow_cutting import Cut, cut_workflow, difference, ports_in, without_ports
 
 from discomfort import ComfyConnector
+from discomfort import flat_graph as fg
 from discomfort import prompt_graph as pg
 from discomfort import workflow_graph as wg
 from discomfort import workflow_json as wj
@@ -112,7 +113,7 @@ def test_prompts_are_compared_by_what_they_compute() -> None:
 
 def unread_values(cut: Cut) -> list[str]:
     """The unique_ids of cut links that lead to nothing that runs, such as a bypassed node; their ports stay."""
-    graph = wj.FlatGraph(cut.second)
+    graph = fg.FlatGraph(cut.second)
     ports = [port for port in wg.discover_ports(cut.second) if not graph.consumers[port.node_id]]
     return sorted(port.unique_id for port in ports)
 
