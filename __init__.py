@@ -29,6 +29,8 @@ _NAMES = {
     "Branch": ".control_flow",
     "Loop": ".control_flow",
     "PerIteration": ".control_flow",
+    "load_steps": ".control_flow",
+    "PreflightError": ".run_plan",
     "RunResult": ".run_record",
     # what ComfyUI asks a custom-node package for
     "NODE_CLASS_MAPPINGS": ".nodes",
@@ -48,21 +50,24 @@ __all__ = [
     "DiscomfortWorkflowTools",
     "Loop",
     "PerIteration",
+    "PreflightError",
     "RunResult",
     "WorkflowContext",
     "WorkflowExecutionError",
     "WorkflowTools",
     "__version__",
     "get_context",
+    "load_steps",
     "register_context",
     "unregister_context",
 ]
 
 if TYPE_CHECKING:
     from .comfy_serverless import ComfyConnector
-    from .control_flow import Branch, Loop, PerIteration
+    from .control_flow import Branch, Loop, PerIteration, load_steps
     from .discomfort import Discomfort
     from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+    from .run_plan import PreflightError
     from .run_record import RunResult
     from .workflow_context import WorkflowContext, get_context, register_context, unregister_context
     from .workflow_tools import DiscomfortWorkflowTools, WorkflowExecutionError, WorkflowTools

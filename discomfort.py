@@ -105,7 +105,8 @@ class Discomfort:
     ) -> RunResult:
         """Run workflows, in a loop: :meth:`DiscomfortWorkflowTools.run_sequential` on this instance's server.
 
-        ``control`` takes loop_condition, collect and progress. Returns {unique_id: value}, with the run's record.
+        ``control`` takes loop_condition, collect, progress, seed_policy and master_seed. Returns {unique_id: value},
+        with the run's record.
 
         Raises:
             RuntimeError: the instance was shut down. Else see run_sequential.

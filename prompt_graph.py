@@ -197,17 +197,25 @@ class PromptTemplate:
 
         An INPUT port is an origin. None where nothing arrives, or the ports feed each other.
         """
-        passed = {node_id}
-        while True:
-            link = (self._base[node_id].get("inputs") or {}).get("input_data")
-            if not is_link(link) or str(link[0]) in passed:
-                return None
+        return self.origin_of_link((self._base[node_id].get("inputs") or {}).get("input_data"))
+
+    def origin_of_link(self, link: Any) -> tuple[str, int] | None:
+        """(node id, slot) of what makes the value of a link; as `origin`."""
+        passed: set[str] = set()
+        while is_link(link) and str(link[0]) not in passed:
             node_id, slot = str(link[0]), int(link[1])
-            origin = self._base.get(node_id)
-            is_port = isinstance(origin, Mapping) and origin.get("class_type") == PORT_TYPE
-            if not is_port or node_id in self._readers:
+            node = self._base.get(node_id)
+            if not isinstance(node, Mapping) or node.get("class_type") != PORT_TYPE or node_id in self._readers:
                 return node_id, slot
             passed.add(node_id)
+            link = (node.get("inputs") or {}).get("input_data")
+        return None
+
+    def input_at(self, origin: tuple[str, int] | None) -> str | None:
+        """The unique_id of the INPUT port that an origin is; None for another node."""
+        if origin is None or origin[0] not in self._readers:
+            return None
+        return str(self._base[origin[0]]["inputs"]["unique_id"]).strip()
 
     def fill(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import control_flow
 from .nodes_internal import PROTOCOL_VERSION
-from .prompt_graph import INPUT, LOADER_TYPE, OUTPUT, PORT_TYPE, Prompt, PromptTemplate
+from .prompt_graph import INPUT, LOADER_TYPE, OUTPUT, PORT_TYPE, Prompt, PromptTemplate, is_link
 from .seeds import ControlledWidget
 from .workflow_json import ANY_TYPE, common_type, type_name, types_compatible
 
@@ -88,15 +88,16 @@ class PreparedWorkflow:
     input_types: Mapping[str, str] = field(default_factory=dict)
     #: {unique_id: type} of OUTPUT ports: what their sources make, "*" where that says nothing
     output_types: Mapping[str, str] = field(default_factory=dict)
-    #: {unique_id of an OUTPUT port: unique_id of the INPUT port whose value it hands on, through nothing}
-    handed_on: Mapping[str, str] = field(default_factory=dict)
+    #: {unique_id of an OUTPUT port: unique_ids of the INPUT ports of which it hands one on, and whose type it has; only
+    #: where its own type is "*"}
+    handed_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: seeds and other values that change from execution to execution
     controlled: tuple[ControlledWidget, ...] = ()
 
 
 def port_types(
     template: PromptTemplate, definitions: Mapping[str, Any], drawn: Iterable[Any] = ()
-) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, str], dict[str, str], dict[str, tuple[str, ...]]]:
     """(input_types, output_types, handed_on) of a prompt, as in `PreparedWorkflow`.
 
     Args:
@@ -109,19 +110,15 @@ def port_types(
         for name in template.inputs
     }
     outputs, handed_on = {}, {}
-    entries = {port.node_id: port.unique_id for ports in template.inputs.values() for port in ports}
+    drawn_types = {(port.mode, port.unique_id): port.type for port in drawn}
     for name, port in template.outputs.items():
-        origin = template.origin(port.node_id)
-        if origin is not None and origin[0] in entries:
-            handed_on[name] = entries[origin[0]]
-            outputs[name] = inputs[entries[origin[0]]]
-        else:
-            outputs[name] = ANY_TYPE if origin is None else _made_type(template.prompt, origin, definitions)
-    for port in drawn:
-        for types, mode in ((inputs, INPUT), (outputs, OUTPUT)):
-            if port.mode == mode and types.get(port.unique_id) == ANY_TYPE:
-                types[port.unique_id] = port.type
-    return inputs, outputs, handed_on
+        outputs[name], handed_on[name] = _made_type(template, template.origin(port.node_id), definitions)
+        # A port that hands an INPUT port on through nothing has the type of what is given, whatever else reads it.
+        if outputs[name] == ANY_TYPE and template.input_at(template.origin(port.node_id)) is None:
+            outputs[name] = drawn_types.get((OUTPUT, name), ANY_TYPE)
+    for name, kind in inputs.items():
+        inputs[name] = drawn_types.get((INPUT, name), ANY_TYPE) if kind == ANY_TYPE else kind
+    return inputs, outputs, {name: names for name, names in handed_on.items() if names and outputs[name] == ANY_TYPE}
 
 
 def _wanted_type(prompt: Mapping[str, Any], reader: tuple[str, str], definitions: Mapping[str, Any]) -> str:
@@ -134,11 +131,35 @@ def _wanted_type(prompt: Mapping[str, Any], reader: tuple[str, str], definitions
     return ANY_TYPE
 
 
-def _made_type(prompt: Mapping[str, Any], origin: tuple[str, int], definitions: Mapping[str, Any]) -> str:
-    node_id, slot = origin
-    node = prompt.get(node_id) or {}
-    made = (definitions.get(str(node.get("class_type"))) or {}).get("output") or []
-    return type_name(made[slot]) if 0 <= slot < len(made) else ANY_TYPE
+def _made_type(
+    template: PromptTemplate, origin: tuple[str, int] | None, definitions: Mapping[str, Any]
+) -> tuple[str, tuple[str, ...]]:
+    """(type of an output, INPUT ports that it may hand on).
+
+    A node whose output says "*" (a switch, say) has the type of what comes into those of its inputs that say "*", too.
+    """
+    kinds: list[str] = []
+    names: list[str] = []
+    pending, passed = [origin], set()
+    while pending:
+        place = pending.pop()
+        if place is None or place in passed:
+            continue
+        passed.add(place)
+        name = template.input_at(place)
+        if name is not None:
+            names.append(name)
+            continue
+        node = template.prompt.get(place[0]) or {}
+        made = (definitions.get(str(node.get("class_type"))) or {}).get("output") or []
+        kind = type_name(made[place[1]]) if 0 <= place[1] < len(made) else ANY_TYPE
+        if kind != ANY_TYPE:
+            kinds.append(kind)
+            continue
+        links = {i: value for i, value in (node.get("inputs") or {}).items() if is_link(value)}
+        wild = [i for i in links if _wanted_type(template.prompt, (place[0], i), definitions) == ANY_TYPE]
+        pending += [template.origin_of_link(links[i]) for i in wild]
+    return common_type(kinds) or ANY_TYPE, tuple(dict.fromkeys(names))
 
 
 def identity(source: Any) -> Any:

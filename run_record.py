@@ -32,6 +32,8 @@ class StepRecord:
     outputs: dict[str, str] = dataclasses.field(default_factory=dict)
     #: {node id: {input: value}} of the seeds, and whatever else changes from execution to execution, that it ran with
     seeds: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    #: {unique_id: type} of the OUTPUT ports that delivered by reference
+    references: dict[str, str] = dataclasses.field(default_factory=dict)
     #: how often it was tried; more than 1 means that the server died or hung
     attempts: int = 1
 

@@ -21,7 +21,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -600,22 +600,21 @@ class DiscomfortWorkflowTools:
             else:
                 contents[name] = context.digest(name)
         references = self._references(prepared, recipes)
+        if step is not None:
+            step.references = references
         return prepared.template.fill(contents, recipes, references, step.seeds if step is not None else {})
 
-    def _references(self, prepared: PreparedWorkflow, recipes: Collection[str]) -> list[str]:
-        """The OUTPUT ports that deliver a recipe: those of a type that is passed by reference, and those that hand on
-        an input that is one of *recipes*.
+    def _references(self, prepared: PreparedWorkflow, recipes: Mapping[str, Json]) -> dict[str, str]:
+        """{unique_id: type} of the OUTPUT ports that deliver a recipe: those of a type that is passed by reference, and
+        those that hand on an input that came by reference.
         """
-        rules = self.pass_by_rules
-        return [
-            name
-            for name in prepared.outputs
-            if (
-                prepared.handed_on[name] in recipes
-                if name in prepared.handed_on
-                else rules.get(prepared.output_types.get(name, workflow_json.ANY_TYPE)) == "ref"
-            )
-        ]
+        rules, found = self.pass_by_rules, {}
+        for name in prepared.outputs:
+            kind = prepared.output_types.get(name, workflow_json.ANY_TYPE)
+            came = [recipes[i]["type"] for i in prepared.handed_on.get(name, ()) if i in recipes]
+            if came or rules.get(kind) == "ref":
+                found[name] = came[0] if came else kind
+        return found
 
     def _check_recipe(
         self, recipe: Json, name: str, prepared: PreparedWorkflow, context: WorkflowContext, step: StepRecord | None
@@ -636,11 +635,9 @@ class DiscomfortWorkflowTools:
 
     def _keep_recipes(self, run: _Run, prepared: PreparedWorkflow, prompt: Json, step: StepRecord) -> None:
         """Save the recipes of the OUTPUT ports that deliver by reference."""
-        for name, node_id in prepared.outputs.items():
-            if prompt[node_id]["inputs"].get("mode") == prompt_graph.REFERENCE:
-                kind = prepared.output_types.get(name, workflow_json.ANY_TYPE)
-                run.save(name, prompt_graph.make_recipe(prompt, node_id, kind, prepared.name))
-                step.outputs[name] = run.context.digest(name)
+        for name, kind in step.references.items():
+            run.save(name, prompt_graph.make_recipe(prompt, prepared.outputs[name], kind, prepared.name))
+            step.outputs[name] = run.context.digest(name)
 
     async def _execute_workflow(
         self,

@@ -284,7 +284,8 @@ async def test_recipes_are_kept_in_place_of_values(
     tools: DiscomfortWorkflowTools, make_run: Callable[..., _Run]
 ) -> None:
     run, load, step = make_run(), await prepare(tools, LOAD, "load.json"), StepRecord((0,), "w")
-    tools._keep_recipes(run, load, tools._inject_inputs(load, run.context), step)
+    tools._keep_recipes(run, load, tools._inject_inputs(load, run.context, step), step)
+    assert step.references == {"model": "MODEL"}
     info = run.context.get_storage_info("model")
     assert info is not None
     assert info["pass_by"] == "ref"

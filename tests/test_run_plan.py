@@ -177,8 +177,8 @@ def test_types_come_from_the_nodes_definitions() -> None:
     }
     inputs, outputs, handed_on = port_types(PromptTemplate(prompt), DEFINITIONS)
     assert inputs == {"name": "COMBO", "m": "MODEL", "t": "STRING", "s": "*"}
-    assert outputs == {"clip": "CLIP", "image": "IMAGE", "m2": "MODEL", "switched": "*"}
-    assert handed_on == {"m2": "m"}
+    assert outputs == {"clip": "CLIP", "image": "IMAGE", "m2": "*", "switched": "*"}
+    assert handed_on == {"m2": ("m",), "switched": ("s",)}
 
 
 def test_the_drawn_workflow_tells_what_definitions_do_not() -> None:
@@ -231,4 +231,16 @@ def test_a_socket_that_takes_any_type_tells_none() -> None:
     """V3 nodes, such as the switch of ComfyUI, name the type of such sockets by what they are."""
     switch = {"input": {"required": {"on_true": ["COMFY_MATCHTYPE_V3", {}]}}, "output": ["COMFY_MATCHTYPE_V3"]}
     prompt = {"1": port("a"), "2": node("Switch", on_true=["1", 0]), "3": port("b", ["2", 0])}
-    assert port_types(PromptTemplate(prompt), {"Switch": switch}) == ({"a": "*"}, {"b": "*"}, {})
+    assert port_types(PromptTemplate(prompt), {"Switch": switch}) == ({"a": "*"}, {"b": "*"}, {"b": ("a",)})
+    # But what comes into it may tell.
+    definitions = {**DEFINITIONS, "Switch": switch}
+    loads = {
+        "1": node("Load"),
+        "2": node("Switch", on_true=["p", 1]),
+        "p": port("x", ["1", 1]),
+        "3": port("b", ["2", 0]),
+    }
+    loads["2"]["inputs"]["on_true"] = ["p", 0]
+    assert port_types(PromptTemplate(loads), definitions)[1:] == ({"b": "CLIP"}, {})
+    ring = {"1": node("Switch", on_true=["2", 0]), "2": node("Switch", on_true=["1", 0]), "3": port("b", ["2", 0])}
+    assert port_types(PromptTemplate(ring), definitions)[1:] == ({"b": "*"}, {})

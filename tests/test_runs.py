@@ -259,6 +259,20 @@ async def test_what_is_handed_on_stays_a_reference(d: Discomfort, log: str) -> N
     assert result["other"]["prompt"] == result["model"]["prompt"]
 
 
+async def test_a_switch_hands_a_reference_on_too(d: Discomfort, log: str) -> None:
+    """Whose output is of no type that a definition tells: what comes into it does, here or in the workflow before."""
+    here = {**loads(log), "5": node("RunTestPass", anything=["1", 0]), "2": port("model", ["5", 0])}
+    there = {"1": port("model"), "5": node("RunTestPass", anything=["1", 0]), "2": port("other", ["5", 0])}
+    use = {**uses(log), "1": port("other")}
+    result = await d.run([here, there, use], inputs={"image": picture(0.0)})
+    assert torch.allclose(result["image"], picture(0.04))
+    assert (result["model"]["type"], result["other"]["type"]) == ("MODEL", "MODEL")
+    assert executions(log) == ["load base", "use"]
+    # A number goes through the same node by value.
+    numbers = {**there, "1": port("number")}
+    assert (await d.run([numbers], inputs={"number": 3}))["other"] == 3
+
+
 async def test_a_server_that_is_gone_loads_the_model_again(d: Discomfort, log: str) -> None:
     recipe = (await d.run([loads(log)]))["model"]
     await d.Worker.free()

@@ -160,6 +160,35 @@ class RunTestJoin:
         return (" ".join(map(str, number)),)
 
 
+class AnyType(str):
+    """Fits every socket."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __eq__ = str.__eq__
+    __hash__ = str.__hash__
+
+
+class RunTestPass:
+    """Hands on whatever comes, of a type that its definition does not tell."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = (AnyType("*"),)
+    FUNCTION = "hand_on"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"anything": (AnyType("*"),)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Any) -> bool:
+        return True
+
+    def hand_on(self, anything: Any) -> tuple[Any]:
+        return (anything,)
+
+
 class RunTestBlock:
     """Keeps everything behind it from executing."""
 
