@@ -117,6 +117,37 @@ def prompt_problems(prompt: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def link_problems(prompt: Mapping[str, Any], ends: Iterable[str]) -> list[str]:
+    """What is wrong with the links that some nodes depend on, one sentence each: ends that do not exist, and cycles.
+
+    The server looks at nothing else either: a broken node that no output depends on does no harm.
+    """
+    import networkx as nx
+
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    problems: list[str] = []
+    pending, seen = list(ends), set(ends)
+    while pending:
+        node_id = pending.pop()
+        inputs = prompt[node_id].get("inputs")
+        for name, value in inputs.items() if isinstance(inputs, Mapping) else ():
+            if not is_link(value):
+                continue
+            origin = str(value[0])
+            if not isinstance(prompt.get(origin), Mapping):
+                words = prompt_node_words(node_id, prompt[node_id])
+                problems.append(f"Input {name!r} of {words} reads node {origin}, which does not exist.")
+                continue
+            graph.add_edge(origin, node_id)
+            if origin not in seen:
+                seen.add(origin)
+                pending.append(origin)
+    if not nx.is_directed_acyclic_graph(graph):
+        names = " -> ".join(prompt_node_words(edge[0], prompt[edge[0]]) for edge in nx.find_cycle(graph))
+        problems.append(f"It has a cycle, so it cannot be run: {names} -> back again.")
+    return problems
+
+
 def prompt_node_words(node_id: str, entry: Mapping[str, Any]) -> str:
     """A node of a prompt in words for a message: ``KSampler #3 'My title'``."""
     kind = entry.get("class_type") or "node"
@@ -334,8 +365,22 @@ def make_recipe(prompt: Mapping[str, Any], port_id: str, kind: str, workflow: st
 
 
 def is_recipe(value: Any) -> bool:
-    """Whether a value is what `make_recipe` made."""
-    return isinstance(value, Mapping) and RECIPE_KEY in value and isinstance(value.get("prompt"), Mapping)
+    """Whether a value says of itself that it is what `make_recipe` made."""
+    return isinstance(value, Mapping) and RECIPE_KEY in value
+
+
+def check_recipe(value: Mapping[str, Any]) -> None:
+    """Refuse a recipe that cannot be stitched in: one from elsewhere, that was changed, say.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    if value[RECIPE_KEY] != 1:
+        raise ValueError(f"it is a recipe of version {value[RECIPE_KEY]!r}, made by another version of Discomfort")
+    output, nodes = value.get("output"), value.get("prompt")
+    is_whole = isinstance(nodes, Mapping) and is_link(output) and output[0] in nodes
+    if not is_whole or not isinstance(value.get("values"), Mapping):
+        raise ValueError("it is a recipe that is not whole: pass what a run returned as it is")
 
 
 def _ancestors_first(prompt: Mapping[str, Any], last: str) -> list[str]:

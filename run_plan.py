@@ -14,12 +14,16 @@ from typing import Any
 
 from . import control_flow
 from .nodes_internal import PROTOCOL_VERSION
-from .prompt_graph import INPUT, LOADER_TYPE, OUTPUT, PORT_TYPE, Prompt, PromptTemplate, is_link
+from .prompt_graph import INPUT, LOADER_TYPE, OUTPUT, PORT_TYPE, Prompt, PromptTemplate, is_link, is_recipe
 from .seeds import ControlledWidget
 from .workflow_json import ANY_TYPE, common_type, type_name, types_compatible
 
 log = logging.getLogger("discomfort.run_plan")
 
+# Types of which no value is a text or a number.
+_OBJECT_TYPES = frozenset(
+    {"IMAGE", "MASK", "LATENT", "CONDITIONING", "MODEL", "CLIP", "VAE", "CONTROL_NET", "CLIP_VISION", "AUDIO", "VIDEO"}
+)
 # Types that ports may convert between on purpose: a FLOAT that feeds an INT, a STRING that feeds a COMBO.
 _PLAIN_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", ANY_TYPE})
 
@@ -188,14 +192,14 @@ def unknown_nodes(prompt: Prompt, definitions: Mapping[str, Any]) -> dict[str, s
     return {node_id: kind for node_id, kind in kinds.items() if kind not in definitions}
 
 
-def has_outputs(template: PromptTemplate, definitions: Mapping[str, Any]) -> bool:
-    """Whether anything in a prompt makes the server execute it: an output node, an OUTPUT port say."""
+def output_nodes(template: PromptTemplate, definitions: Mapping[str, Any]) -> list[str]:
+    """The ids of what makes the server execute a prompt: OUTPUT ports, nodes such as SaveImage."""
     entries = {port.node_id for ports in template.inputs.values() for port in ports}
-    return any(
-        (definitions.get(str(node.get("class_type"))) or {}).get("output_node")
+    return [
+        node_id
         for node_id, node in template.prompt.items()
-        if node_id not in entries
-    )
+        if node_id not in entries and (definitions.get(str(node.get("class_type"))) or {}).get("output_node")
+    ]
 
 
 def check_protocol(definitions: Mapping[str, Any], server: str) -> list[Exception]:
@@ -244,6 +248,8 @@ class PlanCheck:
         self._is_again = False
         # Names that something reads.
         self._used: set[str] = set()
+        # Values that are given, as long as no step has written another one.
+        self._given: dict[str, Any] = {}
         # name -> {(type, workflow)} of what may have written it last; nothing is known of a given value's type.
         self._available: dict[str, set[tuple[str, str]]] = {name: {(ANY_TYPE, "")} for name in available}
 
@@ -259,6 +265,7 @@ class PlanCheck:
         that cannot be taken. ValueError: a collected name that no OUTPUT port delivers, or a per-iteration input with
         too few values.
         """
+        self._given = {k: v for k, v in inputs.items() if not isinstance(v, control_flow.PerIteration)}
         self._walk_loop(outer)
         self._used |= condition_names(outer.condition)
         self._check_condition(outer.condition, "loop_condition")
@@ -336,12 +343,28 @@ class PlanCheck:
     def _enter(self, prepared: PreparedWorkflow) -> None:
         for name in prepared.inputs:
             self._used.add(name)
-            if name in self._available:
+            if name in self._given:
+                self._check_given(prepared, name)
+            elif name in self._available:
                 self._check_type(prepared, name)
             elif not self._has_gaps:
                 self._found.append(nothing_to_read(prepared.name, name, self._available))
         for name in prepared.outputs:
+            self._given.pop(name, None)
             self._available[name] = {(prepared.output_types.get(name, ANY_TYPE), prepared.name)}
+
+    def _check_given(self, prepared: PreparedWorkflow, name: str) -> None:
+        """A text for a picture, or the recipe of another type. What is no text or number is left to the nodes."""
+        value, wanted = self._given[name], prepared.input_types.get(name, ANY_TYPE)
+        where = f"the INPUT port {name!r} of {prepared.name} feeds inputs of type {wanted}"
+        if is_recipe(value):
+            if not types_compatible(str(value.get("type")), wanted):
+                self._found.append(PortTypeError(f"inputs[{name!r}] is the recipe of a {value['type']}, but {where}."))
+        elif wanted in _OBJECT_TYPES and (value is None or isinstance(value, (str, bytes, os.PathLike, int, float))):
+            hint = " A picture file is opened by d.Tools.open_image_as_tensor(path)." if wanted == "IMAGE" else ""
+            self._found.append(
+                PortTypeError(f"inputs[{name!r}] is {repr(value)[:80]} ({type(value).__name__}), but {where}.{hint}")
+            )
 
     def _check_type(self, prepared: PreparedWorkflow, name: str) -> None:
         wanted = prepared.input_types.get(name, ANY_TYPE)

@@ -49,9 +49,9 @@ from .run_plan import (
     PreparedWorkflow,
     ProtocolError,
     check_protocol,
-    has_outputs,
     identity,
     nothing_to_read,
+    output_nodes,
     port_types,
     raise_problems,
     sources,
@@ -347,7 +347,9 @@ class DiscomfortWorkflowTools:
         count = noted(_check_iterations, iterations) or 1
         condition = None if loop_condition is None else noted(control_flow.Condition.parse, loop_condition)
         outer = control_flow.Loop(body=steps, iterations=count, condition=condition)
-        collected, given = noted(_check_collect, collect) or (), noted(_check_inputs, inputs) or {}
+        collected, given = noted(_check_collect, collect) or (), noted(_check_inputs, inputs)
+        has_gaps = has_gaps or given is None
+        given = given or {}
         listener = noted(choose_listener, progress)
         policy = noted(seeds.check_policy, seed_policy) or "fixed"
         master = noted(_check_master_seed, master_seed) or 0
@@ -537,6 +539,7 @@ class DiscomfortWorkflowTools:
         definitions = await connector.node_definitions()
         if prompt_graph.is_api_format(content):
             workflow, prompt = None, content
+            _refuse_nodes_without_type(prompt, name)
             self._refuse_unknown_nodes(prompt, definitions, name, connector.server_description)
         else:
             workflow, prompt = content, await connector.get_prompt_from_workflow(content)
@@ -544,7 +547,11 @@ class DiscomfortWorkflowTools:
             template = prompt_graph.PromptTemplate(prompt)
         except ValueError as e:
             raise ValueError(f"{name}: {e}") from e
-        if not has_outputs(template, definitions):
+        ends = output_nodes(template, definitions)
+        problems = prompt_graph.link_problems(prompt, ends)
+        if problems:
+            raise ValueError(f"{name}: {' '.join(problems)}")
+        if not ends:
             raise ValueError(
                 f"{name} delivers nothing: it has neither an OUTPUT port nor a node such as SaveImage or PreviewImage "
                 "that is switched on, so the server would not run it. Put a port behind what it makes."
@@ -839,7 +846,21 @@ def _check_collect(collect: Any) -> tuple[str, ...]:
 def _check_inputs(inputs: Any) -> dict[str, Any]:
     if inputs is not None and not isinstance(inputs, Mapping):
         raise TypeError(f"inputs is a {type(inputs).__name__}; it must be a dict {{unique_id: value}}.")
+    for name, value in (inputs or {}).items():
+        if not isinstance(name, str):
+            raise TypeError(f"inputs has the name {name!r}; names are texts, the unique_ids of ports.")
+        if prompt_graph.is_recipe(value):
+            try:
+                prompt_graph.check_recipe(value)
+            except ValueError as e:
+                raise ValueError(f"inputs[{name!r}] cannot be used: {e}.") from None
     return dict(inputs or {})
+
+
+def _refuse_nodes_without_type(prompt: Json, name: str) -> None:
+    wrong = [i for i, node in prompt.items() if not (isinstance(node, Mapping) and node.get("class_type"))]
+    if wrong:
+        raise ValueError(f"{name}: no class_type in what the prompt has as {', '.join(map(repr, wrong))}.")
 
 
 def _check_master_seed(seed: Any) -> int:

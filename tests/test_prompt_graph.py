@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from discomfort.prompt_graph import PromptTemplate, is_recipe, make_recipe
+from discomfort.prompt_graph import PromptTemplate, check_recipe, is_recipe, link_problems, make_recipe
 
 
 def port(unique_id: str, source: list[Any] | None = None) -> dict[str, Any]:
@@ -129,7 +129,41 @@ def test_what_has_no_recipe() -> None:
         recipe_of(loop, "3")
 
 
-@pytest.mark.parametrize("value", [None, {}, {"prompt": {}}, {"discomfort_recipe": 1}, "text", [1]])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"discomfort_recipe": 7}, "a recipe of version 7"),
+        ({"output": None}, "not whole"),
+        ({"output": ["elsewhere", 0]}, "not whole"),
+        ({"prompt": []}, "not whole"),
+        ({"values": None}, "not whole"),
+    ],
+)
+def test_a_recipe_that_was_changed_is_refused(changes: dict[str, Any], message: str) -> None:
+    recipe = recipe_of(LOADS, "3")
+    check_recipe(recipe)
+    with pytest.raises(ValueError, match=message):
+        check_recipe({**recipe, **changes})
+
+
+def test_links_that_nothing_depends_on_do_no_harm() -> None:
+    """The server does not look at them either."""
+    prompt = {
+        "1": node("Load"),
+        "2": port("a", ["1", 0]),
+        "8": node("A", x=["9", 0]),
+        "9": node("A", x=["8", 0]),
+        "7": node("A", x=["nowhere", 0]),
+    }
+    assert link_problems(prompt, ["2"]) == []
+    assert link_problems(prompt, ["7"]) == ["Input 'x' of A #7 reads node nowhere, which does not exist."]
+    (cycle,) = link_problems(prompt, ["8"])
+    assert "cycle" in cycle
+    assert "A #8" in cycle
+    assert "A #9" in cycle
+
+
+@pytest.mark.parametrize("value", [None, {}, {"prompt": {}}, "text", [1]])
 def test_other_values_are_no_recipes(value: Any) -> None:
     assert not is_recipe(value)
 

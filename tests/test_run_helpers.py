@@ -149,6 +149,10 @@ async def test_what_cannot_be_prepared_is_told(tools: DiscomfortWorkflowTools, t
         await prepare(tools, {"1": node("Load", seed=1), "2": port("a", ["1", 0]), "3": port("a", ["1", 0])})
     with pytest.raises(ValueError, match="w delivers nothing"):
         await prepare(tools, {"1": port("a"), "2": node("Use", model=["1", 0], x=1)})
+    with pytest.raises(ValueError, match=r"w: no class_type .* '2'"):
+        await prepare(tools, {**LOAD, "2": {"inputs": {}}})
+    with pytest.raises(ValueError, match=r"w: Input 'model' of Use #3 reads node 9, which does not exist"):
+        await prepare(tools, {**USE, "3": node("Use", model=["9", 0], x=1)})
     with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
         await tools._prepare_workflow(tmp_path / "nothing.json", "w", Peer())  # type: ignore[arg-type]
 

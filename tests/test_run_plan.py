@@ -100,6 +100,23 @@ def test_types_that_do_not_fit() -> None:
     assert problems_of(["a", "b"], numbers) == []
 
 
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("cat.png", "inputs['x'] is 'cat.png' (str), but the INPUT port 'x' of use feeds inputs of type IMAGE"),
+        (None, "is None (NoneType)"),
+        (0.5, "is 0.5 (float)"),
+        ({"discomfort_recipe": 1, "type": "VAE"}, "inputs['x'] is the recipe of a VAE"),
+        ({"discomfort_recipe": 1, "type": "IMAGE"}, ""),
+        ([[1.0]], ""),
+        (PerIteration(["cat.png"]), ""),
+    ],
+)
+def test_a_value_that_can_be_no_picture_is_refused(value: Any, problem: str) -> None:
+    found = problems_of(["use"], FLOWS, ["x"], inputs={"x": value})
+    assert [problem in text for text in found] == [True] * bool(problem)
+
+
 def test_types_are_compared_round_the_loop() -> None:
     """What an iteration leaves is what the next one reads; in inner loops, too."""
     flows = {"use": USE, "spoil": prepared("spoil", {}, {"x": "MODEL"})}
