@@ -541,6 +541,7 @@ def _check_token(token: str, source: str) -> None:
         raise ConfigError(f"{source} has a space or a character that no HTTP header may have.")
 
 
+@functools.lru_cache(maxsize=16)  # every request asks
 def read_api_url(value: str) -> tuple[str, str]:
     """What API_URL means: (host, ""), or (host, base URL) where it is the address of a server that runs already.
 
@@ -2724,8 +2725,15 @@ class ServerEvent:
     image_format: str | None = None
 
 
-def parse_message(message: str | bytes) -> ServerEvent | None:
+# How a message about the state of all nodes begins: json.dumps writes it so in every version that sends it.
+_STATE_MESSAGE = re.compile(r'\{"type": "progress_state", "data": \{"prompt_id": "([^"\\]*)"')
+
+
+def parse_message(message: str | bytes, with_states: bool = True) -> ServerEvent | None:
     """One websocket message as an event; None for what cannot be understood (a newer server may send more kinds).
+
+    *with_states* False leaves the data of "progress_state" out. The server sends it twice for each node, with all nodes
+    so far: for a large workflow, reading them takes longer than everything else that a run does here.
 
     Binary formats (big endian): event 1 = u32 event, u32 format (1 JPEG, 2 PNG), image; event 4 = u32 event, u32 length
     of a JSON text, the JSON (with "node_id", "prompt_id", "image_type"), image.
@@ -2752,6 +2760,9 @@ def parse_message(message: str | bytes) -> ServerEvent | None:
                 image_format,
             )
         return None
+    state = None if with_states else _STATE_MESSAGE.match(message)
+    if state is not None:
+        return ServerEvent("progress_state", {}, state[1])
     try:
         content = json.loads(message)
     except (ValueError, RecursionError):
@@ -2783,6 +2794,8 @@ class EventStream:
         #: HTTP headers of its handshake
         self.headers: dict[str, str] = {}
         self._listeners: list[Callable[[ServerEvent], None]] = []
+        # how many of them want the data of "progress_state"
+        self._state_readers = 0
         self._task: asyncio.Task[None] | None = None
         # the address that the reader task reads from
         self._task_url = ""
@@ -2805,10 +2818,20 @@ class EventStream:
     def has_listeners(self) -> bool:
         return bool(self._listeners)
 
-    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
-        """Call *listener* with every event from now on; returns the function that ends it."""
+    def subscribe(self, listener: Callable[[ServerEvent], None], with_states: bool = True) -> Callable[[], None]:
+        """Call *listener* with every event from now on; returns the function that ends it.
+
+        *with_states*: whether it reads the data of "progress_state", see :func:`parse_message`.
+        """
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+        self._state_readers += with_states
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+                self._state_readers -= with_states
+
+        return unsubscribe
 
     async def connect(self, timeout: float) -> bool:
         """Start reading (once) and wait until the socket is open; False where it is not within *timeout* seconds.
@@ -2864,7 +2887,7 @@ class EventStream:
                     self._problem, self._is_given_up, delay = None, False, 0.05
                     self._publish(ServerEvent("connected", {}))
                     async for message in ws:
-                        event = parse_message(message)
+                        event = parse_message(message, with_states=self._state_readers > 0)
                         if event is not None:
                             self._publish(event)
             except Exception as e:  # whatever it is, the reader goes on: without it every run would be polled for
@@ -3929,7 +3952,7 @@ class ComfyConnector:
             if on_event is not None and event.prompt_id == run.prompt_id:
                 on_event(event)
 
-        unsubscribe = self._events.subscribe(listen)
+        unsubscribe = self._events.subscribe(listen, with_states=on_event is not None)
         self._runs.add(run)
         try:
             await self._queue_prompt(run, prompt, dict(extra_data or {}))

@@ -258,6 +258,8 @@ class Condition:
         self.kind = kind
         self.names: frozenset[str] = frozenset(names)
         self._tree = tree
+        # How many arguments a function takes; asked once, as a loop calls it again and again.
+        self._count = _positional_count(source) if kind == "function" else None
 
     @classmethod
     def parse(cls, spec: ConditionSpec) -> Condition:
@@ -322,7 +324,7 @@ class Condition:
         if self.kind == "constant":
             return bool(self.source)
         if self.kind == "function":
-            result = _call(self.source, [MappingProxyType(values), iteration])
+            result = self.source(*(MappingProxyType(values), iteration)[: self._count])
             return truth(await result if inspect.isawaitable(result) else result)
         text = str(self.source).strip()
         if self.kind == "port" or text in values:
@@ -434,16 +436,15 @@ def _names_in(tree: ast.Expression) -> set[str]:
     return names | quoted
 
 
-def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    """Calls with as many of the arguments as the function takes by position, but at least with one."""
+def _positional_count(function: Callable[..., Any]) -> int | None:
+    """How many arguments a function takes by position, at least one; None: any number."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return function(arguments[0])
+        return 1
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return function(*arguments)
-    taken = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-    return function(*arguments[: max(1, taken)])
+        return None
+    return max(1, sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters))
 
 
 # ----------------------------------------------------------------------------------------------- per-iteration input
@@ -469,6 +470,7 @@ class PerIteration:
             )
         self._is_sequence = is_sequence
         self.source = source
+        self._count = None if is_sequence else _positional_count(source)  # type: ignore[arg-type]
 
     @property
     def length(self) -> int | None:
@@ -487,7 +489,7 @@ class PerIteration:
                 raises comes through unchanged. A synchronous function runs in the event loop's thread.
         """
         if not self._is_sequence:
-            result = _call(self.source, [iteration, MappingProxyType(values or {})])  # type: ignore[arg-type]
+            result = self.source(*(iteration, MappingProxyType(values or {}))[: self._count])  # type: ignore[operator]
             return await result if inspect.isawaitable(result) else result
         if iteration < 0 or iteration >= len(self.source):  # type: ignore[arg-type]
             raise IndexError(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)  # a long run has many
 class StepRecord:
     """One execution of one workflow."""
 

@@ -294,7 +294,7 @@ class WorkflowContext:
         info = self._store.info(unique_id)
         if info is None:
             raise self._store.unknown(unique_id)
-        return f"{info.digest}/items" if info.is_list else info.digest
+        return info.content_id
 
     def __contains__(self, unique_id: object) -> bool:
         return isinstance(unique_id, str) and self._store.has(unique_id)
@@ -304,9 +304,9 @@ class WorkflowContext:
 
         Returns:
             ``storage_type`` "ram" or "disk"; ``size`` bytes of the stored object and ``data_size`` of what is in it;
-            ``pass_by`` "val" or "ref"; ``is_list`` as in :meth:`save`; ``shm_name`` (ram: path below the shared-memory
-            filesystem) or ``path`` (disk); ``digest`` "algorithm:hex"; ``created`` seconds since the epoch;
-            ``pid`` of the writer.
+            ``pass_by`` "val" or "ref"; ``is_list`` True, only where :meth:`save` was told so; ``shm_name`` (ram: path
+            below the shared-memory filesystem) or ``path`` (disk); ``digest`` as :meth:`digest` tells it; ``created``
+            seconds since the epoch; ``pid`` of the writer.
         """
         info = self._store.info(unique_id)
         if info is None:

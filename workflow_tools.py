@@ -605,7 +605,7 @@ class DiscomfortWorkflowTools:
                 recipes[name] = context.load(name)
                 self._check_recipe(recipes[name], name, prepared, context, step)
             else:
-                contents[name] = context.digest(name)
+                contents[name] = info["digest"]
         references = self._references(prepared, recipes)
         if step is not None:
             step.references = references

@@ -53,6 +53,11 @@ class ObjectInfo(NamedTuple):
     created_ns: int
     pid: int
 
+    @property
+    def content_id(self) -> str:
+        """The digest; of a list whose items go one by one another one than of the same list as a whole."""
+        return f"{self.digest}/items" if self.is_list else self.digest
+
     def as_dict(self) -> dict[str, Any]:
         """What is known, without where it is, in the words of ``WorkflowContext.get_storage_info``."""
         return {
@@ -60,8 +65,8 @@ class ObjectInfo(NamedTuple):
             "size": self.size,
             "data_size": self.data_size,
             "pass_by": "ref" if self.is_recipe else "val",
-            "is_list": self.is_list,
-            "digest": self.digest,
+            **({"is_list": True} if self.is_list else {}),
+            "digest": self.content_id,
             "created": self.created_ns / 1e9,
             "pid": self.pid,
         }
@@ -539,10 +544,10 @@ class RunStore:
     def restore(self, held: HeldObject, *, use_ram: bool = True) -> None:
         """Store a held object under its key again, unless it is still there. Raises what get and put raise."""
         info = self.info(held.key)
-        if info is None or info.digest != held.header.digest_text:
+        flags = held.header.flags
+        is_recipe, is_list = bool(flags & FLAG_RECIPE), bool(flags & FLAG_LIST)
+        if info is None or (info.digest, info.is_list) != (held.header.digest_text, is_list):
             value = self._rebuild(held.key, held.header, held.view)
-            flags = held.header.flags
-            is_recipe, is_list = bool(flags & FLAG_RECIPE), bool(flags & FLAG_LIST)
             self.put(held.key, value, use_ram=use_ram, is_recipe=is_recipe, is_list=is_list)
 
     def _unloadable(self, key: str, header: Header, exc: Exception) -> StoreUnloadable:

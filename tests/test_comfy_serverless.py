@@ -755,6 +755,32 @@ def test_messages_are_parsed_or_ignored(message: str | bytes, event: cs.ServerEv
     assert cs.parse_message(message) == event
 
 
+def test_the_states_of_all_nodes_are_read_only_for_who_wants_them() -> None:
+    """Else they would cost the square of a workflow's size. The prompt is told all the same."""
+    nodes = {str(i): {"value": 1.0, "max": 1.0, "state": "finished"} for i in range(3)}
+    message = json.dumps({"type": "progress_state", "data": {"prompt_id": "p-1", "nodes": nodes}})
+    assert cs.parse_message(message) == cs.ServerEvent(
+        "progress_state", {"prompt_id": "p-1", "nodes": nodes}, prompt_id="p-1"
+    )
+    assert cs.parse_message(message, with_states=False) == cs.ServerEvent("progress_state", {}, prompt_id="p-1")
+    other = json.dumps({"type": "executing", "data": {"node": "1", "prompt_id": "p-1"}})
+    assert cs.parse_message(other, with_states=False) == cs.parse_message(other)
+    odd = json.dumps({"type": "progress_state", "data": {"nodes": {}, "prompt_id": "p-1"}})
+    assert cs.parse_message(odd, with_states=False) == cs.parse_message(odd)
+
+
+async def test_somebody_who_wants_the_states_gets_them_whoever_else_listens() -> None:
+    stream = cs.EventStream()
+    end_run = stream.subscribe(lambda event: None, with_states=False)
+    assert stream._state_readers == 0
+    end = stream.subscribe(lambda event: None)
+    assert stream._state_readers == 1
+    end()
+    end()
+    end_run()
+    assert (stream._state_readers, stream.has_listeners) == (0, False)
+
+
 @pytest.mark.parametrize("has_proxy", [True, False])
 async def test_websocket_is_opened_with_what_the_library_knows(
     monkeypatch: pytest.MonkeyPatch, has_proxy: bool

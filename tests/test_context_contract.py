@@ -487,6 +487,35 @@ def test_a_recipe_is_a_dict_and_says_so_until_it_is_replaced(sides: Sides) -> No
     assert sides.one.get_storage_info("model")["pass_by"] == "val"
 
 
+def test_a_list_of_items_is_another_value_than_the_same_list(sides: Sides) -> None:
+    """It says so to both, until it is replaced; its content is the same list."""
+    sides.one.save("whole", [1, 2])
+    sides.one.save("items", [1, 2], is_list=True)
+    assert sides.other.load("items") == sides.other.load("whole") == [1, 2]
+    assert sides.other.digest("items") == f"{sides.other.digest('whole')}/items"
+    info = sides.other.get_storage_info("items")
+    assert (info["is_list"], info["digest"]) == (True, sides.one.digest("items"))
+    sides.other.save("items", [1, 2])
+    assert sides.one.digest("items") == sides.one.digest("whole")
+    assert "is_list" not in sides.one.get_storage_info("items")
+
+
+def test_a_list_of_items_is_a_list(context: WorkflowContext) -> None:
+    with pytest.raises(TypeError, match="'x' is saved with is_list: it is a tuple, not a list"):
+        context.save("x", (1, 2), is_list=True)
+    assert "x" not in context
+
+
+def test_what_was_held_of_a_list_comes_back_as_one(context: WorkflowContext) -> None:
+    context.save("x", [1, 2], is_list=True)
+    before = context.digest("x")
+    held = context.hold("x")
+    for other in ([3], [1, 2]):  # another list, and the same one as a whole
+        context.save("x", other)
+        context.restore(held)
+        assert context.digest("x") == before
+
+
 USAGE_KEYS = {
     "ram_usage_bytes",
     "ram_capacity_bytes",
