@@ -354,7 +354,10 @@ class PlanCheck:
             self._available[name] = {(prepared.output_types.get(name, ANY_TYPE), prepared.name)}
 
     def _check_given(self, prepared: PreparedWorkflow, name: str) -> None:
-        """A text for a picture, or the recipe of another type. What is no text or number is left to the nodes."""
+        """Refuse the recipe of another type; warn of a text or number where a picture is wanted, say.
+
+        Only warn, as the node has the last word on what it takes; its own error seldom says what was meant.
+        """
         value, wanted = self._given[name], prepared.input_types.get(name, ANY_TYPE)
         where = f"the INPUT port {name!r} of {prepared.name} feeds inputs of type {wanted}"
         if is_recipe(value):
@@ -362,9 +365,7 @@ class PlanCheck:
                 self._found.append(PortTypeError(f"inputs[{name!r}] is the recipe of a {value['type']}, but {where}."))
         elif wanted in _OBJECT_TYPES and (value is None or isinstance(value, (str, bytes, os.PathLike, int, float))):
             hint = " A picture file is opened by d.Tools.open_image_as_tensor(path)." if wanted == "IMAGE" else ""
-            self._found.append(
-                PortTypeError(f"inputs[{name!r}] is {repr(value)[:80]} ({type(value).__name__}), but {where}.{hint}")
-            )
+            log.warning("inputs[%r] is %.80r (%s), but %s.%s", name, value, type(value).__name__, where, hint)
 
     def _check_type(self, prepared: PreparedWorkflow, name: str) -> None:
         wanted = prepared.input_types.get(name, ANY_TYPE)

@@ -141,6 +141,22 @@ class ContextValues(Mapping[str, Any]):
         return unique_id in self._context
 
 
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """The arguments of a run, checked."""
+
+    outer: control_flow.Loop
+    inputs: Mapping[str, Any]
+    collect: tuple[str, ...]
+    listener: ProgressCallback | None
+    seed_policy: str
+    master_seed: int
+    #: what is wrong with them; in the place of what cannot be used is a default
+    problems: tuple[Exception, ...]
+    #: whether steps or inputs were left out for that
+    has_gaps: bool
+
+
 @dataclasses.dataclass
 class _Run:
     """What the helpers of one run share. Nothing of it outlives the run."""
@@ -153,7 +169,6 @@ class _Run:
     listener: ProgressCallback | None
     collect: tuple[str, ...]
     per_iteration: Mapping[str, control_flow.PerIteration]
-    seed_policy: str = "as_saved"
     #: {identity of the source: prepared workflow}
     prepared: dict[Any, PreparedWorkflow] = dataclasses.field(default_factory=dict)
     #: unique_ids that OUTPUT ports of this run have delivered
@@ -164,6 +179,18 @@ class _Run:
     kept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     #: the thread that writes collected values, None when all are written
     keeping: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of(cls, request: _Request, context: WorkflowContext, connector: ComfyConnector, use_ram: bool) -> _Run:
+        record = RunRecord(
+            context.run_id,
+            connector.server_description,
+            seed_policy=request.seed_policy,
+            master_seed=request.master_seed,
+        )
+        per_iteration = {k: v for k, v in request.inputs.items() if isinstance(v, control_flow.PerIteration)}
+        values = ContextValues(context, record)
+        return cls(context, connector, record, values, use_ram, request.listener, request.collect, per_iteration)
 
     def tell(self, event: ProgressEvent) -> None:
         """Hand an event to the listener; its time is the caller's, its errors end the run."""
@@ -340,51 +367,39 @@ class DiscomfortWorkflowTools:
 
         Cancelling interrupts exactly the prompt that runs, and cleans up.
         """
-        problems: list[Exception] = []
-        noted = functools.partial(_noted, problems)
-        steps = control_flow.parse_steps(workflow_paths, problems=problems)
-        has_gaps = bool(problems)
-        count = noted(_check_iterations, iterations) or 1
-        condition = None if loop_condition is None else noted(control_flow.Condition.parse, loop_condition)
-        outer = control_flow.Loop(body=steps, iterations=count, condition=condition)
-        collected, given = noted(_check_collect, collect) or (), noted(_check_inputs, inputs)
-        has_gaps = has_gaps or given is None
-        given = given or {}
-        listener = noted(choose_listener, progress)
-        policy = noted(seeds.check_policy, seed_policy) or "fixed"
-        master = noted(_check_master_seed, master_seed) or 0
-        if not self._has_server():  # not worth starting one for
-            raise_problems(problems)
+        request = _read_request(
+            workflow_paths, inputs, iterations, loop_condition, collect, progress, seed_policy, master_seed
+        )
+        if not self._has_server():  # not worth starting one for what is wrong already
+            raise_problems(request.problems)
         started = time.perf_counter()
         async with self._init_connector() as connector, self._setup_storage(context) as store:
             _check_server_is_near(connector)
-            record = RunRecord(store.run_id, connector.server_description, seed_policy=policy, master_seed=master)
-            per_iteration = {k: v for k, v in given.items() if isinstance(v, control_flow.PerIteration)}
-            values = ContextValues(store, record)
-            run = _Run(store, connector, record, values, use_ram, listener, collected, per_iteration, policy)
+            run = _Run.of(request, store, connector, use_ram)
             error: BaseException | None = None
             try:
-                problems += await self._prepare_all(run, outer)
-                plan = PlanCheck(run.prepared, {*store.list_keys(), *given}, has_gaps)
-                raise_problems([*problems, *plan.problems(outer, given, collected)])
-                for unique_id, value in given.items():
-                    if unique_id not in per_iteration:
+                await self._check_before(run, request)
+                for unique_id, value in request.inputs.items():
+                    if unique_id not in run.per_iteration:
                         run.save(unique_id, value)
-                run.tell(RunStarted(store.run_id, count, connector.server_description))
-                await self._run_loop(run, outer, ())
+                run.tell(RunStarted(store.run_id, request.outer.iterations or 0, connector.server_description))
+                await self._run_loop(run, request.outer, ())
                 result = await self._collect_result(run)
             except BaseException as e:
                 error = e
                 raise
             finally:
-                if run.keeping is not None:  # the run failed: the writer must be done before the context goes
-                    await asyncio.wait([run.keeping])
-                    if not run.keeping.cancelled() and run.keeping.exception() is not None:
-                        log.warning("A collected value could not be kept: %s", run.keeping.exception())
-                record.seconds = time.perf_counter() - started
-                run.tell(RunFinished(store.run_id, record.iterations, error))
-        log.info("%s", record.summary())
+                await self._end_keeping(run)
+                run.record.seconds = time.perf_counter() - started
+                run.tell(RunFinished(store.run_id, run.record.iterations, error))
+        log.info("%s", run.record.summary())
         return result
+
+    async def _check_before(self, run: _Run, request: _Request) -> None:
+        """Prepare the workflows, and refuse what cannot work before anything is queued, all of it in one error."""
+        problems = [*request.problems, *await self._prepare_all(run, request.outer)]
+        plan = PlanCheck(run.prepared, {*run.context.list_keys(), *request.inputs}, request.has_gaps)
+        raise_problems([*problems, *plan.problems(request.outer, request.inputs, request.collect)])
 
     async def _run_loop(self, run: _Run, loop: control_flow.Loop, path: tuple[int, ...]) -> None:
         """Run a loop's body until its iterations are used up or its condition is false."""
@@ -422,7 +437,11 @@ class DiscomfortWorkflowTools:
         run.tell(StepStarted(run.context.run_id, path, prepared.name))
         step = StepRecord(path, prepared.name)
         step.seeds = seeds.seed_values(
-            prepared.controlled, run.seed_policy, run.record.master_seed, prepared.name, run.executions[source]
+            prepared.controlled,
+            run.record.seed_policy,
+            run.record.master_seed,
+            prepared.name,
+            run.executions[source],
         )
         run.executions[source] += 1
         prompt = self._inject_inputs(prepared, run.context, step)
@@ -779,6 +798,13 @@ class DiscomfortWorkflowTools:
             run.keeping = None
             run.record.loading_seconds += time.perf_counter() - started
 
+    async def _end_keeping(self, run: _Run) -> None:
+        """At the end of a run that failed: its context may not go before the writer of collected values is done."""
+        if run.keeping is not None:
+            await asyncio.wait([run.keeping])
+            if not run.keeping.cancelled() and run.keeping.exception() is not None:
+                log.warning("A collected value could not be kept: %s", run.keeping.exception())
+
     async def _collect_result(self, run: _Run) -> RunResult:
         """Values of all ports that delivered; loading maps them, so the context may go.
 
@@ -829,6 +855,35 @@ def _check_server_is_near(connector: ComfyConnector) -> None:
             "runs on another one. Run this script there, or use the connector alone: upload_data() and run_workflow() "
             "work with any server."
         )
+
+
+def _read_request(
+    workflow_paths: Any,
+    inputs: Any,
+    iterations: Any,
+    loop_condition: Any,
+    collect: Any,
+    progress: Any,
+    seed_policy: Any,
+    master_seed: Any,
+) -> _Request:
+    """Check the arguments of a run, each by itself; what is wrong is noted, not raised."""
+    problems: list[Exception] = []
+    noted = functools.partial(_noted, problems)
+    steps = control_flow.parse_steps(workflow_paths, problems=problems)
+    has_gaps = bool(problems)
+    condition = None if loop_condition is None else noted(control_flow.Condition.parse, loop_condition)
+    checked = noted(_check_inputs, inputs)
+    return _Request(
+        control_flow.Loop(body=steps, iterations=noted(_check_iterations, iterations) or 1, condition=condition),
+        checked or {},
+        noted(_check_collect, collect) or (),
+        noted(choose_listener, progress),
+        noted(seeds.check_policy, seed_policy) or "fixed",
+        noted(_check_master_seed, master_seed) or 0,
+        tuple(problems),
+        has_gaps or checked is None,
+    )
 
 
 def _check_iterations(iterations: Any) -> int:

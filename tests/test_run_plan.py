@@ -112,9 +112,13 @@ def test_types_that_do_not_fit() -> None:
         (PerIteration(["cat.png"]), ""),
     ],
 )
-def test_a_value_that_can_be_no_picture_is_refused(value: Any, problem: str) -> None:
-    found = problems_of(["use"], FLOWS, ["x"], inputs={"x": value})
-    assert [problem in text for text in found] == [True] * bool(problem)
+def test_a_value_that_can_be_no_picture_is_told(value: Any, problem: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A recipe of another type is refused, as the server would; on everything else the node has the last word."""
+    with caplog.at_level(logging.WARNING, logger="discomfort.run_plan"):
+        found = problems_of(["use"], FLOWS, ["x"], inputs={"x": value})
+    told = {record.getMessage() for record in caplog.records} | set(found)
+    assert [problem in text for text in told] == [True] * bool(problem)
+    assert bool(found) == ("recipe" in problem)
 
 
 def test_types_are_compared_round_the_loop() -> None:
