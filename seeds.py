@@ -131,7 +131,9 @@ def _controlled(
     scope, node = graph.nodes.get(node_id, (None, None)) if graph else (None, None)
     if scope is not None and node is not None and _slot_link(node, name) is not None:
         primitive = _primitive_behind(scope, node, name)
-        if primitive is not None and spec.kind in ("INT", "FLOAT", "COMBO"):
+        # Not every frontend lets a primitive reach a widget past a reroute or a border: the prompt tells.
+        reaches = primitive is not None and _primitive_saved(primitive[1])[:1] == [value]
+        if primitive is not None and reaches and spec.kind in ("INT", "FLOAT", "COMBO"):
             home, driver = primitive
             mode, word = _primitive_mode(driver)
             choices = _filtered(spec.choices, word)
@@ -249,10 +251,14 @@ def _primitive_behind(scope: Scope, node: dict[str, Any], name: str) -> tuple[Sc
     return None
 
 
+def _primitive_saved(primitive: Mapping[str, Any]) -> list[Any]:
+    saved = primitive.get("widgets_values")
+    return saved if isinstance(saved, list) else []
+
+
 def _primitive_mode(primitive: Mapping[str, Any]) -> tuple[str, str]:
     """What a PrimitiveNode's file says: its mode ("fixed" where it is silent), and its filter of choices."""
-    saved = primitive.get("widgets_values")
-    saved = saved if isinstance(saved, list) else []
+    saved = _primitive_saved(primitive)
     mode = saved[1] if len(saved) > 1 and saved[1] in _MODES else FIXED
     return mode, saved[2] if len(saved) > 2 and isinstance(saved[2], str) else ""
 

@@ -145,6 +145,18 @@ def test_a_primitive_drives_all_its_readers_alike() -> None:
     assert drawn[0]["1"]["seed"] == drawn[0]["2"]["seed"] != drawn[1]["1"]["seed"]
 
 
+def test_a_primitive_that_does_not_reach_the_widget_has_no_say() -> None:
+    """As frontend 1.58 has it past a reroute: the prompt has the widget's own value then."""
+    saved = workflow(
+        workflow_node(1, "Sampler", [5, "randomize", 4, "fixed", 7, "fixed"], ("seed", 12)),
+        workflow_node(3, "PrimitiveNode", [77, "increment"]),
+        {"id": 4, "type": "Reroute", "inputs": [{"name": "", "link": 13}], "outputs": [{}]},
+        links=[[12, 4, 0, 1, 0, "INT"], [13, 3, 0, 4, 0, "INT"]],
+    )
+    widget = seeds.find_controlled_widgets({"1": sampler()}, DEFINITIONS, saved)[0]
+    assert only_values([widget], "as_saved", 3) == [5, 5, 5]
+
+
 def test_a_primitive_of_a_combo_walks_through_its_choices() -> None:
     """As saved; no policy about seeds concerns it."""
     style = {"1": {"class_type": "Style", "inputs": {"style": "b"}}}
