@@ -607,7 +607,7 @@ QUEUE = """async (count) => {
 
 def driven(target: str, kind: str, values: list[Any]) -> dict[str, Any]:
     """The workflow of `seeded`, with a PrimitiveNode that drives one of its widgets."""
-    workflow = seeded("fixed")
+    workflow = seeded("increment")  # as for the second seed
     names = ["mode", "seed", "steps", "noise_seed", "sampler"]
     types = ["COMBO", "INT", "INT", "INT", "COMBO"]
     workflow["nodes"][0]["inputs"] = [
@@ -687,15 +687,28 @@ CONTROLLED = {
 
 async def test_seeds_go_exactly_as_in_the_editor(d: Discomfort) -> None:
     """Each workflow is queued five times there, in the real frontend, and run five times here."""
+
+    def modes_of(workflow: dict[str, Any]) -> list[Any]:
+        subgraphs = (workflow.get("definitions") or {}).get("subgraphs") or []
+        nodes = [node for level in (workflow, *subgraphs) for node in level["nodes"]]
+        values = next(node["widgets_values"] for node in nodes if node["type"] == "RunTestSeeds")
+        return [values[2], values[5]]
+
+    misread: list[str] = []
     async with open_editor(d.Worker.server_address) as editor:
         for name, workflow in CONTROLLED.items():
             # From 7 the second seed reaches its bound, 9, which the editor does not leave: that far they agree.
-            await editor.load(workflow)
+            opened = await editor.load(workflow)
+            if modes_of(opened.saved) != modes_of(workflow):
+                misread.append(name)
+                continue
             prompts = await editor.page.evaluate(QUEUE, 3)
             expected = [next(n for n in p.values() if n["class_type"] == "RunTestSeeds")["inputs"] for p in prompts]
             result = await d.run([workflow], iterations=3, collect=["seeds"])
             fields = ("seed", "noise_seed", "steps", "sampler", "mode")
             assert result["seeds"] == [" ".join(str(e[f]) for f in fields) for e in expected], name
+    # Frontend 1.49 takes the two modes of a node with two seeds for one; it agrees wherever they are the same.
+    assert len(misread) < len(CONTROLLED) / 2, misread
 
 
 # ------------------------------------------------------------------------------------- whole, in sequence, stitched
