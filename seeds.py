@@ -30,6 +30,7 @@ from .prompt_graph import PORT_TYPE, prompt_links
 from .workflow_json import (
     REROUTE_TYPES,
     SUBGRAPH_INPUT,
+    as_list,
     dicts_in,
     node_type,
     slots_of,
@@ -184,7 +185,7 @@ def _input_specs(definition: Mapping[str, Any]) -> Iterator[tuple[str, _InputSpe
 def _input_spec(name: str, spec: Sequence[Any]) -> _InputSpec:
     options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
     kind = "COMBO" if isinstance(spec[0], list) else str(spec[0])
-    listed = spec[0] if isinstance(spec[0], list) else options.get("options")
+    listed = spec[0] if isinstance(spec[0], list) else as_list(options.get("options"))
     control = options.get("control_after_generate")
     # useIntWidget.ts and useComboWidget.ts of the frontend: a seed's name counts where the definition is silent.
     has_control = bool(control) if control is not None else kind == "INT" and name in _SEED_NAMES
@@ -197,7 +198,7 @@ def _input_spec(name: str, spec: Sequence[Any]) -> _InputSpec:
         _number(options.get("min"), 0),
         _number(options.get("max"), _LARGEST_DRAWN),
         _number(options.get("step"), 1) or 1,
-        tuple(c for c in listed or () if isinstance(c, (str, int, float))) if kind == "COMBO" else (),
+        tuple(c for c in listed if isinstance(c, (str, int, float))) if kind == "COMBO" else (),
     )
 
 
