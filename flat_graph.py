@@ -35,6 +35,8 @@ from .workflow_json import (
     VIRTUAL_TYPES,
     Level,
     Link,
+    as_dict,
+    as_list,
     is_off,
     node_type,
     node_words,
@@ -279,3 +281,12 @@ def _bypass_input(node: Mapping[str, Any], slot: int, kind: str) -> int | None:
     if slot in fits:
         return slot
     return next(iter(exact + fits), None)
+
+
+def proxied_widgets(host: Mapping[str, Any]) -> list[list[Any]]:
+    """The inner widgets that a subgraph node shows: [[inner node id, or "-1" for an input of its own, name], ...]."""
+    return [
+        [str(proxy[0]), proxy[1]]
+        for proxy in as_list(as_dict(host.get("properties")).get("proxyWidgets"))
+        if isinstance(proxy, list) and len(proxy) >= 2
+    ]

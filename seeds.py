@@ -25,6 +25,7 @@ from .flat_graph import (
     FlatGraph,
     Scope,
     host_input_index,
+    proxied_widgets,
 )
 from .prompt_graph import PORT_TYPE, prompt_links
 from .workflow_json import (
@@ -130,7 +131,7 @@ def _controlled(
     node_id, name = target
     bounds: dict[str, Any] = {"minimum": spec.minimum, "maximum": spec.maximum, "step": spec.step}
     scope, node = graph.nodes.get(node_id, (None, None)) if graph else (None, None)
-    if scope is not None and node is not None and _slot_link(node, name) is not None:
+    if scope is not None and node is not None and _is_driven(scope, node, name):
         primitive = _primitive_behind(scope, node, name)
         # Not every frontend lets a primitive reach a widget past a reroute or a border: the prompt tells.
         reaches = primitive is not None and _primitive_saved(primitive[1])[:1] == [value]
@@ -140,7 +141,7 @@ def _controlled(
             choices = _filtered(spec.choices, word)
             widget = ControlledWidget((), value, mode, spec.is_seed, **bounds, choices=choices)
             return widget._replace(place=_place(graph, home, driver, 0)), home.flat_id(driver)
-        # The editor leaves a widget alone that a link fills, from a subgraph's own widget say.
+        # The editor leaves a widget alone that something else fills, a subgraph's own widget say (1.49, 1.58).
         return (ControlledWidget((), value, FIXED, True, **bounds) if spec.is_seed else None), target
     if not spec.has_control:
         return None, target
@@ -222,12 +223,12 @@ def _is_used_as_number(prompt: Mapping[str, Any], node_id: str) -> bool:
 # ------------------------------------------------------------------------------------------- what the workflow says
 
 
-def _slot_link(node: Mapping[str, Any], name: str) -> Any:
-    """The link into the input that stands for a widget; None where there is none."""
-    for slot in slots_of(node, "inputs"):
-        if slot.get("name") == name:
-            return slot.get("link")
-    return None
+def _is_driven(scope: Scope, node: Mapping[str, Any], name: str) -> bool:
+    """Whether a widget gets its value from elsewhere: by a link, or from the subgraph node that shows it."""
+    slots = [slot for slot in slots_of(node, "inputs") if slot.get("name") == name]
+    if slots and slots[0].get("link") is not None:
+        return True
+    return scope.host is not None and [str(node.get("id")), name] in proxied_widgets(scope.host)
 
 
 def _primitive_behind(scope: Scope, node: dict[str, Any], name: str) -> tuple[Scope, dict[str, Any]] | None:

@@ -11,11 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .flat_graph import (
-    FlatGraph,
-    Origin,
-    Scope,
-)
+from .flat_graph import FlatGraph, Origin, Scope, proxied_widgets
 from .group_nodes import (
     expand_group_nodes,
     group_definition,
@@ -202,15 +198,6 @@ def _primitive_value(level: Level, link: Link, otherwise: Any) -> Any:
     return values[0] if node_type(origin) == "PrimitiveNode" and isinstance(values, list) and values else otherwise
 
 
-def _proxies(host: Mapping[str, Any]) -> list[list[Any]]:
-    """The inner widgets that a subgraph node shows: [[inner node id, or "-1" for an input of its own, name], ...]."""
-    return [
-        [str(proxy[0]), proxy[1]]
-        for proxy in as_list(as_dict(host.get("properties")).get("proxyWidgets"))
-        if isinstance(proxy, list) and len(proxy) >= 2
-    ]
-
-
 def _value_at(host: Mapping[str, Any], index: int | None) -> Any:
     values = host.get("widgets_values")
     return values[index] if index is not None and isinstance(values, list) and index < len(values) else _ABSENT
@@ -219,7 +206,7 @@ def _value_at(host: Mapping[str, Any], index: int | None) -> Any:
 def _proxied_value(host: Mapping[str, Any], node: Mapping[str, Any], name: str) -> Any:
     """What a subgraph node's own widget says for a widget inside it that it merely shows; `_ABSENT` for nothing."""
     entry = [str(node.get("id")), name]
-    return _value_at(host, next((i for i, proxy in enumerate(_proxies(host)) if proxy == entry), None))
+    return _value_at(host, next((i for i, proxy in enumerate(proxied_widgets(host)) if proxy == entry), None))
 
 
 def _promoted_value(scope: Scope, slot: int) -> Any:
@@ -233,7 +220,7 @@ def _promoted_value(scope: Scope, slot: int) -> Any:
     declared = slots_of(level.definition or {}, "inputs")
     if slot >= len(declared):
         return _ABSENT
-    proxies = _proxies(host)
+    proxies = proxied_widgets(host)
     entries = [["-1", declared[slot].get("name")], *_driven_widgets(level, slot)]
     listed = next((i for i, proxy in enumerate(proxies) if proxy in entries), None)
     if listed is not None or any(proxy[0] == "-1" for proxy in proxies):

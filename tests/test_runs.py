@@ -670,6 +670,25 @@ def in_subgraph(mode: str) -> dict[str, Any]:
     }
 
 
+def shown_by_a_subgraph(mode: str, inner_links: bool) -> dict[str, Any]:
+    """The workflow of `in_subgraph`, whose node shows the seed as its own widget: linked inside, or merely listed."""
+    workflow = in_subgraph(mode)
+    host, definition = workflow["nodes"][0], workflow["definitions"]["subgraphs"][0]
+    if not inner_links:
+        host["properties"] = {"proxyWidgets": [["1", "seed"], ["1", "control_after_generate"]]}
+        return workflow
+    widget = {"name": "seed", "type": "INT", "widget": {"name": "seed"}}
+    definition["nodes"][0]["inputs"] = [{**widget, "link": 2}]
+    definition["inputs"] = [
+        {"id": "7a0d2f6e-7f5f-4a55-8f9a-2f1d7d8f7c02", "name": "seed", "type": "INT", "linkIds": [2]}
+    ]
+    inner_link = {"id": 2, "origin_id": -10, "origin_slot": 0, "target_id": 1, "target_slot": 0, "type": "INT"}
+    definition["links"].append(inner_link)
+    definition["state"]["lastLinkId"] = 2
+    host.update(inputs=[{**widget, "link": None}], widgets_values=[40], properties={"proxyWidgets": [["-1", "seed"]]})
+    return workflow
+
+
 # Without a filter of choices: frontend 1.58 shows it and forgets it, 1.27 goes by it, and so does a run.
 CONTROLLED = {
     "its own widgets": seeded("increment"),
@@ -682,6 +701,8 @@ CONTROLLED = {
     "a primitive's choice, round": driven("sampler", "COMBO", ["heun", "increment-wrap", ""]),
     "a primitive's choice of a misleading name": driven("mode", "COMBO", ["random", "decrement", ""]),
     "in a subgraph": in_subgraph("increment"),
+    "the widget of a subgraph": shown_by_a_subgraph("increment", inner_links=True),
+    "listed by a subgraph": shown_by_a_subgraph("increment", inner_links=False),
 }
 
 
