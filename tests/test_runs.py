@@ -717,8 +717,12 @@ async def test_seeds_go_exactly_as_in_the_editor(d: Discomfort) -> None:
 
     misread: list[str] = []
     async with open_editor(d.Worker.server_address) as editor:
+        version = await editor.page.evaluate("window.__COMFYUI_FRONTEND_VERSION__")
+        is_old = tuple(map(int, version.split(".")[:2])) < (1, 49)
         for name, workflow in CONTROLLED.items():
             # From 7 the second seed reaches its bound, 9, which the editor does not leave: that far they agree.
+            if is_old and name == "listed by a subgraph":
+                continue  # 1.27 still changed those; the newest frontends count
             opened = await editor.load(workflow)
             if modes_of(opened.saved) != modes_of(workflow):
                 misread.append(name)
