@@ -375,8 +375,9 @@ def check_recipe(value: Mapping[str, Any]) -> None:
     Raises:
         ValueError: says what is wrong with it.
     """
-    if value[RECIPE_KEY] != 1:
-        raise ValueError(f"it is a recipe of version {value[RECIPE_KEY]!r}, made by another version of Discomfort")
+    version = value.get(RECIPE_KEY)
+    if version != 1:
+        raise ValueError(f"it is a recipe of version {version!r}, made by another version of Discomfort or by hand")
     output, nodes = value.get("output"), value.get("prompt")
     is_whole = isinstance(nodes, Mapping) and is_link(output) and output[0] in nodes
     if not is_whole or not isinstance(value.get("values"), Mapping):

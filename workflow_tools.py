@@ -614,6 +614,7 @@ class DiscomfortWorkflowTools:
         Raises:
             MissingValueError: a value does not exist (a branch that was not taken should have made it).
             StaleReferenceError: a recipe reads a value that has changed since it was made.
+            WorkflowExecutionError: what is stored by reference is no recipe.
         """
         contents, recipes = {}, {}
         for name in prepared.inputs:
@@ -645,11 +646,20 @@ class DiscomfortWorkflowTools:
     def _check_recipe(
         self, recipe: Json, name: str, prepared: PreparedWorkflow, context: WorkflowContext, step: StepRecord | None
     ) -> None:
+        """Refuse a recipe that cannot be stitched in now; raises as `_inject_inputs`."""
+        path = step.iteration if step is not None else ()
+        try:
+            prompt_graph.check_recipe(recipe)
+        except ValueError as e:
+            raise WorkflowExecutionError(
+                f"{_where(prepared.name, path)}: the INPUT port {name!r} cannot use what it gets by reference: {e}.",
+                iteration=path,
+                workflow=prepared.name,
+            ) from None
         changed = [
             key for key, digest in recipe["values"].items() if key not in context or context.digest(key) != digest
         ]
         if changed:
-            path = step.iteration if step is not None else ()
             raise StaleReferenceError(
                 f"{_where(prepared.name, path)}: the INPUT port {name!r} gets a {recipe['type']} by reference, made "
                 f"by {recipe['workflow']} from {', '.join(map(repr, changed))}, which has changed since. Run "

@@ -23,6 +23,7 @@ from discomfort.progress_events import NodeStarted, StepStarted
 from discomfort.run_plan import MissingValueError, PortTypeError, PreflightError, ProtocolError
 from discomfort.workflow_tools import StaleReferenceError
 from editor_page import open_editor
+from prompt_parts import node, port
 
 from discomfort import Branch, Discomfort, Loop, PerIteration, WorkflowContext, WorkflowExecutionError
 
@@ -91,16 +92,6 @@ def executions(log: str) -> list[str]:
     lines = file.read_text().splitlines() if file.exists() else []
     file.unlink(missing_ok=True)
     return lines
-
-
-def port(unique_id: str, source: list[Any] | None = None) -> dict[str, Any]:
-    """A DiscomfortPort in a prompt; with a source its value comes in."""
-    inputs = {"unique_id": unique_id, "tags": "", **({"input_data": source} if source else {})}
-    return {"class_type": "DiscomfortPort", "inputs": inputs, "_meta": {"title": f"port {unique_id}"}}
-
-
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": inputs, "_meta": {"title": f"my {class_type}"}}
 
 
 def picture(value: float = 0.25) -> torch.Tensor:
@@ -295,8 +286,32 @@ async def test_rules_can_be_changed(d: Discomfort, log: str) -> None:
         d.Tools.pass_by_rules = rules
 
 
-async def test_an_editor_workflow_tells_types_that_a_node_does_not(d: Discomfort, log: str) -> None:
-    """A collected reference is the recipe of each iteration."""
+async def test_an_editor_workflow_delivers_by_reference_too(d: Discomfort, log: str) -> None:
+    workflow = seeded()
+    load, delivers = workflow["nodes"]
+    load.update(type="RunTestLoadModel", widgets_values=["base", log])
+    load["outputs"] = [
+        {"name": kind, "type": kind, "links": [1] if kind == "MODEL" else []} for kind in ("MODEL", "CLIP", "VAE")
+    ]
+    delivers["widgets_values"] = ["model", ""]
+    workflow["links"] = [[1, 1, 0, 2, 0, "MODEL"]]
+    result = await d.run([workflow, uses(log)], inputs={"image": picture(0.0)}, iterations=2)
+    assert torch.allclose(result["image"], picture(0.08))
+    assert executions(log) == ["load base", "use", "use"]
+
+
+async def test_what_is_no_recipe_is_told(d: Discomfort, log: str) -> None:
+    """A dict that somebody saved by reference, or that changes from iteration to iteration."""
+    with WorkflowContext() as context:
+        context.save("model", {"class_type": "CheckpointLoaderSimple"}, pass_by="ref")
+        with pytest.raises(WorkflowExecutionError, match=r"'model' .*not whole|version None"):
+            await d.run([uses(log)], inputs={"image": picture()}, context=context)
+    changed = PerIteration([{"discomfort_recipe": 1, "prompt": {}}])
+    with pytest.raises(WorkflowExecutionError, match=r"'model'.*not whole"):
+        await d.run([uses(log)], inputs={"image": picture(), "model": changed})
+
+
+async def test_a_collected_reference_is_the_recipe_of_each_iteration(d: Discomfort, log: str) -> None:
     result = await d.run([loads(log)], iterations=2, collect=["model"])
     assert [recipe["type"] for recipe in result["model"]] == ["MODEL", "MODEL"]
 

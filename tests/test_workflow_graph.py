@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.util
 import json
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -529,27 +527,6 @@ def test_faults_of_a_prompt() -> None:
     problems = wg.check_workflow(prompt)
     assert any("'image' of ImageInvert #1 reads node 9" in p for p in problems)
     assert any("#2 of the prompt has no class_type" in p for p in problems)
-
-
-def _templates() -> list[Path]:
-    spec = importlib.util.find_spec("comfyui_workflow_templates")
-    folders = [Path(spec.origin).parent / "templates"] if spec and spec.origin else []
-    comfyui = os.environ.get("COMFYUI_PATH")
-    if comfyui:
-        folders += Path(comfyui).glob("*venv/lib/python*/site-packages/comfyui_workflow_templates/templates")
-    return [
-        file for folder in folders[:1] for file in sorted(folder.glob("*.json")) if not file.name.startswith("index")
-    ]
-
-
-def test_the_official_templates_are_read_checked_and_stitched() -> None:
-    files = _templates()
-    if not files:
-        pytest.skip("comfyui-workflow-templates is not installed here, and COMFYUI_PATH has no venv with it")
-    for file in files:
-        assert wg.check_workflow(file) == [], file.name
-        assert wg.discover_ports(file) == []
-        assert wg.check_workflow(ws.stitch_workflows([file, file])["stitched_workflow"]) == [], file.name
 
 
 # ----------------------------------------------------------------------------------------------- meaning, symbolically

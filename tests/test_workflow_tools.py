@@ -31,6 +31,7 @@ from discomfort.progress_events import (
 )
 from discomfort.run_record import RunRecord, StepRecord
 from discomfort.workflow_tools import DiscomfortWorkflowTools, MissingValueError, PreparedWorkflow
+from prompt_parts import node, port
 
 from discomfort import Branch, Discomfort, Loop, PerIteration, WorkflowContext, WorkflowExecutionError
 
@@ -53,16 +54,6 @@ async def d(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     config.write_text(json.dumps({"COMFYUI_PATH": path, "INITIAL_PORT": 18600}))
     async with await Discomfort.create(config) as discomfort:
         yield discomfort
-
-
-def port(unique_id: str, source: list[Any] | None = None) -> dict[str, Any]:
-    """A DiscomfortPort in a prompt; with a source its value comes in."""
-    inputs = {"unique_id": unique_id, "tags": "", **({"input_data": source} if source else {})}
-    return {"class_type": "DiscomfortPort", "inputs": inputs, "_meta": {"title": f"port {unique_id}"}}
-
-
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": inputs, "_meta": {"title": f"my {class_type}"}}
 
 
 def passes(*names: str) -> dict[str, Any]:
