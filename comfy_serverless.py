@@ -3223,6 +3223,16 @@ class ComfyConnector:
         return not isinstance(self._server, AttachedServer) or self._server.is_local
 
     @property
+    def server_pid(self) -> int | None:
+        """Process id of the server where it runs on this machine and is known; None else."""
+        return self._server.pid if self._server else None
+
+    @property
+    def can_restart(self) -> bool:
+        """Whether :meth:`restart` may be called now: the server is our own, and no prompt of ours is on it."""
+        return self._server is not None and not self.is_attached and not self._runs
+
+    @property
     def server_description(self) -> str:
         """A sentence for people: which server this is, where, and why it was chosen."""
         return self._server.describe(self._stats) if self._server else "no server yet"
@@ -4358,6 +4368,28 @@ class ComfyConnector:
         await self._request(
             "POST", "/free", {"unload_models": unload_models, "free_memory": free_memory}, as_json=False
         )
+
+    async def restart(self, reason: str) -> None:
+        """End the server at once and start a fresh one, with nothing loaded and nothing cached. The instance goes on.
+
+        Prompts that are on it fail with ServerDiedError. For a server that is hung, or that holds memory which nothing
+        else frees.
+
+        Raises:
+            NotOurServerError: the server was running before (API_URL, a warm one): it is never stopped.
+            ConnectorError: what :meth:`create` raises.
+
+        Cancelling is safe: what is not finished is undone, and the next call starts a server.
+        """
+        await self._ensure_initialized()
+        if self.is_attached:
+            raise NotOurServerError(
+                f"The server at {self.server_address} was not started by this process, so it is not restarted. Restart "
+                "it where it was started."
+            )
+        if self._state is State.READY:  # else another task restarts it at this moment
+            self._set_state(State.ERROR, f"restart(): {reason}")
+        await self._ensure_initialized()
 
     async def object_info(self) -> Json:
         """Node definitions of the running server: GET /object_info."""

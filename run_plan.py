@@ -6,6 +6,7 @@ Pure: what a workflow is converted to, and which nodes the server has, is found 
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import control_flow
+from .durable.run_folder import sha256
+from .durable.secrets import without_secrets, workflow_without
 from .nodes_internal import PROTOCOL_VERSION
 from .prompt_graph import INPUT, LOADER_TYPE, OUTPUT, PORT_TYPE, Prompt, PromptTemplate, is_link, is_recipe
 from .seeds import ControlledWidget
@@ -97,6 +100,16 @@ class PreparedWorkflow:
     handed_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: seeds and other values that change from execution to execution
     controlled: tuple[ControlledWidget, ...] = ()
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the prompt, without secrets: what identifies it in a record."""
+        return sha256(without_secrets(self.template.prompt)[0])
+
+    @functools.cached_property
+    def recorded_workflow(self) -> dict[str, Any] | None:
+        """The editor's JSON without secrets, for a record."""
+        return workflow_without(self.workflow, without_secrets(self.template.prompt)[1])  # type: ignore[no-any-return]
 
 
 def port_types(
@@ -390,6 +403,19 @@ def _may_feed(made: str, wanted: str) -> bool:
 def condition_names(condition: Any) -> set[str]:
     """The names that a condition may read; its whole text may be a port's name, too."""
     return {*condition.names, str(condition.source)} if condition is not None else set()
+
+
+def plan_names(step: Any) -> set[str]:
+    """The names that the conditions of a step, and of all steps in it, may read."""
+    if isinstance(step, control_flow.Loop):
+        parts = step.body
+    elif isinstance(step, control_flow.Branch):
+        parts = (*step.then, *step.otherwise)
+    else:
+        return set()
+    condition = None if step.condition is None else control_flow.Condition.parse(step.condition)
+    own = condition_names(condition) if condition is not None and condition.kind != "function" else set()
+    return own.union(*map(plan_names, parts))
 
 
 def listed(names: Iterable[str]) -> str:

@@ -34,8 +34,79 @@ class StepRecord:
     seeds: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     #: {unique_id: type} of the OUTPUT ports that delivered by reference
     references: dict[str, str] = dataclasses.field(default_factory=dict)
-    #: how often it was tried; more than 1 means that the server died or hung
+    #: how often it was tried; more than 1 means that the server died, hung or ran out of memory, or a node failed
     attempts: int = 1
+    #: what went wrong before it worked: {"reason", "error", "action", "delay"}, see docs/run-record.md
+    retries: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    #: memory after it, in bytes, by name (docs/run-record.md); at most a quarter of a second old
+    memory: dict[str, int] = dataclasses.field(default_factory=dict)
+    #: whether it was finished by an earlier process, and taken from the run's folder
+    is_recalled: bool = False
+
+    def to_entry(self) -> dict[str, Any]:
+        """As a line of the journal has it, without what it read and wrote."""
+        return {
+            "kind": "step",
+            "path": list(self.iteration),
+            "workflow": self.workflow,
+            "seeds": self.seeds,
+            "references": self.references,
+            "prompt_id": self.prompt_id,
+            "seconds": round(self.seconds, 6),
+            "server_seconds": round(self.server_seconds, 6),
+            "saving_seconds": round(self.saving_seconds, 6),
+            "cached": self.cached_nodes,
+            "attempts": self.attempts,
+            "retries": self.retries,
+            "memory": self.memory,
+        }
+
+    @classmethod
+    def of_entry(cls, entry: Mapping[str, Any]) -> StepRecord:
+        """The step of a journal's line."""
+        step = cls(tuple(entry["path"]), entry["workflow"], is_recalled=True)
+        for name in ("seeds", "references", "prompt_id", "attempts", "retries", "memory"):
+            setattr(step, name, entry.get(name, getattr(step, name)))
+        step.seconds = float(entry.get("seconds", 0.0))
+        step.server_seconds = float(entry.get("server_seconds", 0.0))
+        step.saving_seconds = float(entry.get("saving_seconds", 0.0))
+        step.cached_nodes = list(entry.get("cached", ()))
+        step.outputs = {name: str(note.get("digest", "")) for name, note in entry["writes"].items()}
+        return step
+
+
+@dataclasses.dataclass
+class IterationFailure:
+    """An iteration of the outermost loop (of a batch: an item) that failed."""
+
+    #: zero-based
+    iteration: int
+    #: what went wrong, without a traceback
+    message: str
+    #: class of the error
+    kind: str = ""
+    #: how often the iteration was tried
+    attempts: int = 1
+    #: the error; None where an earlier process met it
+    error: BaseException | None = None
+
+    @classmethod
+    def of(cls, iteration: int, error: BaseException, attempts: int = 1) -> IterationFailure:
+        return cls(iteration, str(error), type(error).__name__, attempts, error)
+
+
+def error_entry(error: BaseException) -> dict[str, Any]:
+    """An error as the journal has it: its class and message, and the node that it came from."""
+    found = {"type": type(error).__name__, "message": str(error)}
+    for name in ("node_id", "class_type", "title"):
+        value = getattr(error, name, None)
+        if value is not None:
+            found[name] = str(value)
+    return found
+
+
+# Of a run's steps, so many are kept in memory; older ones count in its sums alone.
+STEPS_IN_MEMORY = 10_000
 
 
 @dataclasses.dataclass
@@ -50,6 +121,7 @@ class RunRecord:
     started: float = dataclasses.field(default_factory=time.time)
     #: iterations of the outermost loop that were completed
     iterations: int = 0
+    #: the steps, in order; of more than 10,000 the last ones (a run with a checkpoint has all in its folder)
     steps: list[StepRecord] = dataclasses.field(default_factory=list)
     #: what was done with seeds, and what they were drawn from; see :mod:`.seeds`
     seed_policy: str = "as_saved"
@@ -62,30 +134,71 @@ class RunRecord:
     loading_seconds: float = 0.0
     #: the caller's own functions: conditions, per-iteration inputs, progress callbacks
     caller_seconds: float = 0.0
+    #: the folder that the run is kept in, "" for none
+    checkpoint: str = ""
+    #: steps that earlier processes finished, and that were taken from there
+    recalled_steps: int = 0
+    #: making steps safe: writing values and journal to disk
+    checkpoint_seconds: float = 0.0
+    #: bytes that were written there
+    checkpoint_bytes: int = 0
+    #: iterations of the outermost loop that failed and were passed over
+    skipped: list[IterationFailure] = dataclasses.field(default_factory=list)
+    #: what was done because memory went over a ceiling, see docs/run-record.md
+    recycles: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    #: waiting for the server to be freed or restarted for that
+    recycle_seconds: float = 0.0
+    #: steps that are not in `steps` any more, and what they count for
+    dropped_steps: int = 0
+    dropped_server_seconds: float = 0.0
+    dropped_saving_seconds: float = 0.0
+
+    def add(self, step: StepRecord) -> None:
+        """Note a step. What a run of any length keeps in memory is bounded."""
+        self.steps.append(step)
+        if len(self.steps) > STEPS_IN_MEMORY + STEPS_IN_MEMORY // 10:
+            dropped = self.steps[:-STEPS_IN_MEMORY]
+            del self.steps[:-STEPS_IN_MEMORY]
+            self.dropped_steps += len(dropped)
+            self.dropped_server_seconds += sum(one.server_seconds for one in dropped if not one.is_recalled)
+            self.dropped_saving_seconds += sum(one.saving_seconds for one in dropped if not one.is_recalled)
+
+    @property
+    def retries(self) -> int:
+        """How often a step was tried again."""
+        return sum(step.attempts - 1 for step in self.steps)
 
     @property
     def server_seconds(self) -> float:
-        """Time in which the server executed nodes."""
-        return sum(step.server_seconds for step in self.steps)
+        """Time in which the server executed nodes, for this process."""
+        return self.dropped_server_seconds + sum(s.server_seconds for s in self.steps if not s.is_recalled)
 
     @property
     def transfer_seconds(self) -> float:
         """Time spent on moving data: saving by the ports, saving and loading by the orchestrator."""
-        return self.loading_seconds + sum(step.saving_seconds for step in self.steps)
+        saving = self.dropped_saving_seconds + sum(s.saving_seconds for s in self.steps if not s.is_recalled)
+        return self.loading_seconds + saving
 
     @property
     def orchestrator_seconds(self) -> float:
         """What is left: queueing, following, graph work. Conversion and the caller's functions are not in it."""
         known = self.server_seconds + self.transfer_seconds + self.conversion_seconds + self.caller_seconds
+        known += self.checkpoint_seconds + self.recycle_seconds
         return max(0.0, self.seconds - known)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON-safe data, sums included."""
-        sums = {name: getattr(self, name) for name in ("server_seconds", "transfer_seconds", "orchestrator_seconds")}
-        return {**dataclasses.asdict(self), **sums}
+        names = ("server_seconds", "transfer_seconds", "orchestrator_seconds")
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields["steps"] = [dataclasses.asdict(step) for step in self.steps]
+        fields["skipped"] = [
+            {"iteration": one.iteration, "message": one.message, "kind": one.kind, "attempts": one.attempts}
+            for one in self.skipped
+        ]
+        return {**fields, **{name: getattr(self, name) for name in names}}
 
     def summary(self) -> str:
-        """Two lines for people: where it ran, and what it cost."""
+        """Two or more lines for people: where it ran, what it cost, and what went wrong on the way."""
         parts = {
             "server": self.server_seconds,
             "data transfer": self.transfer_seconds,
@@ -93,9 +206,21 @@ class RunRecord:
             "conversion": self.conversion_seconds,
             "your functions": self.caller_seconds,
         }
+        if self.checkpoint:
+            parts["checkpoint"] = self.checkpoint_seconds
+        if self.recycles:
+            parts["recycling the server"] = self.recycle_seconds
         costs = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in parts.items())
         count = f"{self.iterations} iteration{'s' if self.iterations != 1 else ''}"
-        return f"Ran on {self.server}\n{count} in {self.seconds:.2f} s: {costs}"
+        lines = [f"Ran on {self.server}", f"{count} in {self.seconds:.2f} s: {costs}"]
+        if self.recalled_steps:
+            lines.append(f"{self.recalled_steps} steps had been finished before, and were taken from {self.checkpoint}")
+        if self.retries:
+            lines.append(f"{self.retries} times a step was run again")
+        if self.skipped:
+            listed = ", ".join(str(one.iteration) for one in self.skipped[:20])
+            lines.append(f"{len(self.skipped)} iterations failed and were skipped: {listed}")
+        return "\n".join(lines)
 
 
 class RunResult(dict[str, Any]):
@@ -114,6 +239,11 @@ class RunResult(dict[str, Any]):
     def master_seed(self) -> int:
         """What the run's seeds were drawn from: given to another run, it draws the same ones."""
         return self.record.master_seed
+
+    @property
+    def skipped(self) -> list[IterationFailure]:
+        """The iterations that failed and were passed over (``on_error``); collected lists have no value for them."""
+        return self.record.skipped
 
     @property
     def seeds(self) -> list[dict[str, dict[str, Any]]]:

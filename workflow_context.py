@@ -280,6 +280,15 @@ class WorkflowContext:
         """
         self._store.restore(held, use_ram=use_ram)
 
+    def adopt(self, unique_id: str, held: object_store.HeldObject, use_ram: bool = True) -> None:
+        """Save a copy of what :meth:`hold` kept, here or in another context, or of an object's file
+        (:func:`object_store.read_object`), under a name. Nothing is unpickled: its content, digest included, is the same.
+
+        Raises:
+            OSError, RuntimeError: as :meth:`save`. StoreCorrupt: the object contradicts itself.
+        """
+        self._store.put_held(unique_id, held, use_ram=use_ram)
+
     def delete(self, unique_id: str) -> bool:
         """Remove a value; what was loaded stays valid. Returns whether there was one."""
         return self._store.delete(unique_id)

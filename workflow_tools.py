@@ -16,6 +16,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import inspect
 import itertools
 import json
 import logging
@@ -27,6 +28,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import control_flow, image_files, prompt_graph, seeds, value_codec, workflow_graph, workflow_json
 from . import workflow_stitching as stitching
+from .durable import plan_text
+from .durable.checkpoint import Checkpoint, NoCheckpoint, RecordedFailureError, check_checkpoint
+from .durable.retry import Attempts, Retry
+from .durable.run_folder import RunFolderError, RunRecordFolder, sha256
+from .durable.server_memory import ServerMemory, check_ceiling
+from .durable.stop_signal import StopSignal
 from .nodes_internal import RUN_KEY
 from .progress_events import (
     IterationFinished,
@@ -52,12 +59,13 @@ from .run_plan import (
     identity,
     nothing_to_read,
     output_nodes,
+    plan_names,
     port_types,
     raise_problems,
     sources,
     unknown_nodes,
 )
-from .run_record import RunRecord, RunResult, StepRecord
+from .run_record import IterationFailure, RunRecord, RunResult, StepRecord, error_entry
 
 if TYPE_CHECKING:
     import torch
@@ -150,7 +158,19 @@ class _Request:
     collect: tuple[str, ...]
     listener: ProgressCallback | None
     seed_policy: str
-    master_seed: int
+    #: None: a new one, or that of the run that goes on
+    master_seed: int | None
+    #: the folder that the run is kept in, None for none
+    checkpoint: str | None
+    resume: bool | str
+    keep: str
+    retry: Retry | None
+    on_error: str | Callable[[IterationFailure], Any]
+    #: GB
+    max_server_ram: float | None
+    max_vram: float | None
+    #: whether the contents of model files are digested for the record
+    hash_models: bool
     #: what is wrong with them; in the place of what cannot be used is a default
     problems: tuple[Exception, ...]
     #: whether steps or inputs were left out for that
@@ -175,6 +195,12 @@ class _Run:
     produced: set[str] = dataclasses.field(default_factory=set)
     #: {identity of the source: how often it was queued}
     executions: collections.Counter[Any] = dataclasses.field(default_factory=collections.Counter)
+    #: what is kept of it on disk, or nothing
+    checkpoint: NoCheckpoint = dataclasses.field(init=False)
+    memory: ServerMemory = dataclasses.field(init=False)
+    stop: StopSignal = dataclasses.field(init=False)
+    retry: Retry = dataclasses.field(default_factory=Retry)
+    on_error: str | Callable[[IterationFailure], Any] = "stop"
     #: {unique_id: [key under which an iteration's value is kept]}
     kept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     #: the thread that writes collected values, None when all are written
@@ -186,11 +212,16 @@ class _Run:
             context.run_id,
             connector.server_description,
             seed_policy=request.seed_policy,
-            master_seed=request.master_seed,
+            master_seed=request.master_seed or 0,
         )
         per_iteration = {k: v for k, v in request.inputs.items() if isinstance(v, control_flow.PerIteration)}
         values = ContextValues(context, record)
-        return cls(context, connector, record, values, use_ram, request.listener, request.collect, per_iteration)
+        run = cls(context, connector, record, values, use_ram, request.listener, request.collect, per_iteration)
+        run.checkpoint = NoCheckpoint(context)
+        run.memory = ServerMemory(connector, context, request.max_server_ram, request.max_vram)
+        run.stop = StopSignal(request.checkpoint or "")
+        run.on_error = request.on_error
+        return run
 
     def tell(self, event: ProgressEvent) -> None:
         """Hand an event to the listener; its time is the caller's, its errors end the run."""
@@ -328,6 +359,14 @@ class DiscomfortWorkflowTools:
         progress: ProgressCallback | bool | None = None,
         seed_policy: str = "as_saved",
         master_seed: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool | str = True,
+        keep: str = "needed",
+        retry: Retry | int | None = None,
+        on_error: str | Callable[[IterationFailure], Any] = "stop",
+        max_server_ram_gb: float | None = None,
+        max_vram_gb: float | None = None,
+        hash_models: bool = False,
     ) -> RunResult:
         """Run workflows one after the other, in a loop, with data flowing from iteration to iteration.
 
@@ -348,7 +387,25 @@ class DiscomfortWorkflowTools:
                 the saved values. "fixed": the saved values always. "increment": they go up. "randomize": they are
                 drawn each time, the first included. See :mod:`.seeds`.
             master_seed: what they are drawn from, a whole number; the same one gives the same seeds again. None: a new
-                one. It and all seeds are in the result's record.
+                one (of a run that goes on: its own). It and all seeds are in the result's record.
+            checkpoint: folder in which the run is kept: after each step its values and its record are safely on disk.
+                The same call again, after whatever ended the first, goes on behind the last finished step, and ends as
+                the undisturbed run would have. Functions are not called again for what is recorded. Ctrl-C ends such a
+                run behind the present step, pressed twice at once. None: nothing is kept.
+            resume: what to do with a run that the folder holds: True to go on if it is the same one; "force" to go on
+                although plan or inputs have changed, as far as the record fits; False to move it aside and begin anew.
+            keep: which values stay in the folder: "needed" (to go on, and the collected ones), or "all", so that every
+                iteration can be run again by itself.
+            retry: how often a step is tried: a Retry, or a number of attempts where a node fails (1: the error counts
+                at once). A server that dies, hangs (STALL_TIMEOUT) or runs out of memory is freed or restarted and the
+                step tried again, three times in all.
+            on_error: what happens when an iteration of the outermost loop fails all the same: "stop"; "skip" it: values
+                become those that it began with, and the next one runs; or a function, sync or async, that gets an
+                IterationFailure and returns "stop", "skip" or "retry".
+            max_server_ram_gb: GB (1024**3 bytes) of private memory that the server may have between steps; above it
+                frees its memory, or is restarted, with all state kept.
+            max_vram_gb: the same for what it has reserved on the GPU.
+            hash_models: note the SHA-256 of model files too, not only names and sizes.
 
         Returns:
             {unique_id: value} of everything that OUTPUT ports delivered, with the run's record. For a port of a type
@@ -364,11 +421,28 @@ class DiscomfortWorkflowTools:
             WorkflowExecutionError: a step failed; it says iteration, workflow and node.
             StaleReferenceError: one of these: a value by reference depends on a value that has changed since.
             ConnectorError: there is no server or no browser.
+            RunChangedError: the folder holds another run; it names what differs. RunFolderError: it cannot be used.
+            RunInterrupted: a KeyboardInterrupt; says how to go on.
 
         Cancelling interrupts exactly the prompt that runs, and cleans up.
         """
         request = _read_request(
-            workflow_paths, inputs, iterations, loop_condition, collect, progress, seed_policy, master_seed
+            workflow_paths,
+            inputs,
+            iterations,
+            loop_condition,
+            collect,
+            progress,
+            seed_policy,
+            master_seed,
+            checkpoint,
+            resume,
+            keep,
+            retry,
+            on_error,
+            max_server_ram_gb,
+            max_vram_gb,
+            hash_models,
         )
         if not self._has_server():  # not worth starting one for what is wrong already
             raise_problems(request.problems)
@@ -376,22 +450,31 @@ class DiscomfortWorkflowTools:
         async with self._init_connector() as connector, self._setup_storage(context) as store:
             _check_server_is_near(connector)
             run = _Run.of(request, store, connector, use_ram)
+            run.retry = request.retry or Retry(server=self.SERVER_ATTEMPTS, delay=self.RETRY_DELAY)
             error: BaseException | None = None
-            try:
-                await self._check_before(run, request)
-                for unique_id, value in request.inputs.items():
-                    if unique_id not in run.per_iteration:
-                        run.save(unique_id, value)
-                run.tell(RunStarted(store.run_id, request.outer.iterations or 0, connector.server_description))
-                await self._run_loop(run, request.outer, ())
-                result = await self._collect_result(run)
-            except BaseException as e:
-                error = e
-                raise
-            finally:
-                await self._end_keeping(run)
-                run.record.seconds = time.perf_counter() - started
-                run.tell(RunFinished(store.run_id, run.record.iterations, error))
+            with run.stop:
+                try:
+                    await self._check_before(run, request)
+                    for unique_id, value in request.inputs.items():
+                        if unique_id not in run.per_iteration:
+                            run.save(unique_id, value)
+                    await self._open_checkpoint(run, request)
+                    run.tell(RunStarted(store.run_id, request.outer.iterations or 0, connector.server_description))
+                    await self._run_loop(run, request.outer, ())
+                    result = await self._collect_result(run)
+                except asyncio.CancelledError as e:
+                    error = e
+                    if run.stop.was_cancelled():
+                        error = run.stop.interrupted()
+                        raise error from None
+                    raise
+                except BaseException as e:
+                    error = e
+                    raise
+                finally:
+                    await self._end_keeping(run)
+                    await self._end_checkpoint(run, error, started)
+                    run.tell(RunFinished(store.run_id, run.record.iterations, error))
         log.info("%s", run.record.summary())
         return result
 
@@ -401,22 +484,179 @@ class DiscomfortWorkflowTools:
         plan = PlanCheck(run.prepared, {*run.context.list_keys(), *request.inputs}, request.has_gaps)
         raise_problems([*problems, *plan.problems(request.outer, request.inputs, request.collect)])
 
+    async def _open_checkpoint(self, run: _Run, request: _Request) -> None:
+        """Open the run's folder, where it has one; from here on its record decides what is done already.
+
+        Raises:
+            RunChangedError, RunFolderError: it cannot be used.
+        """
+        if request.checkpoint is None:
+            if request.master_seed is None:
+                run.record.master_seed = _new_seed()
+            return
+        prompts = {one.digest: one.template.prompt for one in run.prepared.values()}
+        workflows = [one.recorded_workflow for one in run.prepared.values() if one.recorded_workflow is not None]
+        plan: Json = {
+            "loop": plan_text.loop_note(request.outer, lambda source: _workflow_note(run.prepared[identity(source)])),
+            "collect": list(request.collect),
+            "seed_policy": request.seed_policy,
+            "master_seed": request.master_seed,
+            "per_iteration": {name: plan_text.per_iteration_note(v) for name, v in sorted(run.per_iteration.items())},
+        }
+        manifest: Json = {
+            "kind": "run",
+            "discomfort": _version(),
+            "plan": plan,
+            "options": _options(request, run.retry),
+        }
+        # What the run begins with: its inputs, and what it reads of a caller's context.
+        read = {name for one in run.prepared.values() for name in one.inputs}
+        read |= plan_names(request.outer)
+        names = sorted({*request.inputs, *(name for name in read if name in run.context)} - set(run.per_iteration))
+
+        async def provide(name: str, iteration: int) -> Any:
+            return await run.per_iteration[name].value(iteration, run.values, name=name)
+
+        async def describe() -> Json:
+            return await self._describe_session(run, prompts, request.hash_models)
+
+        if request.master_seed is None:
+            plan["master_seed"] = await asyncio.to_thread(_recorded_seed, request.checkpoint, request.resume)
+        run.checkpoint = await asyncio.to_thread(
+            Checkpoint.begin,
+            request.checkpoint,
+            request.resume,
+            request.keep,
+            run.context,
+            manifest,
+            names,
+            prompts,
+            workflows,
+            provide,
+            describe,
+        )
+        run.record.master_seed = run.checkpoint.master_seed or 0
+        run.record.checkpoint = run.checkpoint.path
+
+    async def _describe_session(self, run: _Run, prompts: Mapping[str, Mapping[str, Any]], hash_models: bool) -> Json:
+        """What the record says of the circumstances; whatever cannot be found out does not stop a run."""
+        from .durable.environment import describe_environment, describe_models
+
+        found: Json = {"server": run.connector.server_description}
+        try:
+            found["environment"] = await describe_environment(run.connector)
+            found["models"] = await describe_models(run.connector, prompts.values(), hash_models)
+        except Exception as e:
+            log.warning("What this run runs on is not in its record: %s: %s", type(e).__name__, e)
+        return found
+
+    async def _end_checkpoint(self, run: _Run, error: BaseException | None, started: float) -> None:
+        """Note how the run ended, and let go of its folder. What fails here is told, and does not hide the error."""
+        run.record.seconds = time.perf_counter() - started
+        state = "finished" if error is None else "failed"
+        if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)):
+            state = "interrupted"
+        fields: Json = {"iterations": run.record.iterations, "seconds": round(run.record.seconds, 3)}
+        if error is not None:
+            fields["error"] = error_entry(error)
+        try:
+            await run.checkpoint.finish(state, **fields)
+        except RunFolderError as e:
+            log.warning("%s", e)
+        finally:
+            run.record.recalled_steps = run.checkpoint.recalled_steps
+            await run.checkpoint.close()
+            run.record.checkpoint_seconds = run.checkpoint.seconds
+            run.record.checkpoint_bytes = run.checkpoint.bytes_written
+
     async def _run_loop(self, run: _Run, loop: control_flow.Loop, path: tuple[int, ...]) -> None:
         """Run a loop's body until its iterations are used up or its condition is false."""
         outermost = not path
         total = loop.iterations or 0  # 0: unknown, a condition alone ends the loop
         for iteration in itertools.count() if loop.iterations is None else range(loop.iterations):
             here = (*path, iteration)
-            if not await self._evaluate_condition(run, loop.condition, iteration, first=iteration == 0):
+            if not await self._ask(run, loop.condition, here, "loop", first=iteration == 0):
                 break
             run.tell(IterationStarted(run.context.run_id, iteration, total, here))
             if outermost:
-                await self._save_per_iteration_inputs(run, iteration)
-            await self._run_steps(run, loop.body, here)
-            if outermost:
-                await self._keep_collected(run, iteration)
-                run.record.iterations = iteration + 1
+                await self._run_iteration(run, loop, iteration)
                 run.tell(IterationFinished(run.context.run_id, iteration, total))
+            else:
+                await self._run_steps(run, loop.body, here)
+
+    async def _run_iteration(self, run: _Run, loop: control_flow.Loop, iteration: int) -> None:
+        """One iteration of the outermost loop; where it fails, what ``on_error`` says."""
+        changed = {name for one in run.prepared.values() for name in one.outputs} | set(run.per_iteration)
+        produced, attempt = set(run.produced), 0
+        while True:
+            attempt += 1
+            started = time.perf_counter()
+            run.checkpoint.begin_iteration(iteration, changed, run.on_error != "stop")
+            try:
+                await self._save_per_iteration_inputs(run, iteration)
+                await self._run_steps(run, loop.body, (iteration,))
+                await self._keep_collected(run, iteration, started)
+            except RecordedFailureError as e:
+                recorded = e.entry.get("error") or {}
+                failure = IterationFailure(
+                    iteration, str(recorded.get("message", "")), str(recorded.get("type", "")), attempt
+                )
+                decision = "skip" if e.entry["state"] == "skipped" else "retry"
+                await run.checkpoint.undo_iteration()
+            except Exception as e:
+                failure = IterationFailure.of(iteration, e, attempt)
+                decision = await self._decide(run, failure)
+                if decision == "stop":
+                    raise
+                log.warning("Iteration %d failed and is %s: %s", iteration, _DECIDED[decision], failure.message)
+                await run.checkpoint.live()
+                await run.checkpoint.undo_iteration()
+                await run.checkpoint.end_iteration(
+                    iteration,
+                    _DECIDED[decision],
+                    seconds=round(time.perf_counter() - started, 3),
+                    error=error_entry(e),
+                )
+            else:
+                run.record.iterations = iteration + 1
+                return
+            run.produced = set(produced)
+            if decision == "skip":
+                run.record.skipped.append(failure)
+                run.record.iterations = iteration + 1
+                return
+
+    async def _decide(self, run: _Run, failure: IterationFailure) -> str:
+        """What becomes of an iteration that failed: "stop", "skip" or "retry".
+
+        Raises:
+            ValueError: the caller's function returned something else.
+        """
+        if run.on_error == "stop" or not _may_be_skipped(failure.error):
+            return "stop"
+        if isinstance(run.on_error, str):
+            return run.on_error
+        with run.callers_time():
+            decision = run.on_error(failure)
+            if inspect.isawaitable(decision):
+                decision = await decision
+        if decision not in ("stop", *_DECIDED):
+            raise ValueError(f"on_error returned {decision!r}; it must return 'stop', 'skip' or 'retry'.")
+        return str(decision)
+
+    async def _ask(self, run: _Run, spec: Any, path: tuple[int, ...], what: str, first: bool = False) -> bool:
+        """Whether a condition holds, after the record or now."""
+        if spec is None:
+            return True
+        condition = control_flow.Condition.parse(spec)
+        recorded = run.checkpoint.recall("condition", path, what=what)
+        if recorded is not None:
+            return bool(recorded["result"])
+        run.stop.check()
+        await run.checkpoint.live()
+        result = await self._evaluate_condition(run, condition, path[-1], first)
+        await run.checkpoint.note_condition(path, what, _condition_text(condition), result)
+        return result
 
     async def _run_steps(self, run: _Run, steps: Sequence[Any], path: tuple[int, ...]) -> None:
         for step in steps:
@@ -429,11 +669,19 @@ class DiscomfortWorkflowTools:
 
     async def _process_branch(self, run: _Run, branch: control_flow.Branch, path: tuple[int, ...]) -> None:
         """Run ``then`` or ``otherwise``, whichever the condition says."""
-        chosen = await self._evaluate_condition(run, branch.condition, path[-1])
+        chosen = await self._ask(run, branch.condition, path, "branch")
         await self._run_steps(run, branch.then if chosen else branch.otherwise, path)
 
     async def _run_workflow(self, run: _Run, prepared: PreparedWorkflow, source: Any, path: tuple[int, ...]) -> None:
         """One step: inject, execute, check and note what it delivered. `source` tells workflows apart."""
+        recorded = run.checkpoint.recall("step", path, workflow=prepared.name)
+        if recorded is not None:
+            run.executions[source] += 1
+            run.record.add(StepRecord.of_entry(recorded))
+            run.produced.update(prepared.outputs)
+            return
+        await run.checkpoint.live()
+        run.stop.check()
         run.tell(StepStarted(run.context.run_id, path, prepared.name))
         step = StepRecord(path, prepared.name)
         step.seeds = seeds.seed_values(
@@ -444,21 +692,48 @@ class DiscomfortWorkflowTools:
             run.executions[source],
         )
         run.executions[source] += 1
-        prompt = self._inject_inputs(prepared, run.context, step)
-        # What it reads and overwrites, for the case that it is cut off after that and has to be repeated.
-        held = [run.context.hold(name) for name in prepared.inputs if name in prepared.outputs]
-        started = time.perf_counter()
+        started, is_executing = time.perf_counter(), False
         try:
+            prompt = self._inject_inputs(prepared, run.context, step)
+            reads = {name: run.context.digest(name) for name in prepared.inputs}
+            # What it reads and overwrites, for the case that it is cut off after that and has to be repeated.
+            held = [run.context.hold(name) for name in prepared.inputs if name in prepared.outputs]
+            is_executing = True
             entry = await self._execute_workflow(run, prepared, prompt, step, held)
-        except Exception as e:
-            raise self._explain(e, prepared, path) from e
-        finally:
+            is_executing = False
             step.seconds = time.perf_counter() - started
-            run.record.steps.append(step)
-        self._extract_outputs(prepared, entry, step)
+            self._extract_outputs(prepared, entry, step)
+        except BaseException as e:
+            step.seconds = time.perf_counter() - started
+            run.record.add(step)
+            if not isinstance(e, Exception):
+                raise
+            explained = self._explain(e, prepared, path) if is_executing else e
+            await self._note_failure(run, step, explained)
+            if explained is e:
+                raise
+            raise explained from e
+        run.record.add(step)
         self._keep_recipes(run, prepared, prompt, step)
+        step.memory = await run.memory.look()
+        await run.checkpoint.note_step(step, prompt, prepared.digest, prepared.outputs, reads)
         run.produced.update(prepared.outputs)
         run.tell(StepFinished(run.context.run_id, path, prepared.name, step.seconds))
+        await self._relieve_server(run)
+
+    async def _note_failure(self, run: _Run, step: StepRecord, error: BaseException) -> None:
+        entry = step.to_entry()
+        kept = {key: entry[key] for key in ("path", "workflow", "seconds", "attempts", "retries")}
+        await run.checkpoint.note("step_failed", **kept, error=error_entry(error))
+
+    async def _relieve_server(self, run: _Run) -> None:
+        """Between two steps: keep the server's memory under its ceilings, at a cost that is noted."""
+        started = time.perf_counter()
+        for done in await run.memory.relieve():
+            run.record.recycles.append(done)
+            await run.checkpoint.note("recycle", durable=False, **done)
+            run.record.recycle_seconds += time.perf_counter() - started
+            started = time.perf_counter()
 
     # ---- helpers with one job each ----
 
@@ -601,9 +876,14 @@ class DiscomfortWorkflowTools:
 
     async def _save_per_iteration_inputs(self, run: _Run, iteration: int) -> None:
         for unique_id, source in run.per_iteration.items():
+            if run.checkpoint.recall("input", (iteration,), name=unique_id) is not None:
+                continue
+            await run.checkpoint.live()
+            run.stop.check()
             with run.callers_time():
                 value = await source.value(iteration, run.values, name=unique_id)
             run.save(unique_id, value)
+            await run.checkpoint.note_input((iteration,), unique_id, sequence=source.length is not None)
 
     def _inject_inputs(
         self, prepared: PreparedWorkflow, context: WorkflowContext, step: StepRecord | None = None
@@ -683,36 +963,66 @@ class DiscomfortWorkflowTools:
         step: StepRecord,
         held: Sequence[HeldObject] = (),
     ) -> Json:
-        """Run a prompt; a server that dies or hangs is restarted and the prompt run again, SERVER_ATTEMPTS times at
-        most, each time with the loop variables that were *held* before the first.
+        """Run a prompt; where it fails for a reason that may pass, make that pass and run it again, as often as the
+        run's Retry says, each time with the loop variables that were *held* before the first.
 
         Returns:
             The server's history entry.
         """
-        from .comfy_serverless import ServerDiedError
+        from .comfy_serverless import ConnectorError
 
         info: Json = {RUN_KEY: {"run_id": run.context.run_id, "use_ram": run.use_ram}}
         if prepared.workflow is not None:
             # Pictures that the run saves open in the editor, with the seeds that made them.
             info["workflow"] = seeds.workflow_with_values(prepared.workflow, prepared.controlled, step.seeds)
         on_event = self._translate(run, prompt) if run.listener is not None else None
-        delay = self.RETRY_DELAY
+        attempts = Attempts(run.retry)
         while True:
             try:
                 history = await run.connector.run_workflow(
                     prompt, use_workflow_json=False, extra_data={"extra_pnginfo": info}, on_event=on_event
                 )
-            except ServerDiedError as e:
-                if step.attempts >= self.SERVER_ATTEMPTS:
-                    raise
-                log.warning("%s; %s is run again in %.1f s", str(e).splitlines()[0], prepared.name, delay)
-                await asyncio.sleep(delay)
+            except ConnectorError as e:
+                await self._prepare_retry(run, prepared, step, attempts, e)
                 for value in held:
                     run.context.restore(value, run.use_ram)
-                step.attempts, delay = step.attempts + 1, delay * 2
             else:
                 ((step.prompt_id, entry),) = history.items()
                 return dict(entry)
+
+    async def _prepare_retry(
+        self, run: _Run, prepared: PreparedWorkflow, step: StepRecord, attempts: Attempts, error: Exception
+    ) -> None:
+        """Do what the next attempt at a step needs: wait, free memory, restart the server. Re-raises the error where it
+        is none that passes, or was tried often enough.
+        """
+        reason = _reason(error)
+        action = attempts.next_action(reason) if reason else None
+        if action is None:
+            raise error
+        delay = attempts.next_delay()
+        text = str(error).splitlines()[0]
+        step.retries.append({"reason": reason, "error": text, "action": action, "delay": delay})
+        log.warning("%s; %s is run again in %.1f s", text, prepared.name, delay)
+        run.stop.check()
+        await asyncio.sleep(delay)
+        run.stop.check()
+        step.attempts += 1
+        await self._act(run, action, reason or "")
+
+    async def _act(self, run: _Run, action: str, reason: str) -> None:
+        """Free the server's memory, or restart it. What fails here, the next attempt tells."""
+        from .comfy_serverless import ConnectorError
+
+        try:
+            if action == "free":
+                await run.connector.free(unload_models=True, free_memory=True)
+                await asyncio.sleep(0.2)  # it does so when it is idle, and a prompt that came first would go first
+            elif action == "restart" and reason != "died" and not run.connector.is_attached:
+                # A dead one is restarted by whoever needs it next. One that is hung, or full, has to be ended first.
+                await run.connector.restart(f"a step {'hung' if reason == 'hung' else 'ran out of memory'}")
+        except ConnectorError as e:
+            log.warning("%s", str(e).splitlines()[0])
 
     def _translate(self, run: _Run, prompt: Json) -> Callable[[ServerEvent], None]:
         """A listener that turns the server's events into the run's."""
@@ -779,12 +1089,20 @@ class DiscomfortWorkflowTools:
                     return True
                 raise
 
-    async def _keep_collected(self, run: _Run, iteration: int) -> None:
-        """Keep this iteration's value of every collected port: on disk, at once, under a key of its own.
+    async def _keep_collected(self, run: _Run, iteration: int, started: float) -> None:
+        """Keep this iteration's value of every collected port: on disk, at once, under a key of its own; or, in a run
+        that is kept, in its folder, where it is already.
 
         A thread writes while the server works on the next iteration; one iteration's values at a time, so that a slow
         disk slows the loop rather than filling the memory.
         """
+        if isinstance(run.checkpoint, Checkpoint):
+            if run.checkpoint.recall("iteration", (iteration,)) is None:
+                collect = [name for name in run.collect if name in run.produced]
+                seconds = round(time.perf_counter() - started, 3)
+                await run.checkpoint.live()
+                await run.checkpoint.end_iteration(iteration, "done", collect, seconds=seconds)
+            return
         await self._finish_keeping(run)
         values = {}
         for unique_id in run.collect:
@@ -822,7 +1140,11 @@ class DiscomfortWorkflowTools:
         that fails leaves them, as they hold what earlier iterations made.
         """
         await self._finish_keeping(run)
-        collected = {name: [run.values[key] for key in run.kept.get(name, [])] for name in run.collect}
+        await run.checkpoint.restore()
+        collected = {}
+        for name in run.collect:
+            kept = run.checkpoint.collected(name)
+            collected[name] = kept if kept is not None else [run.values[key] for key in run.kept.get(name, [])]
         values = {name: run.values[name] for name in sorted(run.produced) if name not in collected}
         for keys in run.kept.values():
             for key in keys:
@@ -833,6 +1155,8 @@ class DiscomfortWorkflowTools:
         """A failure of a step as WorkflowExecutionError: iteration, workflow, and the node where one failed."""
         from .comfy_serverless import ConnectorError, NodeExecutionError
 
+        if isinstance(error, WorkflowExecutionError):
+            return error
         where = _where(prepared.name, path)
         if not isinstance(error, ConnectorError):
             return WorkflowExecutionError(f"{where}: {error}", iteration=path, workflow=prepared.name)
@@ -876,6 +1200,14 @@ def _read_request(
     progress: Any,
     seed_policy: Any,
     master_seed: Any,
+    checkpoint: Any = None,
+    resume: Any = True,
+    keep: Any = "needed",
+    retry: Any = None,
+    on_error: Any = "stop",
+    max_server_ram_gb: Any = None,
+    max_vram_gb: Any = None,
+    hash_models: Any = False,
 ) -> _Request:
     """Check the arguments of a run, each by itself; what is wrong is noted, not raised."""
     problems: list[Exception] = []
@@ -890,7 +1222,15 @@ def _read_request(
         noted(_check_collect, collect) or (),
         noted(choose_listener, progress),
         noted(seeds.check_policy, seed_policy) or "fixed",
-        noted(_check_master_seed, master_seed) or 0,
+        noted(_check_master_seed, master_seed),
+        noted(check_checkpoint, checkpoint, resume, keep),
+        resume,
+        keep,
+        noted(Retry.parse, retry),
+        noted(_check_on_error, on_error) or "stop",
+        noted(check_ceiling, "max_server_ram_gb", max_server_ram_gb),
+        noted(check_ceiling, "max_vram_gb", max_vram_gb),
+        bool(hash_models),
         tuple(problems),
         has_gaps or checked is None,
     )
@@ -928,12 +1268,95 @@ def _refuse_nodes_without_type(prompt: Json, name: str) -> None:
         raise ValueError(f"{name}: no class_type in what the prompt has as {', '.join(map(repr, wrong))}.")
 
 
-def _check_master_seed(seed: Any) -> int:
-    if seed is None:
-        return int.from_bytes(os.urandom(6), "big")  # short enough to be typed again
-    if not isinstance(seed, int) or isinstance(seed, bool):
+def _check_master_seed(seed: Any) -> int | None:
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
         raise TypeError(f"master_seed is {seed!r}; it must be a whole number, or None for a new one.")
     return seed
+
+
+def _new_seed() -> int:
+    return int.from_bytes(os.urandom(6), "big")  # short enough to be typed again
+
+
+def _recorded_seed(folder: str, resume: bool | str) -> int:
+    """The master seed of the run that goes on in a folder; a new one where none does."""
+    if resume is not False and RunRecordFolder.holds_run(folder):
+        seed = RunRecordFolder.open(folder).manifest["plan"].get("master_seed")
+        if isinstance(seed, int):
+            return seed
+    return _new_seed()
+
+
+def _check_on_error(on_error: Any) -> Any:
+    if on_error in ("stop", "skip") or (callable(on_error) and not isinstance(on_error, type)):
+        return on_error
+    raise ValueError(f"on_error is {on_error!r}; it must be 'stop', 'skip' or a function of an IterationFailure.")
+
+
+# What on_error may say besides "stop", and what the iteration then is.
+_DECIDED = {"skip": "skipped", "retry": "retried"}
+
+
+def _may_be_skipped(error: BaseException | None) -> bool:
+    """Whether a failed iteration says nothing about the next one. Without a server, without room for values, without
+    the run's own folder, the next one would fail too.
+    """
+    from .comfy_serverless import ConfigError, ServerNotFoundError, ServerStartError
+    from .object_store import StoreError
+
+    hopeless = (RunFolderError, StoreError, MemoryError, ConfigError, ServerNotFoundError, ServerStartError)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, hopeless):
+            return False
+        cause = cause.__cause__
+    return error is not None
+
+
+def _reason(error: Exception) -> str | None:
+    """Why a step failed, as far as another attempt may help: "died", "hung", "memory" or "error"; None: it cannot."""
+    from .comfy_serverless import (
+        NodeExecutionError,
+        OutOfMemoryError,
+        RunTimeoutError,
+        ServerDiedError,
+        ServerStartError,
+    )
+
+    kinds = ((ServerDiedError, "died"), (ServerStartError, "died"), (RunTimeoutError, "hung"))
+    for kind, reason in (*kinds, (OutOfMemoryError, "memory"), (NodeExecutionError, "error")):
+        if isinstance(error, kind):
+            return reason
+    return None
+
+
+def _workflow_note(prepared: PreparedWorkflow) -> Json:
+    """A workflow in a recorded plan."""
+    file = None if prepared.recorded_workflow is None else sha256(prepared.recorded_workflow)
+    return {"workflow": prepared.name, "prompt": prepared.digest, "file": file}
+
+
+def _options(request: _Request, retry: Retry) -> Json:
+    """What a record's manifest says of what does not change results."""
+    on_error = request.on_error if isinstance(request.on_error, str) else plan_text.function_note(request.on_error)
+    return {
+        "keep": request.keep,
+        "on_error": on_error,
+        "retry": dataclasses.asdict(retry),
+        "max_server_ram_gb": request.max_server_ram,
+        "max_vram_gb": request.max_vram,
+    }
+
+
+def _condition_text(condition: control_flow.Condition) -> str:
+    source = condition.source
+    return str(plan_text.function_note(source)["function"]) if callable(source) else str(source)
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__
 
 
 def _noted(problems: list[Exception], function: Callable[..., Any], *arguments: Any) -> Any:

@@ -14,6 +14,8 @@ a process, are the truth: nothing has to run, and a killed process leaves nothin
 ``looking.py``       runs, seen from outside: which there are, what is in one
 ``serializer.py``    values, taken apart: a pickle stream and buffers
 ``file_format.py``   what is in a file
+``object_files.py``  objects outside of any run, each in a file of its own that survives a power cut
+``safe_loading.py``  loading what somebody else may have written: plain data, tensors and arrays, nothing that acts
 ``files.py``         what the operating system gives: private folders, mappings, locks
 ``memory.py``        how much memory there is
 ``shared_names.py``  what pickle streams name
@@ -102,13 +104,17 @@ from .errors import (
     UnknownKeyError,
 )
 from .file_format import HeldObject
+from .files import Folder
 from .looking import RunSummary, list_runs, look_into
 from .memory import filesystem_type, free_ram_bytes
+from .object_files import read_object, write_object
 from .runs import Roots, check_run_id, find_roots, sweep
+from .safe_loading import UntrustedError, load_object, load_plain_object
 from .shared_names import shared_module
 from .store import ObjectInfo, RunStore, Usage
 
 __all__ = [
+    "Folder",
     "HeldObject",
     "ObjectInfo",
     "Roots",
@@ -122,13 +128,18 @@ __all__ = [
     "StoreUnloadable",
     "StoreUnserializable",
     "UnknownKeyError",
+    "UntrustedError",
     "Usage",
     "check_run_id",
     "filesystem_type",
     "find_roots",
     "free_ram_bytes",
     "list_runs",
+    "load_object",
+    "load_plain_object",
     "look_into",
+    "read_object",
     "shared_module",
     "sweep",
+    "write_object",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import struct
 import sys
 import time
@@ -74,6 +75,16 @@ class HeldObject(NamedTuple):
     key: str
     header: Header
     view: memoryview
+
+    @property
+    def is_list(self) -> bool:
+        """Whether ComfyUI hands its items to nodes one by one."""
+        return bool(self.header.flags & FLAG_LIST)
+
+    @property
+    def content_id(self) -> str:
+        """What identifies the content, as ``WorkflowContext.digest`` tells it."""
+        return f"{self.header.digest_text}/items" if self.is_list else self.header.digest_text
 
 
 class _Origin(NamedTuple):
@@ -202,13 +213,27 @@ def buffers_of(header: Header, view: memoryview) -> list[memoryview]:
     return buffers
 
 
+def rebuild(header: Header, view: memoryview, unpickler: Callable[..., Any] = pickle.loads) -> Any:
+    """Return the value of an object; its tensors and arrays lie in ``view``.
+
+    Args:
+        unpickler: called with the stream and ``buffers=``. The standard one is for what only this user can have
+            written.
+
+    Raises:
+        StoreCorrupt: a buffer lies outside the file. Whatever unpickling raises.
+    """
+    stream = view[header.stream_offset : header.stream_offset + header.stream_length]
+    return unpickler(stream, buffers=buffers_of(header, view))
+
+
 class _Hasher:
     """The digest of one object: xxh3-128, blake2b-128 for what is small enough, else a value of its own."""
 
     __slots__ = ("_hash", "algorithm")
 
     def __init__(self, data_length: int) -> None:
-        make = _xxh3()
+        make = xxh3_factory()
         self._hash: Any = None
         if make is not None:
             self.algorithm, self._hash = 1, make()
@@ -228,7 +253,7 @@ class _Hasher:
 _xxh3_factory: Any = False
 
 
-def _xxh3() -> Any:
+def xxh3_factory() -> Any:
     """Return xxhash's xxh3_128, or None where it is not installed. Looked up once."""
     global _xxh3_factory
     if _xxh3_factory is False:
@@ -253,15 +278,36 @@ def _start_hash(parts: Serialized, data_length: int) -> _Hasher:
     return hasher
 
 
+class _KnownDigest:
+    """Stands in a hasher's place where the digest is known already."""
+
+    __slots__ = ("_digest",)
+
+    def __init__(self, digest: tuple[int, bytes]) -> None:
+        self._digest = digest
+
+    def update(self, data: Any) -> None:
+        """Nothing has to be hashed."""
+
+    def result(self) -> tuple[int, bytes]:
+        return self._digest
+
+
 class Sealed:
-    """One object, laid out: knows the length of its file and how to write it."""
+    """One object, laid out: knows the length of its file and how to write it.
 
-    __slots__ = ("_flags", "_key", "_offsets", "_parts", "data_length", "digest", "total")
+    ``known_digest``: of content that was sealed before, and is copied here; None: it is hashed while it is written.
+    """
 
-    def __init__(self, parts: Serialized, key_bytes: bytes, flags: int) -> None:
+    __slots__ = ("_flags", "_key", "_known_digest", "_offsets", "_parts", "data_length", "digest", "total")
+
+    def __init__(
+        self, parts: Serialized, key_bytes: bytes, flags: int, known_digest: tuple[int, bytes] | None = None
+    ) -> None:
         self._parts = parts
         self._key = key_bytes
         self._flags = flags
+        self._known_digest = known_digest
         # Set by write_to and by as_bytes.
         self.digest: tuple[int, bytes] = (3, bytes(16))
         end = HEADER_SIZE + len(key_bytes) + TABLE_ROW.size * len(parts.buffers) + parts.stream_length
@@ -275,6 +321,23 @@ class Sealed:
             end = start + length
             self.data_length += length
         self.total = end
+
+    @classmethod
+    def copy_of(cls, held: HeldObject, key_bytes: bytes) -> Sealed:
+        """The same content under another key, or in another place. Nothing is unpickled.
+
+        Raises:
+            StoreCorrupt: the object contradicts itself.
+        """
+        header, view = held.header, held.view
+        stream = view[header.stream_offset : header.stream_offset + header.stream_length]
+        parts = Serialized([stream], header.stream_length, buffers_of(header, view), None)
+        return cls(parts, key_bytes, header.flags, (header.algorithm, header.digest))
+
+    def _hasher(self) -> _Hasher | _KnownDigest:
+        if self._known_digest is not None:
+            return _KnownDigest(self._known_digest)
+        return _start_hash(self._parts, self.data_length)
 
     def _meta(self) -> bytes:
         rows = zip(self._offsets, self._parts.buffers)  # noqa: B905 (Python 3.10, hot)
@@ -308,7 +371,7 @@ class Sealed:
             self._write(lambda data, at: write_all(fd, data, at), None, _WRITE_PIECE)
             return
         parts, meta = self._parts, self._meta()
-        hasher = _start_hash(parts, self.data_length)
+        hasher = self._hasher()
         pieces = [*parts.stream]
         at = HEADER_SIZE + len(meta) + parts.stream_length
         for start, buffer in zip(self._offsets, parts.buffers):  # noqa: B905 (Python 3.10, hot)
@@ -331,7 +394,7 @@ class Sealed:
         writes to, if it is memory.
         """
         parts, meta = self._parts, self._meta()
-        hasher = _start_hash(parts, self.data_length)
+        hasher = self._hasher()
         put(meta, HEADER_SIZE)
         at = HEADER_SIZE + len(meta)
         for chunk in parts.stream:
@@ -353,7 +416,7 @@ class Sealed:
         put(self._head(meta), 0)
 
     @staticmethod
-    def _hashed(buffer: Any, hasher: _Hasher, start: int, piece: int) -> Iterator[Any]:
+    def _hashed(buffer: Any, hasher: _Hasher | _KnownDigest, start: int, piece: int) -> Iterator[Any]:
         """Yield the bytes of a buffer that begins at ``start`` in the file, in pieces that begin at multiples of
         ``piece`` there: a disk's cache then has large pages for them, which are read (and mapped) in half the time.
         """

@@ -330,6 +330,11 @@ class Folder:
                 linked[status.st_ino] = size
         return FolderSurvey(count, total, linked)
 
+    def sync(self) -> None:
+        """Have the disk keep the folder's names, not only what is in its files. Windows does so by itself."""
+        if self.fd is not None:
+            os.fsync(self.fd)
+
     def free_bytes(self) -> int:
         """Return what the filesystem can still take, in bytes."""
         if sys.platform == "win32":

@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import pickle
 import time
 import weakref
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 from . import files
 from .entries import Entries, Entry, Segment
 from .errors import StoreClosed, StoreCorrupt, StoreError, StoreFull, StoreInsecure, StoreUnloadable
-from .file_format import FLAG_LIST, FLAG_RECIPE, FORMAT_VERSION, Header, HeldObject, Sealed, buffers_of
+from .file_format import FLAG_LIST, FLAG_RECIPE, FORMAT_VERSION, Header, HeldObject, Sealed, rebuild
 from .files import CREATE, FULL_ERRNOS, INLINE_LIMIT, Folder, Lock, write_all
 from .memory import filesystem_type, megabytes
 from .room import Room
@@ -378,7 +377,22 @@ class RunStore:
         self._entries.open_main()
         entry = self._entries.of(key)
         flags = (FLAG_RECIPE if is_recipe else 0) | (FLAG_LIST if is_list else 0)
-        sealed = Sealed(serialize(data, key), entry.key, flags)
+        self._store(entry, Sealed(serialize(data, key), entry.key, flags), use_ram)
+
+    def put_held(self, key: str, held: HeldObject, *, use_ram: bool = True) -> None:
+        """Store a copy of a held object, of this run or another or of a file, under a key. Nothing is unpickled, so
+        that it works for what this process could not load.
+
+        Raises:
+            StoreCorrupt: the object contradicts itself. StoreFull, StoreClosed: as ``put``.
+        """
+        self._entries.open_main()
+        entry = self._entries.of(key)
+        self._store(entry, Sealed.copy_of(held, entry.key), use_ram)
+
+    def _store(self, entry: Entry, sealed: Sealed, use_ram: bool) -> None:
+        """Write an object where there is room, and publish it."""
+        key = entry.key.decode("utf-8", "surrogatepass")
         no_ram = ""
         if use_ram and self._in_ram:
             no_ram = self._put_in_ram(entry, sealed)
@@ -531,9 +545,7 @@ class RunStore:
 
     def _rebuild(self, key: str, header: Header, view: memoryview) -> Any:
         try:
-            buffers = buffers_of(header, view)
-            stream = view[header.stream_offset : header.stream_offset + header.stream_length]
-            return pickle.loads(stream, buffers=buffers)  # noqa: S301 (only this user can have written it)
+            return rebuild(header, view)
         except StoreCorrupt as exc:
             raise StoreCorrupt(f"the object stored as {key!r} is damaged: {exc}") from exc
         except (MemoryError, RecursionError):
@@ -542,13 +554,10 @@ class RunStore:
             raise self._unloadable(key, header, exc) from exc
 
     def restore(self, held: HeldObject, *, use_ram: bool = True) -> None:
-        """Store a held object under its key again, unless it is still there. Raises what get and put raise."""
+        """Store a held object under its key again, unless it is still there. Raises what put_held raises."""
         info = self.info(held.key)
-        flags = held.header.flags
-        is_recipe, is_list = bool(flags & FLAG_RECIPE), bool(flags & FLAG_LIST)
-        if info is None or (info.digest, info.is_list) != (held.header.digest_text, is_list):
-            value = self._rebuild(held.key, held.header, held.view)
-            self.put(held.key, value, use_ram=use_ram, is_recipe=is_recipe, is_list=is_list)
+        if info is None or (info.digest, info.is_list) != (held.header.digest_text, held.is_list):
+            self.put_held(held.key, held, use_ram=use_ram)
 
     def _unloadable(self, key: str, header: Header, exc: Exception) -> StoreUnloadable:
         missing = getattr(exc, "name", None) if isinstance(exc, ImportError) else None

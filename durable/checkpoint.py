@@ -1,0 +1,662 @@
+"""A run that writes as it goes, and goes on where a killed one ended.
+
+The orchestrator walks its plan from the beginning in any case. While the journal has what it meets (a condition's
+result, a per-iteration input, a finished step, the end of an iteration) it takes that instead of doing it: nothing is
+queued, no function of the caller is called, and values are only followed by their digests. Where the journal ends, the
+values that are present then are put into the context, and the run goes on. So it continues in the middle of an
+iteration, inside nested loops and branches, with the same seeds, whatever the plan looks like.
+
+:class:`NoCheckpoint` is what a run without a folder has in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import os
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..prompt_graph import LOADER_TYPE
+from . import thumbnails
+from .compare import data_differences, listed
+from .plan_text import plan_differences
+from .run_folder import (
+    RunChangedError,
+    RunFolder,
+    RunFolderError,
+    RunRecordFolder,
+    is_plain,
+    move_aside,
+    restore_value,
+)
+from .secrets import REMOVED, is_secret_name, without_secrets
+
+if TYPE_CHECKING:
+    from ..object_store import HeldObject
+    from ..run_record import StepRecord
+    from ..workflow_context import WorkflowContext
+
+log = logging.getLogger("discomfort.durable")
+
+Json = dict[str, Any]
+Path = tuple[int, ...]
+_T = TypeVar("_T")
+
+#: which values stay on disk: those that going on needs, or all that ever were
+KEEP = ("needed", "all")
+#: what to do with a run that the folder holds already
+RESUME = (True, "force", False)
+
+# Kinds of entries that tell what the run did; the others tell of the circumstances.
+_WALKED = frozenset({"condition", "input", "step", "iteration"})
+# Seconds between two reports while a run goes on, and the share of its time that they may take.
+_REPORT_EVERY = 60.0
+
+
+class RecordedFailureError(Exception):
+    """The journal says that this iteration was given up here; ``entry`` is its end."""
+
+    def __init__(self, entry: Json):
+        self.entry = entry
+        super().__init__(f"iteration {entry.get('iteration')} was {entry.get('state')}")
+
+
+class NoCheckpoint:
+    """Keeps nothing, but can undo an iteration: values are held in memory for as long as it runs."""
+
+    #: the run's folder, "" where there is none
+    path = ""
+    #: finished steps that were taken from the journal
+    recalled_steps = 0
+    bytes_written, seconds = 0, 0.0
+    #: what a master seed was drawn in the recorded run, None where there is none
+    master_seed: int | None = None
+
+    def __init__(self, context: WorkflowContext):
+        self._context = context
+        self._held: dict[str, HeldObject | None] = {}
+
+    def recall(self, kind: str, path: Path, **same: Any) -> Json | None:
+        """The journal's next entry, if it is of this kind, path, and has these fields; None behind its end.
+
+        Raises:
+            RecordedFailureError: the iteration was given up here.
+            RunChangedError: the journal has something else here.
+        """
+        return None
+
+    async def live(self) -> None:
+        """From here on the run does things itself: see that its values are in the context."""
+
+    async def restore(self) -> None:
+        """See that the run's values are in the context."""
+
+    def begin_iteration(self, iteration: int, names: Iterable[str], can_undo: bool) -> None:
+        """An iteration of the outermost loop begins; *names* are those that it may change."""
+        self._held = {n: self._context.hold(n) if n in self._context else None for n in names} if can_undo else {}
+
+    async def undo_iteration(self) -> None:
+        """Give the names that the iteration may have changed the values back that they had when it began."""
+        for name, held in self._held.items():
+            if held is None:
+                self._context.delete(name)
+            else:
+                self._context.restore(held)
+
+    async def note_condition(self, path: Path, what: str, condition: str, result: bool) -> None:
+        """A condition was asked."""
+
+    async def note_input(self, path: Path, name: str, sequence: bool) -> None:
+        """A per-iteration input was saved into the context; *sequence*: it can be had again from its sequence."""
+
+    async def note_step(
+        self, step: StepRecord, prompt: Mapping[str, Any], base: str, writes: Iterable[str], reads: Mapping[str, str]
+    ) -> None:
+        """A step has finished. When this returns it has happened, for all time."""
+
+    async def note(self, kind: str, durable: bool = True, **fields: Any) -> None:
+        """Anything else that happened."""
+
+    async def end_iteration(self, iteration: int, state: str, collect: Iterable[str] = (), **fields: Any) -> None:
+        """An iteration of the outermost loop has ended."""
+
+    def collected(self, name: str) -> list[Any] | None:
+        """All values of a collected port; None: they are somewhere else."""
+        return None
+
+    async def finish(self, state: str, **fields: Any) -> None:
+        """The run is over, one way or another."""
+
+    async def close(self) -> None:
+        """Let go of the folder."""
+
+
+class Checkpoint(NoCheckpoint):
+    """The journal of a run, replayed and then written. Made by :meth:`begin`."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        context: WorkflowContext,
+        force: bool,
+        keep: str,
+        provide: Callable[[str, int], Awaitable[Any]],
+        describe: Callable[[], Awaitable[Json]],
+    ):
+        super().__init__(context)
+        self.folder = folder
+        self.path = str(folder.path)
+        self._force = force
+        self._keeps_all = keep == "all"
+        # Gives the value of a per-iteration input that is a sequence.
+        self._provide = provide
+        # Says what the run runs on, for the session's line.
+        self._describe = describe
+        self._pending = collections.deque(
+            (n, entry) for n, entry in enumerate(folder.entries) if entry.get("kind") in _WALKED
+        )
+        self._last_end = next((e for e in reversed(folder.entries) if e.get("kind") in ("end", "session")), None)
+        folder.entries = []
+        # {name: note} of the values now, when the iteration began, and of the names collected.
+        self._state: dict[str, Json] = {k: v for k, v in folder.manifest["inputs"].items() if "secret" not in v}
+        self._before: dict[str, Json] = dict(self._state)
+        self._can_undo = False
+        self._collected: dict[str, list[Json]] = {}
+        folder.pin(folder.manifest["inputs"].values())
+        self._is_restored = self._has_session = False
+        self._loops_once = False
+        self._thread: asyncio.Future[Any] | None = None
+        self._for_people: asyncio.Task[None] | None = None
+        self._thumbnails = thumbnails.Chosen(folder.thumbnails())
+        self._bases: dict[str, Json] = {}
+        self._next_report = time.monotonic() + _REPORT_EVERY
+        self.recalled_steps = 0
+        self.master_seed = folder.manifest["plan"].get("master_seed")
+
+    # ---- beginning ----
+
+    @classmethod
+    def begin(
+        cls,
+        path: str | os.PathLike[str],
+        resume: bool | str,
+        keep: str,
+        context: WorkflowContext,
+        manifest: Json,
+        inputs: Iterable[str],
+        prompts: Mapping[str, Mapping[str, Any]],
+        workflows: Iterable[Json],
+        provide: Callable[[str, int], Awaitable[Any]],
+        describe: Callable[[], Awaitable[Json]],
+    ) -> Checkpoint:
+        """Open a run's folder: a new one, or one that holds this run already. Blocks; touches no server.
+
+        Args:
+            resume: True to go on with what the folder holds, if it is the same run; "force" to go on as far as it is;
+                False to move it aside and begin anew.
+            context: has the inputs' values already.
+            manifest: ``kind``, ``plan`` and ``options`` (docs/run-record.md).
+            inputs: names of the values that the run begins with.
+            prompts: {SHA-256 of it without its secrets: prompt} of the workflows.
+            workflows: the editor's workflows, without secrets.
+            provide, describe: see ``__init__``.
+
+        Raises:
+            RunChangedError: the folder holds another run; names what differs.
+            RunFolderError: the folder cannot be used.
+        """
+        secrets = {text for prompt in prompts.values() for text in without_secrets(prompt)[1]}
+        secrets |= {value for value in (_secret_text(context, name) for name in inputs) if value}
+        clean = {digest: without_secrets(prompt)[0] for digest, prompt in prompts.items()}
+        if resume is False:
+            earlier = move_aside(path)
+            if earlier is not None:
+                log.info("The run that was in %s is in %s now", path, earlier)
+        is_new = not RunRecordFolder.holds_run(path)
+        folder = RunFolder.create(path) if is_new else RunFolder.open_for_writing(path)
+        try:
+            folder.secrets |= secrets
+            if not is_new:
+                cls._check_same(folder, resume, context, manifest, inputs, clean)
+            if not folder.manifest:
+                cls._write_new(folder, context, manifest, inputs, clean, workflows)
+            folder.remove_leftovers()
+            return cls(folder, context, resume == "force", keep, provide, describe)
+        except BaseException:
+            folder.close()
+            raise
+
+    @staticmethod
+    def _write_new(
+        folder: RunFolder,
+        context: WorkflowContext,
+        manifest: Json,
+        inputs: Iterable[str],
+        prompts: Mapping[str, Mapping[str, Any]],
+        workflows: Iterable[Json],
+    ) -> None:
+        """Write what the run begins with; the manifest, which makes it a run, last."""
+        for prompt in prompts.values():
+            folder.keep_json("prompts", prompt)
+        for workflow in workflows:
+            folder.keep_json("workflows", workflow)
+        known = [name for name in inputs if not is_secret_name(name)]
+        notes = folder.keep_values(context, known)
+        notes.update({name: {"secret": True} for name in inputs if name not in notes})
+        created: Json = {
+            "run_id": manifest.get("run_id") or uuid.uuid4().hex,
+            "created": round(time.time(), 3),
+            "python": sys.version.split()[0],
+        }
+        folder.write_manifest({**manifest, **created, "inputs": notes})
+
+    @classmethod
+    def _check_same(
+        cls,
+        folder: RunFolder,
+        resume: bool | str,
+        context: WorkflowContext,
+        manifest: Json,
+        inputs: Iterable[str],
+        prompts: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Compare the recorded run with the one that was asked for.
+
+        Raises:
+            RunChangedError: they differ, and that was not allowed. RunFolderError: the journal is damaged.
+        """
+        if resume != "force":
+            folder.check_whole()
+        elif folder.damage is not None:
+            folder.cut(len(folder.entries))
+        old = folder.manifest
+        if old.get("kind") != manifest["kind"]:
+            raise RunChangedError(
+                f"{folder.path} holds a {old.get('kind')} and this is a {manifest['kind']}: give it a folder of its "
+                "own, or resume=False to move that record aside."
+            )
+        plan = dict(manifest["plan"])
+        if plan.get("master_seed") is None:
+            plan["master_seed"] = old["plan"].get("master_seed")
+        found = plan_differences(old["plan"], plan, folder.prompt, lambda digest: dict(prompts[digest]))
+        found += _input_differences(old["inputs"], context, inputs)
+        if not found:
+            return
+        if resume != "force":
+            raise RunChangedError(
+                f"The run in {folder.path} is another one than this call asks for:\n{listed(found)}\nCall it as it was "
+                "to continue behind its last finished step. resume='force' continues with the changes; resume=False "
+                "moves that record aside and begins anew.",
+                found,
+            )
+        log.warning("The run in %s goes on with changes:\n%s", folder.path, listed(found))
+        for prompt in prompts.values():
+            folder.keep_json("prompts", prompt)
+        known = [name for name in inputs if not is_secret_name(name)]
+        notes = {**folder.keep_values(context, known)}
+        notes.update({name: {"secret": True} for name in inputs if name not in notes})
+        same: Json = {key: old[key] for key in ("run_id", "created", "python") if key in old}
+        folder.write_manifest({**manifest, **same, "plan": plan, "inputs": notes, "changes": found})
+
+    # ---- recalling ----
+
+    def recall(self, kind: str, path: Path, **same: Any) -> Json | None:
+        if not self._pending:
+            return None
+        number, entry = self._pending[0]
+        is_given_up = entry["kind"] == "iteration" and entry.get("state") in ("skipped", "retried")
+        if is_given_up and kind != "iteration" and entry["iteration"] == path[0]:
+            self._pending.popleft()
+            raise RecordedFailureError(entry)
+        place = (entry["iteration"],) if entry["kind"] == "iteration" else tuple(entry["path"])
+        if entry["kind"] != kind or place != path or any(entry.get(key) != value for key, value in same.items()):
+            if not self._force:
+                raise RunChangedError(
+                    f"The record in {self.path} has {_entry_words(entry)} where the plan has "
+                    f"{_words(kind, path, same)}. resume='force' continues from there, resume=False begins anew."
+                )
+            log.warning(
+                "The record has %s where the plan has %s: it goes on from there",
+                _entry_words(entry), _words(kind, path, same),
+            )  # fmt: skip
+            self._pending.clear()
+            self.folder.cut(number)
+            return None
+        self._pending.popleft()
+        if kind == "input":
+            self._set(entry["name"], entry["value"])
+        elif kind == "step":
+            self.recalled_steps += 1
+            for name, note in entry["writes"].items():
+                self._set(name, note)
+        elif kind == "iteration":
+            self._take_collected(entry)
+        return entry
+
+    def _set(self, name: str, note: Json) -> None:
+        if "secret" in note:
+            self._state.pop(name, None)  # known to the context alone
+        else:
+            self._state[name] = note
+
+    def _take_collected(self, entry: Json) -> None:
+        collected = entry.get("collected") or {}
+        self.folder.pin(collected.values())
+        for name, note in collected.items():
+            self._collected.setdefault(name, []).append(note)
+
+    async def restore(self) -> None:
+        if self._is_restored:
+            return
+        self._is_restored = True
+        if self._pending:  # the plan is at its end and the journal is not
+            entry = self._pending[0][1]
+            if not self._force:
+                raise RunChangedError(
+                    f"The record in {self.path} goes on with {_entry_words(entry)}, where the plan is at its end. "
+                    "resume='force' leaves that out, resume=False begins anew."
+                )
+            self.folder.cut(self._pending[0][0])
+            self._pending.clear()
+        for name, note in self._state.items():
+            if name in self._context and self._context.digest(name) == note["digest"]:
+                continue
+            await self._restore_one(name, note)
+        if not self._keeps_all:
+            await self._in_thread(self.folder.drop_unused, self._state, self._before)
+
+    async def _restore_one(self, name: str, note: Json) -> None:
+        if "sequence" in note:
+            self._context.save(name, await self._provide(name, note["sequence"]))
+            if self._context.digest(name) != note["digest"]:
+                raise RunChangedError(
+                    f"The per-iteration input {name!r} has another value for iteration {note['sequence']} than the "
+                    f"record in {self.path}. resume=False begins anew."
+                )
+            return
+        try:
+            await self._in_thread(restore_value, self.folder, self._context, name, note)
+        except FileNotFoundError as e:
+            raise RunFolderError(
+                f"The value of {name!r} is missing, so the run cannot go on: {e}. resume=False begins anew."
+            ) from e
+
+    async def live(self) -> None:
+        await self.restore()
+        if not self._has_session:
+            self._has_session = True
+            details = await self._describe()
+            entry = {"kind": "session", "pid": os.getpid(), "steps": self.recalled_steps, **details}
+            await self._in_thread(self.folder.append, entry)
+            if self.recalled_steps:
+                log.info("%d finished steps are taken from %s", self.recalled_steps, self.path)
+
+    # ---- undoing ----
+
+    def begin_iteration(self, iteration: int, names: Iterable[str], can_undo: bool) -> None:
+        self._before, self._can_undo = dict(self._state), can_undo
+        self._held = dict.fromkeys(names) if can_undo else {}
+
+    async def undo_iteration(self) -> None:
+        changed, self._state = self._state, dict(self._before)
+        if not self._is_restored:
+            return
+        for name in {*changed, *self._held}:
+            note = self._state.get(name)
+            if note is None:
+                self._context.delete(name)
+            elif name not in self._context or self._context.digest(name) != note["digest"]:
+                await self._restore_one(name, note)
+
+    # ---- noting ----
+
+    async def note_condition(self, path: Path, what: str, condition: str, result: bool) -> None:
+        entry = {"kind": "condition", "path": list(path), "what": what, "condition": condition, "result": result}
+        await self._in_thread(self.folder.append, entry, False)
+
+    async def note_input(self, path: Path, name: str, sequence: bool) -> None:
+        note: Json
+        if is_secret_name(name):
+            note = {"secret": True}
+            text = _secret_text(self._context, name)
+            self.folder.secrets |= {text} if text else set()
+        elif sequence and not self._keeps_all:
+            note = _note_without_object(self._context, name)
+            if "value" not in note:
+                note["sequence"] = path[0]
+        else:
+            note = (await self._in_thread(self.folder.keep_values, self._context, [name]))[name]
+        if self._keeps_all:
+            self.folder.pin([note])
+        self._set(name, note)
+        entry = {"kind": "input", "path": list(path), "name": name, "value": note}
+        await self._in_thread(self.folder.append, entry, False)
+
+    async def note_step(
+        self, step: StepRecord, prompt: Mapping[str, Any], base: str, writes: Iterable[str], reads: Mapping[str, str]
+    ) -> None:
+        notes = await self._in_thread(self._commit_step, step, prompt, base, list(writes), reads)
+        for name, note in notes.items():
+            self._set(name, note)
+        if not self._keeps_all:
+            await self._in_thread(self.folder.drop_unused, self._state, self._before if self._can_undo else {})
+        await self._show(notes, step.iteration)
+
+    def _commit_step(
+        self, step: StepRecord, prompt: Mapping[str, Any], base: str, writes: list[str], reads: Mapping[str, str]
+    ) -> dict[str, Json]:
+        """Values first, then the line that says so; runs in a thread."""
+        notes = self.folder.keep_values(self._context, [name for name in writes if not is_secret_name(name)])
+        notes.update({name: {"secret": True} for name in writes if name not in notes})
+        if self._keeps_all:
+            self.folder.pin(notes.values())
+        if base not in self._bases:
+            self._bases[base] = self.folder.prompt(base)
+        entry = {
+            **step.to_entry(),
+            "prompt": base,
+            "changes": _changes(self._bases[base], prompt),
+            "reads": {name: None if is_secret_name(name) else digest for name, digest in reads.items()},
+            "writes": notes,
+        }
+        self.folder.append(entry)
+        return notes
+
+    async def note(self, kind: str, durable: bool = True, **fields: Any) -> None:
+        await self._in_thread(self.folder.append, {"kind": kind, **fields}, durable)
+
+    async def end_iteration(self, iteration: int, state: str, collect: Iterable[str] = (), **fields: Any) -> None:
+        notes = {name: self._state[name] for name in collect if name in self._state}
+        entry = {"kind": "iteration", "iteration": iteration, "state": state, "collected": notes, **fields}
+        self._take_collected(entry)
+        # What is done is written with the next step; what was given up is nowhere else.
+        await self._in_thread(self.folder.append, entry, state != "done")
+        await self._show_collected(notes, iteration)
+        if time.monotonic() >= self._next_report:
+            await self._later(self._write_report)
+
+    def collected(self, name: str) -> list[Any]:
+        return [self.folder.value(note, trust=True) for note in self._collected.get(name, [])]
+
+    async def finish(self, state: str, **fields: Any) -> None:
+        if not self._has_session and state == "finished" and (self._last_end or {}).get("state") == state:
+            return  # nothing happened: it was finished already
+        if not self._has_session and state != "finished":
+            return  # it ended before it did anything
+        await self._in_thread(self.folder.append, {"kind": "end", "state": state, **fields})
+        await self._later(self._write_report)
+
+    async def close(self) -> None:
+        """Wait for what is being written, and let go of the folder. May be called while the run is being cancelled."""
+        for task in (self._thread, self._for_people):
+            if task is not None:
+                await asyncio.wait([task])
+        self.bytes_written, self.seconds = self.folder.bytes_written, self.folder.seconds
+        self.folder.close()
+
+    async def _in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run what blocks. A cancelled caller leaves it running: ``close`` waits for it."""
+        if self._thread is not None and not self._thread.done():
+            await asyncio.wait([self._thread])
+        self._thread = task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, if nobody waits any more
+        return await asyncio.shield(task)
+
+    # ---- for people ----
+
+    async def _show(self, notes: Mapping[str, Json], path: Path) -> None:
+        """Have small pictures made of the pictures that a step delivered; a bounded number of them."""
+        pictures = {n: note for n, note in notes.items() if thumbnails.is_picture(note)}
+        wanted = {n: note for n, note in pictures.items() if self._thumbnails.wants(n, path[0])}
+        if wanted:
+            values = {note["digest"]: self._context.load(name) for name, note in wanted.items()}
+            await self._later(self._write_thumbnails, values)
+
+    def _write_thumbnails(self, values: Mapping[str, Any]) -> None:
+        for digest, value in values.items():
+            name = thumbnails.file_name(digest)
+            self.folder.keep_file("thumbnails", name, thumbnails.encode(value))
+            for old in self._thumbnails.add(name):
+                (self.folder.path / "thumbnails" / old).unlink(missing_ok=True)
+
+    async def _show_collected(self, notes: Mapping[str, Json], iteration: int) -> None:
+        pictures = {n: self._context.load(n) for n, note in notes.items() if thumbnails.is_picture(note)}
+        texts = {n: note["value"] for n, note in notes.items() if isinstance(note.get("value"), str)}
+        if pictures or texts:
+            await self._later(self._write_outputs, pictures, texts, iteration)
+
+    def _write_outputs(self, pictures: Mapping[str, Any], texts: Mapping[str, str], iteration: int) -> None:
+        from ..image_files import save_comfy_image_to_disk
+
+        for name, picture in pictures.items():
+            place = self.folder.path / "outputs" / thumbnails.safe_name(name)
+            save_comfy_image_to_disk(picture, place / f"iteration-{iteration:05d}.png")
+        for name, text in texts.items():
+            place = self.folder.path / "outputs" / thumbnails.safe_name(name)
+            place.mkdir(mode=0o700, exist_ok=True)
+            (place / f"iteration-{iteration:05d}.txt").write_text(text, encoding="utf-8", errors="surrogatepass")
+
+    def _write_report(self) -> None:
+        from .report import build_report
+
+        started = time.monotonic()
+        self.folder.write_report(build_report(RunRecordFolder.open(self.folder.path)))
+        took = time.monotonic() - started
+        self._next_report = time.monotonic() + max(_REPORT_EVERY, 50 * took)
+
+    async def _later(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Have a thread write something for people; one at a time, so that a slow disk slows the run rather than
+        filling the memory. What goes wrong is a line in the log: the run's own record does not depend on it.
+        """
+        if self._for_people is not None:
+            await asyncio.wait([self._for_people])
+
+        async def guarded() -> None:
+            try:
+                await asyncio.to_thread(function, *arguments)
+            except Exception as e:
+                log.warning("Something for people could not be written into %s: %s: %s", self.path, type(e).__name__, e)
+
+        self._for_people = asyncio.create_task(guarded())
+
+
+# ---------------------------------------------------------------------------------------------------------- helpers
+
+
+def check_checkpoint(checkpoint: Any, resume: Any, keep: Any) -> str | None:
+    """The arguments ``checkpoint``, ``resume`` and ``keep`` of a run; returns the folder's path, None for none.
+
+    Raises:
+        TypeError, ValueError: naming argument, value and what is allowed.
+    """
+    if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+        raise TypeError(f"checkpoint is {checkpoint!r}; it must be the path of a folder, or None.")
+    if not any(resume is one or (isinstance(resume, str) and resume == one) for one in RESUME):
+        raise ValueError(f"resume is {resume!r}; it must be True, False or 'force'.")
+    if keep not in KEEP:
+        raise ValueError(f"keep is {keep!r}; it must be 'needed' or 'all'.")
+    if checkpoint is None:
+        return None
+    if not os.fspath(checkpoint):
+        raise ValueError("checkpoint is empty; it must be the path of a folder, or None.")
+    return os.path.expanduser(os.fspath(checkpoint))
+
+
+def _secret_text(context: WorkflowContext, name: str) -> str | None:
+    if not is_secret_name(name) or name not in context:
+        return None
+    value = context.load(name)
+    return value if isinstance(value, str) else None
+
+
+def _note_without_object(context: WorkflowContext, name: str) -> Json:
+    """A note of a value that need not be stored."""
+    info = context.get_storage_info(name) or {}
+    note: Json = {"digest": info["digest"]}
+    if info["data_size"] <= 4096 and not info.get("is_list") and info["pass_by"] == "val":  # noqa: S105 (no password)
+        value = context.load(name)
+        if is_plain(value):
+            note["value"] = value
+    return note
+
+
+def _input_differences(old: Mapping[str, Json], context: WorkflowContext, names: Iterable[str]) -> list[str]:
+    """How the values that a run begins with differ from the recorded ones."""
+    new: dict[str, Any] = {}
+    for name in names:
+        new[name] = {"secret": True} if is_secret_name(name) else {"digest": context.digest(name)}
+        if "value" in old.get(name, {}) and "secret" not in new[name]:
+            value = context.load(name)
+            new[name] = {"value": value} if is_plain(value) else new[name]
+            if new[name].get("value") == old[name]["value"] and context.digest(name) != old[name]["digest"]:
+                new[name] = {"digest": context.digest(name)}  # 1 and 1.0, say
+    found = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if before is None or after is None:
+            found.append(f"inputs[{name!r}]: {'was not given' if before is None else 'is not given any more'}")
+        elif "secret" not in before and "secret" not in after:
+            key = "value" if "value" in before and "value" in after else "digest"
+            found += data_differences(
+                before[key], after.get(key), f"inputs[{name!r}]" + (" (digest)" * (key == "digest"))
+            )
+    return found
+
+
+def _changes(base: Mapping[str, Any], prompt: Mapping[str, Any]) -> Json:
+    """{node id: node, None for one that is not there} that makes *prompt*, without its secrets, of *base*."""
+    clean, _ = without_secrets(prompt)
+    changes: Json = {node_id: None for node_id in base if node_id not in clean}
+    for node_id, node in clean.items():
+        if base.get(node_id) != node:
+            changes[node_id] = _without_secret_content(node)
+    return changes
+
+
+def _without_secret_content(node: Any) -> Any:
+    inputs = node.get("inputs") or {}
+    if node.get("class_type") == LOADER_TYPE and is_secret_name(inputs.get("unique_id")):
+        return {**node, "inputs": {**inputs, "content": REMOVED}}
+    return node
+
+
+def _words(kind: str, path: Sequence[int], same: Mapping[str, Any]) -> str:
+    what = {
+        "step": "the step",
+        "input": "the input",
+        "condition": "the condition of a",
+        "iteration": "the end of iteration",
+    }
+    details = " ".join(repr(v) for v in same.values())
+    return f"{what.get(kind, kind)} {details} (iteration {'.'.join(map(str, path))})".replace("  ", " ")
+
+
+def _entry_words(entry: Mapping[str, Any]) -> str:
+    key = {"step": "workflow", "input": "name", "condition": "what"}.get(str(entry["kind"]))
+    path = entry.get("path") or [entry.get("iteration", 0)]
+    return _words(str(entry["kind"]), path, {key: entry.get(key)} if key else {})
