@@ -32,6 +32,13 @@ _NAMES = {
     "load_steps": ".control_flow",
     "PreflightError": ".run_plan",
     "RunResult": ".run_record",
+    "IterationFailure": ".run_record",
+    "Retry": ".durable.retry",
+    "RunChangedError": ".durable.run_folder",
+    "RunFolderError": ".durable.run_folder",
+    "RunInterrupted": ".durable.stop_signal",
+    "BatchItem": ".batch",
+    "BatchResult": ".batch",
     # what ComfyUI asks a custom-node package for
     "NODE_CLASS_MAPPINGS": ".nodes",
     "NODE_DISPLAY_NAME_MAPPINGS": ".nodes",
@@ -44,13 +51,20 @@ __all__ = [
     "NODE_CLASS_MAPPINGS",
     "NODE_DISPLAY_NAME_MAPPINGS",
     "WEB_DIRECTORY",
+    "BatchItem",
+    "BatchResult",
     "Branch",
     "ComfyConnector",
     "Discomfort",
     "DiscomfortWorkflowTools",
+    "IterationFailure",
     "Loop",
     "PerIteration",
     "PreflightError",
+    "Retry",
+    "RunChangedError",
+    "RunFolderError",
+    "RunInterrupted",
     "RunResult",
     "WorkflowContext",
     "WorkflowExecutionError",
@@ -63,12 +77,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .batch import BatchItem, BatchResult
     from .comfy_serverless import ComfyConnector
     from .control_flow import Branch, Loop, PerIteration, load_steps
     from .discomfort import Discomfort
+    from .durable.retry import Retry
+    from .durable.run_folder import RunChangedError, RunFolderError
+    from .durable.stop_signal import RunInterrupted
     from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
     from .run_plan import PreflightError
-    from .run_record import RunResult
+    from .run_record import IterationFailure, RunResult
     from .workflow_context import WorkflowContext, get_context, register_context, unregister_context
     from .workflow_tools import DiscomfortWorkflowTools, WorkflowExecutionError, WorkflowTools
 

@@ -41,6 +41,9 @@ if __name__ == "__main__":
     # `python -m discomfort` in a clone finds this file instead of the package, whose command line is meant.
     runpy.run_path(str(Path(__file__).with_name("__main__.py")), run_name="__main__")
 
+if TYPE_CHECKING:
+    from .batch import Batch
+
 if TYPE_CHECKING or __package__:
     from .comfy_serverless import ComfyConnector, ConnectorConfig
     from .run_record import RunResult
@@ -105,15 +108,32 @@ class Discomfort:
     ) -> RunResult:
         """Run workflows, in a loop: :meth:`DiscomfortWorkflowTools.run_sequential` on this instance's server.
 
-        ``control`` takes loop_condition, collect, progress, seed_policy and master_seed. Returns {unique_id: value},
-        with the run's record.
+        ``control`` takes loop_condition, collect, progress, seed_policy, master_seed, checkpoint, resume, keep, retry,
+        on_error, max_server_ram_gb, max_vram_gb and hash_models. Returns {unique_id: value}, with the run's record.
 
         Raises:
             RuntimeError: the instance was shut down. Else see run_sequential.
         """
+        self._refuse_after_shutdown()
+        return await self.Tools.run_sequential(workflows, inputs, iterations, use_ram, context, **control)
+
+    def run_batch(self, workflows: Sequence[Any], items: Any, **control: Any) -> Batch:
+        """Run workflows on each of many items: :meth:`DiscomfortWorkflowTools.run_batch` on this instance's server.
+
+        ::
+
+            async for item in d.run_batch(["upscale.json"], Path("photos"), checkpoint="upscaled"):
+                print(item.key, item.files["image"])
+
+        Raises:
+            RuntimeError: the instance was shut down. Else see run_batch there.
+        """
+        self._refuse_after_shutdown()
+        return self.Tools.run_batch(workflows, items, **control)
+
+    def _refuse_after_shutdown(self) -> None:
         if self._is_shut_down:
             raise RuntimeError("This Discomfort was shut down. Get a new one with: d = await Discomfort.create()")
-        return await self.Tools.run_sequential(workflows, inputs, iterations, use_ram, context, **control)
 
     async def shutdown(self) -> None:
         """Stop the server, unless another instance uses it. Idempotent; safe after failures and from several tasks."""

@@ -21,6 +21,8 @@ class RunStarted(ProgressEvent):
 
     iterations: int
     server: str
+    #: what an iteration is called
+    unit: str = "iteration"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,23 @@ class IterationFinished(ProgressEvent):
 
 
 @dataclasses.dataclass(frozen=True)
+class ItemFinished(ProgressEvent):
+    """An item of a batch has ended: ``state`` is "done", "failed" or "done before" (by an earlier call)."""
+
+    key: str
+    state: str
+    #: items that have ended, and those of them that failed
+    ended: int
+    failed: int
+    #: how many there are; None where that is not known
+    total: int | None
+    #: items per second, of those that were run by this call
+    rate: float
+    #: None where that is not known
+    seconds_left: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class RunFinished(ProgressEvent):
     """The run is over; ``error`` is None where it succeeded."""
 
@@ -113,7 +132,7 @@ class TerminalBar:
 
             # Refreshed by events; a run that takes milliseconds per iteration must not be slowed by its bar.
             self._bar = tqdm(
-                total=event.iterations, unit="iteration", dynamic_ncols=True, file=sys.stderr, mininterval=0.2
+                total=event.iterations, unit=event.unit, dynamic_ncols=True, file=sys.stderr, mininterval=0.2
             )
         elif self._bar is None:
             return
@@ -122,6 +141,10 @@ class TerminalBar:
         elif isinstance(event, NodeProgress):
             self._bar.set_postfix_str(f"{self._node} {event.percent:.0f} %", refresh=False)
             self._bar.update(0)
+        elif isinstance(event, ItemFinished):
+            if event.state == "done before":  # it says nothing about the rate
+                self._bar.initial += 1
+            self._bar.set_description(f"{event.failed} failed" if event.failed else None, refresh=False)
         elif isinstance(event, NodeStarted):
             self._node = event.title or event.class_type
         elif isinstance(event, IterationFinished):

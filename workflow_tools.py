@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from . import control_flow, image_files, prompt_graph, seeds, value_codec, workflow_graph, workflow_json
 from . import workflow_stitching as stitching
 from .durable import plan_text
-from .durable.checkpoint import Checkpoint, NoCheckpoint, RecordedFailureError, check_checkpoint
+from .durable.batch_folder import BatchFolder
+from .durable.checkpoint import Checkpoint, NoCheckpoint, RecordedFailureError, check_checkpoint, open_run
 from .durable.retry import Attempts, Retry
 from .durable.run_folder import RunFolderError, RunRecordFolder, sha256
 from .durable.server_memory import ServerMemory, check_ceiling
@@ -70,6 +71,7 @@ from .run_record import IterationFailure, RunRecord, RunResult, StepRecord, erro
 if TYPE_CHECKING:
     import torch
 
+    from .batch import Batch
     from .comfy_serverless import ComfyConnector, ServerEvent
     from .object_store import HeldObject
     from .workflow_context import WorkflowContext
@@ -198,13 +200,18 @@ class _Run:
     #: what is kept of it on disk, or nothing
     checkpoint: NoCheckpoint = dataclasses.field(init=False)
     memory: ServerMemory = dataclasses.field(init=False)
-    stop: StopSignal = dataclasses.field(init=False)
-    retry: Retry = dataclasses.field(default_factory=Retry)
+    stop: StopSignal = dataclasses.field(default_factory=StopSignal)
+    #: None: the tools' own SERVER_ATTEMPTS and RETRY_DELAY
+    retry: Retry | None = None
     on_error: str | Callable[[IterationFailure], Any] = "stop"
     #: {unique_id: [key under which an iteration's value is kept]}
     kept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     #: the thread that writes collected values, None when all are written
     keeping: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.checkpoint = NoCheckpoint(self.context)
+        self.memory = ServerMemory(self.connector, self.context)
 
     @classmethod
     def of(cls, request: _Request, context: WorkflowContext, connector: ComfyConnector, use_ram: bool) -> _Run:
@@ -217,10 +224,9 @@ class _Run:
         per_iteration = {k: v for k, v in request.inputs.items() if isinstance(v, control_flow.PerIteration)}
         values = ContextValues(context, record)
         run = cls(context, connector, record, values, use_ram, request.listener, request.collect, per_iteration)
-        run.checkpoint = NoCheckpoint(context)
         run.memory = ServerMemory(connector, context, request.max_server_ram, request.max_vram)
         run.stop = StopSignal(request.checkpoint or "")
-        run.on_error = request.on_error
+        run.on_error, run.retry = request.on_error, request.retry
         return run
 
     def tell(self, event: ProgressEvent) -> None:
@@ -450,7 +456,6 @@ class DiscomfortWorkflowTools:
         async with self._init_connector() as connector, self._setup_storage(context) as store:
             _check_server_is_near(connector)
             run = _Run.of(request, store, connector, use_ram)
-            run.retry = request.retry or Retry(server=self.SERVER_ATTEMPTS, delay=self.RETRY_DELAY)
             error: BaseException | None = None
             with run.stop:
                 try:
@@ -478,6 +483,128 @@ class DiscomfortWorkflowTools:
         log.info("%s", run.record.summary())
         return result
 
+    def run_batch(
+        self,
+        workflow_paths: Sequence[Any],
+        items: Any,
+        *,
+        input: str | None = None,
+        key: Callable[[Any], Any] | None = None,
+        pattern: str = "*",
+        inputs: Mapping[str, Any] | None = None,
+        iterations: int = 1,
+        loop_condition: Any = None,
+        use_ram: bool = True,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool | str = True,
+        on_error: str | Callable[[IterationFailure], Any] = "skip",
+        retry: Retry | int | None = None,
+        retry_failed: bool = True,
+        progress: ProgressCallback | bool | None = None,
+        seed_policy: str = "as_saved",
+        master_seed: int | None = None,
+        max_server_ram_gb: float | None = None,
+        max_vram_gb: float | None = None,
+        hash_models: bool = False,
+    ) -> Batch:
+        """Run workflows on each of many items.
+
+        Args:
+            items: a folder (its picture files), a list, a dict {key: item}, an iterator or an asynchronous one. A path
+                object is opened as a picture when its turn comes; a text is a text; a dict is {port: value} for
+                several ports at once (path objects in it are opened); anything else is the value of one port.
+            input: the port that items go to; None: the only one that has no other value.
+            key: function of an item that gives its name, by which a later call knows it again. None: the name of a
+                file (below the folder), the key of a dict, else its number.
+            pattern: which files of a folder; "**/*" for those of its folders too.
+            inputs: {unique_id: value} that all items share.
+            iterations, loop_condition: as in run_sequential, for each item.
+            checkpoint: folder in which what items deliver is saved as it appears: outputs/<port>/<item>.png or .txt,
+                results.csv, report.html. The same call again does the items that are not done, whose source has
+                changed, or whose files have gone. None: values are only handed over.
+            resume: as in run_sequential.
+            on_error: as in run_sequential, for each item; "skip" here.
+            retry_failed: whether items that failed in an earlier call are tried again.
+            progress: as in run_sequential; an ItemFinished event has rate and time left.
+            use_ram, retry, seed_policy, master_seed, max_server_ram_gb, max_vram_gb, hash_models: as in
+                run_sequential. Seeds go on from item to item.
+
+        Returns:
+            A :class:`~.batch.Batch`: ``async for item in batch`` gives a BatchItem for each as it ends, ``await batch``
+            the table of all. Nothing runs before that.
+
+        Raises, on iterating:
+            What run_sequential raises. An error of a single item is in its BatchItem (``on_error="skip"``).
+        """
+        from .batch import Batch
+
+        options: Json = {
+            "workflows": workflow_paths,
+            "inputs": inputs,
+            "iterations": iterations,
+            "loop_condition": loop_condition,
+            "use_ram": use_ram,
+            "checkpoint": checkpoint,
+            "resume": resume,
+            "on_error": on_error,
+            "retry": retry,
+            "progress": progress,
+            "seed_policy": seed_policy,
+            "master_seed": master_seed,
+            "max_server_ram_gb": max_server_ram_gb,
+            "max_vram_gb": max_vram_gb,
+            "hash_models": hash_models,
+        }
+        own: Json = {"input": input, "key": key, "pattern": pattern, "retry_failed": retry_failed}
+        return Batch(self, options, items, own)
+
+    def _read_batch_request(self, options: Mapping[str, Any]) -> _Request:
+        """The checked arguments of a batch."""
+        request = _read_request(
+            options["workflows"],
+            options["inputs"],
+            options["iterations"],
+            options["loop_condition"],
+            (),
+            options["progress"],
+            options["seed_policy"],
+            options["master_seed"],
+            options["checkpoint"],
+            options["resume"],
+            "needed",
+            options["retry"],
+            options["on_error"],
+            options["max_server_ram_gb"],
+            options["max_vram_gb"],
+            options["hash_models"],
+        )
+        moving = [name for name, value in request.inputs.items() if isinstance(value, control_flow.PerIteration)]
+        if not moving:
+            return request
+        problem = ValueError(
+            f"inputs[{moving[0]!r}] is a PerIteration; in a batch the items are what changes: let each be a dict "
+            f"{{{moving[0]!r}: value, ...}}."
+        )
+        return dataclasses.replace(request, problems=(*request.problems, problem))
+
+    async def _open_batch_folder(self, run: _Run, request: _Request) -> None:
+        """Open the folder of a batch, where it has one."""
+        if request.checkpoint is None:
+            if request.master_seed is None:
+                run.record.master_seed = _new_seed()
+            return
+        manifest, names, prompts, workflows = await self._manifest(run, request, "batch")
+
+        async def describe() -> Json:
+            return await self._describe_session(run, prompts, request.hash_models)
+
+        folder = await asyncio.to_thread(
+            open_run, request.checkpoint, request.resume, run.context, manifest, names, prompts, workflows
+        )
+        run.checkpoint = BatchFolder(folder, run.context, describe)
+        run.record.master_seed = run.checkpoint.master_seed or 0
+        run.record.checkpoint = run.checkpoint.path
+
     async def _check_before(self, run: _Run, request: _Request) -> None:
         """Prepare the workflows, and refuse what cannot work before anything is queued, all of it in one error."""
         problems = [*request.problems, *await self._prepare_all(run, request.outer)]
@@ -494,25 +621,7 @@ class DiscomfortWorkflowTools:
             if request.master_seed is None:
                 run.record.master_seed = _new_seed()
             return
-        prompts = {one.digest: one.template.prompt for one in run.prepared.values()}
-        workflows = [one.recorded_workflow for one in run.prepared.values() if one.recorded_workflow is not None]
-        plan: Json = {
-            "loop": plan_text.loop_note(request.outer, lambda source: _workflow_note(run.prepared[identity(source)])),
-            "collect": list(request.collect),
-            "seed_policy": request.seed_policy,
-            "master_seed": request.master_seed,
-            "per_iteration": {name: plan_text.per_iteration_note(v) for name, v in sorted(run.per_iteration.items())},
-        }
-        manifest: Json = {
-            "kind": "run",
-            "discomfort": _version(),
-            "plan": plan,
-            "options": _options(request, run.retry),
-        }
-        # What the run begins with: its inputs, and what it reads of a caller's context.
-        read = {name for one in run.prepared.values() for name in one.inputs}
-        read |= plan_names(request.outer)
-        names = sorted({*request.inputs, *(name for name in read if name in run.context)} - set(run.per_iteration))
+        manifest, names, prompts, workflows = await self._manifest(run, request, "run")
 
         async def provide(name: str, iteration: int) -> Any:
             return await run.per_iteration[name].value(iteration, run.values, name=name)
@@ -520,8 +629,6 @@ class DiscomfortWorkflowTools:
         async def describe() -> Json:
             return await self._describe_session(run, prompts, request.hash_models)
 
-        if request.master_seed is None:
-            plan["master_seed"] = await asyncio.to_thread(_recorded_seed, request.checkpoint, request.resume)
         run.checkpoint = await asyncio.to_thread(
             Checkpoint.begin,
             request.checkpoint,
@@ -537,6 +644,32 @@ class DiscomfortWorkflowTools:
         )
         run.record.master_seed = run.checkpoint.master_seed or 0
         run.record.checkpoint = run.checkpoint.path
+
+    async def _manifest(
+        self, run: _Run, request: _Request, kind: str
+    ) -> tuple[Json, list[str], dict[str, Mapping[str, Any]], list[Json]]:
+        """What a record's folder is made of: (manifest, names of the inputs, {digest: prompt}, workflows)."""
+        prompts = {one.digest: one.template.prompt for one in run.prepared.values()}
+        workflows = [one.recorded_workflow for one in run.prepared.values() if one.recorded_workflow is not None]
+        plan: Json = {
+            "loop": plan_text.loop_note(request.outer, lambda source: _workflow_note(run.prepared[identity(source)])),
+            "collect": list(request.collect),
+            "seed_policy": request.seed_policy,
+            "master_seed": request.master_seed,
+            "per_iteration": {name: plan_text.per_iteration_note(v) for name, v in sorted(run.per_iteration.items())},
+        }
+        if request.master_seed is None:
+            plan["master_seed"] = await asyncio.to_thread(_recorded_seed, request.checkpoint or "", request.resume)
+        manifest: Json = {
+            "kind": kind,
+            "discomfort": _version(),
+            "plan": plan,
+            "options": _options(request, self._retry_of(run.retry)),
+        }
+        # What the run begins with: its inputs, and what it reads of a caller's context.
+        read = {name for one in run.prepared.values() for name in one.inputs} | plan_names(request.outer)
+        names = sorted({*request.inputs, *(name for name in read if name in run.context)} - set(run.per_iteration))
+        return manifest, names, prompts, workflows
 
     async def _describe_session(self, run: _Run, prompts: Mapping[str, Mapping[str, Any]], hash_models: bool) -> Json:
         """What the record says of the circumstances; whatever cannot be found out does not stop a run."""
@@ -976,7 +1109,7 @@ class DiscomfortWorkflowTools:
             # Pictures that the run saves open in the editor, with the seeds that made them.
             info["workflow"] = seeds.workflow_with_values(prepared.workflow, prepared.controlled, step.seeds)
         on_event = self._translate(run, prompt) if run.listener is not None else None
-        attempts = Attempts(run.retry)
+        attempts = Attempts(self._retry_of(run.retry))
         while True:
             try:
                 history = await run.connector.run_workflow(
@@ -989,6 +1122,9 @@ class DiscomfortWorkflowTools:
             else:
                 ((step.prompt_id, entry),) = history.items()
                 return dict(entry)
+
+    def _retry_of(self, retry: Retry | None) -> Retry:
+        return retry or Retry(server=self.SERVER_ATTEMPTS, delay=self.RETRY_DELAY)
 
     async def _prepare_retry(
         self, run: _Run, prepared: PreparedWorkflow, step: StepRecord, attempts: Attempts, error: Exception

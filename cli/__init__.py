@@ -5,7 +5,8 @@ the package offers to programs too.
 
 Exit status: 0 when what was asked for is so, 1 after an error (one paragraph on standard error), 2 for a command line
 that is not understood, 3 where what was asked about does not exist: ``server status`` finds no server, ``context show``
-no such run or key. ``--json`` prints data for programs.
+no such run or key, ``replay``, ``diff`` and ``report`` no run in the folder; 4 where ``replay`` or ``diff`` finds a
+difference. ``--json`` prints data for programs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import click
 from .. import __version__
 from ..comfy_serverless import ConnectorError
 from .context import context
+from .runs import diff, replay, report
 from .server import server
 
 
@@ -29,6 +31,9 @@ def commands() -> None:
 
 commands.add_command(server)
 commands.add_command(context)
+commands.add_command(replay)
+commands.add_command(diff)
+commands.add_command(report)
 
 
 def program() -> str:

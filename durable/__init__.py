@@ -10,12 +10,12 @@
 ``retry.py``          how often a step is tried, and what is done before; pure
 ``stop_signal.py``    Ctrl-C: once, twice
 ``thumbnails.py``     small pictures for the report, a bounded number of them
-``batch.py``          many items, each by its name
+``batch_folder.py``   the folder of a batch: items by their names, and the files that they became
 ``replay.py``         running a record again
 ``compare.py``        what differs between two records; pure
 ``report.py``         a record as one HTML page; pure
 ====================  ==============================================================================================
 
-Nothing here knows how a step is run; ``workflow_tools`` does, and asks a ``Checkpoint`` what is done already. The
+Nothing here knows how a step is run; ``workflow_tools`` does, and asks a ``Checkpoint`` what is done already, as does ``batch`` of a ``BatchFolder``. The
 format of the folder is documented for its readers in docs/run-record.md.
 """

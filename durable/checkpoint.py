@@ -174,6 +174,8 @@ class Checkpoint(NoCheckpoint):
         self._for_people: asyncio.Task[None] | None = None
         self._thumbnails = thumbnails.Chosen(folder.thumbnails())
         self._bases: dict[str, Json] = {}
+        # (iteration, name, note) of collected values without the file that they should have.
+        self._missing_outputs: list[tuple[int, str, Json]] = []
         self._next_report = time.monotonic() + _REPORT_EVERY
         self.recalled_steps = 0
         self.master_seed = folder.manifest["plan"].get("master_seed")
@@ -194,114 +196,15 @@ class Checkpoint(NoCheckpoint):
         provide: Callable[[str, int], Awaitable[Any]],
         describe: Callable[[], Awaitable[Json]],
     ) -> Checkpoint:
-        """Open a run's folder: a new one, or one that holds this run already. Blocks; touches no server.
-
-        Args:
-            resume: True to go on with what the folder holds, if it is the same run; "force" to go on as far as it is;
-                False to move it aside and begin anew.
-            context: has the inputs' values already.
-            manifest: ``kind``, ``plan`` and ``options`` (docs/run-record.md).
-            inputs: names of the values that the run begins with.
-            prompts: {SHA-256 of it without its secrets: prompt} of the workflows.
-            workflows: the editor's workflows, without secrets.
-            provide, describe: see ``__init__``.
-
-        Raises:
-            RunChangedError: the folder holds another run; names what differs.
-            RunFolderError: the folder cannot be used.
+        """Open a run's folder, see `open_run`, and read how far the run came; for *keep*, *provide* and *describe* see
+        ``__init__``. Blocks; touches no server.
         """
-        secrets = {text for prompt in prompts.values() for text in without_secrets(prompt)[1]}
-        secrets |= {value for value in (_secret_text(context, name) for name in inputs) if value}
-        clean = {digest: without_secrets(prompt)[0] for digest, prompt in prompts.items()}
-        if resume is False:
-            earlier = move_aside(path)
-            if earlier is not None:
-                log.info("The run that was in %s is in %s now", path, earlier)
-        is_new = not RunRecordFolder.holds_run(path)
-        folder = RunFolder.create(path) if is_new else RunFolder.open_for_writing(path)
+        folder = open_run(path, resume, context, manifest, inputs, prompts, workflows)
         try:
-            folder.secrets |= secrets
-            if not is_new:
-                cls._check_same(folder, resume, context, manifest, inputs, clean)
-            if not folder.manifest:
-                cls._write_new(folder, context, manifest, inputs, clean, workflows)
-            folder.remove_leftovers()
             return cls(folder, context, resume == "force", keep, provide, describe)
         except BaseException:
             folder.close()
             raise
-
-    @staticmethod
-    def _write_new(
-        folder: RunFolder,
-        context: WorkflowContext,
-        manifest: Json,
-        inputs: Iterable[str],
-        prompts: Mapping[str, Mapping[str, Any]],
-        workflows: Iterable[Json],
-    ) -> None:
-        """Write what the run begins with; the manifest, which makes it a run, last."""
-        for prompt in prompts.values():
-            folder.keep_json("prompts", prompt)
-        for workflow in workflows:
-            folder.keep_json("workflows", workflow)
-        known = [name for name in inputs if not is_secret_name(name)]
-        notes = folder.keep_values(context, known)
-        notes.update({name: {"secret": True} for name in inputs if name not in notes})
-        created: Json = {
-            "run_id": manifest.get("run_id") or uuid.uuid4().hex,
-            "created": round(time.time(), 3),
-            "python": sys.version.split()[0],
-        }
-        folder.write_manifest({**manifest, **created, "inputs": notes})
-
-    @classmethod
-    def _check_same(
-        cls,
-        folder: RunFolder,
-        resume: bool | str,
-        context: WorkflowContext,
-        manifest: Json,
-        inputs: Iterable[str],
-        prompts: Mapping[str, Mapping[str, Any]],
-    ) -> None:
-        """Compare the recorded run with the one that was asked for.
-
-        Raises:
-            RunChangedError: they differ, and that was not allowed. RunFolderError: the journal is damaged.
-        """
-        if resume != "force":
-            folder.check_whole()
-        elif folder.damage is not None:
-            folder.cut(len(folder.entries))
-        old = folder.manifest
-        if old.get("kind") != manifest["kind"]:
-            raise RunChangedError(
-                f"{folder.path} holds a {old.get('kind')} and this is a {manifest['kind']}: give it a folder of its "
-                "own, or resume=False to move that record aside."
-            )
-        plan = dict(manifest["plan"])
-        if plan.get("master_seed") is None:
-            plan["master_seed"] = old["plan"].get("master_seed")
-        found = plan_differences(old["plan"], plan, folder.prompt, lambda digest: dict(prompts[digest]))
-        found += _input_differences(old["inputs"], context, inputs)
-        if not found:
-            return
-        if resume != "force":
-            raise RunChangedError(
-                f"The run in {folder.path} is another one than this call asks for:\n{listed(found)}\nCall it as it was "
-                "to continue behind its last finished step. resume='force' continues with the changes; resume=False "
-                "moves that record aside and begins anew.",
-                found,
-            )
-        log.warning("The run in %s goes on with changes:\n%s", folder.path, listed(found))
-        for prompt in prompts.values():
-            folder.keep_json("prompts", prompt)
-        known = [name for name in inputs if not is_secret_name(name)]
-        notes = {**folder.keep_values(context, known)}
-        notes.update({name: {"secret": True} for name in inputs if name not in notes})
-        same: Json = {key: old[key] for key in ("run_id", "created", "python") if key in old}
-        folder.write_manifest({**manifest, **same, "plan": plan, "inputs": notes, "changes": found})
 
     # ---- recalling ----
 
@@ -336,7 +239,25 @@ class Checkpoint(NoCheckpoint):
                 self._set(name, note)
         elif kind == "iteration":
             self._take_collected(entry)
+            self._note_missing_outputs(entry)
         return entry
+
+    def _note_missing_outputs(self, entry: Json) -> None:
+        """A process that was killed may have recorded an iteration and not yet written its files for people."""
+        for name, note in (entry.get("collected") or {}).items():
+            suffix = "png" if thumbnails.is_picture(note) else "txt" if isinstance(note.get("value"), str) else ""
+            place = self.folder.path / "outputs" / thumbnails.safe_name(name)
+            # Of several pictures each has a file with a number of its own.
+            names = [f"iteration-{entry['iteration']:05d}{end}.{suffix}" for end in ("", "_00001")]
+            if suffix and not any((place / file).exists() for file in names):
+                self._missing_outputs.append((entry["iteration"], name, note))
+
+    def _write_missing_outputs(self) -> None:
+        missing, self._missing_outputs = self._missing_outputs, []
+        for iteration, name, note in missing:
+            value = self.folder.value(note, trust=True)
+            pictures, texts = ({}, {name: value}) if isinstance(value, str) else ({name: value}, {})
+            self._write_outputs(pictures, texts, iteration)
 
     def _set(self, name: str, note: Json) -> None:
         if "secret" in note:
@@ -369,6 +290,8 @@ class Checkpoint(NoCheckpoint):
             await self._restore_one(name, note)
         if not self._keeps_all:
             await self._in_thread(self.folder.drop_unused, self._state, self._before)
+        if self._missing_outputs:
+            await self._later(self._write_missing_outputs)
 
     async def _restore_one(self, name: str, note: Json) -> None:
         if "sequence" in note:
@@ -460,7 +383,7 @@ class Checkpoint(NoCheckpoint):
         entry = {
             **step.to_entry(),
             "prompt": base,
-            "changes": _changes(self._bases[base], prompt),
+            "changes": changes_of(self._bases[base], prompt),
             "reads": {name: None if is_secret_name(name) else digest for name, digest in reads.items()},
             "writes": notes,
         }
@@ -485,7 +408,10 @@ class Checkpoint(NoCheckpoint):
 
     async def finish(self, state: str, **fields: Any) -> None:
         if not self._has_session and state == "finished" and (self._last_end or {}).get("state") == state:
-            return  # nothing happened: it was finished already
+            # Nothing happened: it was finished already, but perhaps killed before it had written its report.
+            if not self.folder.report_is_current():
+                await self._later(self._write_report)
+            return
         if not self._has_session and state != "finished":
             return  # it ended before it did anything
         await self._in_thread(self.folder.append, {"kind": "end", "state": state, **fields})
@@ -560,9 +486,130 @@ class Checkpoint(NoCheckpoint):
             try:
                 await asyncio.to_thread(function, *arguments)
             except Exception as e:
-                log.warning("Something for people could not be written into %s: %s: %s", self.path, type(e).__name__, e)
+                log.warning("Something for people could not be written into %s: %s: %s", self.path, type(e).__file_, e)
 
         self._for_people = asyncio.create_task(guarded())
+
+
+# ---------------------------------------------------------------------------------------------- opening a run's folder
+
+
+def open_run(
+    path: str | os.PathLike[str],
+    resume: bool | str,
+    context: WorkflowContext,
+    manifest: Json,
+    inputs: Iterable[str],
+    prompts: Mapping[str, Mapping[str, Any]],
+    workflows: Iterable[Json],
+) -> RunFolder:
+    """Open the folder of a run: a new one, or one that holds this run already. Blocks.
+
+    Args:
+        resume: True to go on with what the folder holds, if it is the same run; "force" to go on as far as it is;
+            False to move it aside and begin anew.
+        context: has the inputs' values already.
+        manifest: ``kind``, ``plan`` and ``options`` (docs/run-record.md).
+        inputs: names of the values that the run begins with.
+        prompts: {SHA-256 of it without its secrets: prompt} of the workflows.
+        workflows: the editor's workflows, without secrets.
+
+    Raises:
+        RunChangedError: the folder holds another run; names what differs.
+        RunFolderError: the folder cannot be used.
+    """
+    inputs = list(inputs)
+    secrets = {text for prompt in prompts.values() for text in without_secrets(prompt)[1]}
+    secrets |= {value for value in (_secret_text(context, name) for name in inputs) if value}
+    clean = {digest: without_secrets(prompt)[0] for digest, prompt in prompts.items()}
+    if resume is False:
+        earlier = move_aside(path)
+        if earlier is not None:
+            log.info("The run that was in %s is in %s now", path, earlier)
+    is_new = not RunRecordFolder.holds_run(path)
+    folder = RunFolder.create(path) if is_new else RunFolder.open_for_writing(path)
+    try:
+        folder.secrets |= secrets
+        if is_new:
+            _write_new(folder, context, manifest, inputs, clean, workflows)
+        else:
+            _check_same(folder, resume, context, manifest, inputs, clean)
+        folder.remove_leftovers()
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def _write_new(
+    folder: RunFolder,
+    context: WorkflowContext,
+    manifest: Json,
+    inputs: Iterable[str],
+    prompts: Mapping[str, Mapping[str, Any]],
+    workflows: Iterable[Json],
+) -> None:
+    """Write what the run begins with; the manifest, which makes it a run, last."""
+    for prompt in prompts.values():
+        folder.keep_json("prompts", prompt)
+    for workflow in workflows:
+        folder.keep_json("workflows", workflow)
+    created: Json = {
+        "run_id": uuid.uuid4().hex,
+        "created": round(time.time(), 3),
+        "python": sys.version.split()[0],
+    }
+    folder.write_manifest({**manifest, **created, "inputs": _keep_inputs(folder, context, inputs)})
+
+
+def _keep_inputs(folder: RunFolder, context: WorkflowContext, inputs: Iterable[str]) -> dict[str, Json]:
+    notes: dict[str, Json] = {name: {"secret": True} for name in inputs if is_secret_name(name)}
+    return {**notes, **folder.keep_values(context, [name for name in inputs if name not in notes])}
+
+
+def _check_same(
+    folder: RunFolder,
+    resume: bool | str,
+    context: WorkflowContext,
+    manifest: Json,
+    inputs: Sequence[str],
+    prompts: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Compare the recorded run with the one that was asked for.
+
+    Raises:
+        RunChangedError: they differ, and that was not allowed. RunFolderError: the journal is damaged.
+    """
+    if resume != "force":
+        folder.check_whole()
+    elif folder.damage is not None:
+        folder.cut(len(folder.entries))
+    old = folder.manifest
+    if old.get("kind") != manifest["kind"]:
+        raise RunChangedError(
+            f"{folder.path} holds a {old.get('kind')} and this is a {manifest['kind']}: give it a folder of its own, "
+            "or resume=False to move that record aside."
+        )
+    plan = dict(manifest["plan"])
+    if plan.get("master_seed") is None:
+        plan["master_seed"] = old["plan"].get("master_seed")
+    found = plan_differences(old["plan"], plan, folder.prompt, lambda digest: dict(prompts[digest]))
+    found += _input_differences(old["inputs"], context, inputs)
+    if not found:
+        return
+    if resume != "force":
+        raise RunChangedError(
+            f"The run in {folder.path} is another one than this call asks for:\n{listed(found)}\nCall it as it was to "
+            "continue behind its last finished step. resume='force' continues with the changes; resume=False moves "
+            "that record aside and begins anew.",
+            found,
+        )
+    log.warning("The run in %s goes on with changes:\n%s", folder.path, listed(found))
+    for prompt in prompts.values():
+        folder.keep_json("prompts", prompt)
+    same: Json = {key: old[key] for key in ("run_id", "created", "python") if key in old}
+    notes = _keep_inputs(folder, context, inputs)
+    folder.write_manifest({**manifest, **same, "plan": plan, "inputs": notes, "changes": found})
 
 
 # ---------------------------------------------------------------------------------------------------------- helpers
@@ -628,7 +675,7 @@ def _input_differences(old: Mapping[str, Json], context: WorkflowContext, names:
     return found
 
 
-def _changes(base: Mapping[str, Any], prompt: Mapping[str, Any]) -> Json:
+def changes_of(base: Mapping[str, Any], prompt: Mapping[str, Any]) -> Json:
     """{node id: node, None for one that is not there} that makes *prompt*, without its secrets, of *base*."""
     clean, _ = without_secrets(prompt)
     changes: Json = {node_id: None for node_id in base if node_id not in clean}

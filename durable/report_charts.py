@@ -1,8 +1,8 @@
 """Charts of the report as inline SVG: a time scale, a timeline, lines. Pure.
 
 Places from left to right are percentages, from top to bottom pixels: so a chart is as wide as the page, and its text as
-large as any other. Colours are classes (``c0`` to ``c7``, ``failed``, ...), which the page's style knows in light and dark.
-However much there is to show, the number of elements is bounded.
+large as any other. Colours are classes (``c0`` to ``c7``, ``failed``, ...), which the page's style knows in
+light and dark. However much there is to show, the number of elements is bounded.
 """
 
 from __future__ import annotations
@@ -136,10 +136,10 @@ def percent(place: float) -> str:
 # ----------------------------------------------------------------------------------------------------------- elements
 
 
-def _text(x: float, y: float, text: str, class_: str = "", turn: bool = True) -> Html:
-    """Text at a place; near the edges it is turned inwards, where *turn* allows."""
-    anchor = "start" if not turn or x < 4 else "end" if x > 92 else "middle"
-    return tag("text", text, x=percent(x), y=f"{y:g}", text_anchor=anchor, class_=class_ or None)
+def _text(x: float, y: float, text: str, class_: str) -> Html:
+    """Text at a place; near the edges it is turned inwards."""
+    anchor = "start" if x < 12 else "end" if x > 92 else "middle"
+    return tag("text", text, x=percent(x), y=f"{y:g}", text_anchor=anchor, class_=class_)
 
 
 def _upright(x: float, top: float, bottom: float, class_: str, title: str = "") -> Html:
@@ -182,12 +182,14 @@ class Mark:
 
 
 def bars(row: Sequence[Bar], top: float, height: float, tell: Callable[[Sequence[Bar]], str], most: int = MOST) -> Html:
-    """A row of bars. Where there are more than *most*, neighbours of one colour are drawn and told as one."""
-    groups: dict[tuple[object, ...], list[Bar]] = {}
+    """A row of bars. Where there are more than *most*, neighbours of one kind are drawn and told as one, the fainter the
+    less of the time they took.
+    """
     is_exact = len(row) <= most
+    groups: dict[tuple[object, ...], list[Bar]] = {}
     for number, bar in enumerate(row):
-        cell = number if is_exact else int(bar.left / 100 * most)
-        groups.setdefault((cell, bar.class_), []).append(bar)
+        key = (number,) if is_exact else (int(bar.left / 100 * most), bar.class_.split(" ")[0])
+        groups.setdefault(key, []).append(bar)
     # What failed lies on top: it is what people look for.
     drawn = sorted(groups.values(), key=lambda group: "failed" in group[0].class_)
     return join(_bar(group, top, height, tell) for group in drawn)
@@ -195,7 +197,10 @@ def bars(row: Sequence[Bar], top: float, height: float, tell: Callable[[Sequence
 
 def _bar(group: Sequence[Bar], top: float, height: float, tell: Callable[[Sequence[Bar]], str]) -> Html:
     left, right = min(bar.left for bar in group), max(bar.right for bar in group)
-    width = max(right - left, 0.5 if "failed" in group[0].class_ else 0.12)
+    is_failed = "failed" in group[0].class_
+    width = max(right - left, 0.4 if is_failed else 0.12)
+    is_faint = len(group) > 1 and not is_failed
+    busy = sum(bar.right - bar.left for bar in group) / width
     return tag(
         "rect",
         tag("title", tell(group)),
@@ -203,11 +208,12 @@ def _bar(group: Sequence[Bar], top: float, height: float, tell: Callable[[Sequen
         y=f"{top:g}",
         width=percent(width),
         height=f"{height:g}",
-        class_=group[0].class_,
+        class_=group[0].class_ if len(group) == 1 else group[0].class_.split(" ")[0],
+        fill_opacity=f"{min(1.0, 0.25 + 0.75 * busy):.2f}" if is_faint else None,
     )
 
 
-def merged(marks: Iterable[Mark], most: int = 100) -> list[Mark]:
+def merged(marks: Iterable[Mark], most: int = 60) -> list[Mark]:
     """Marks of one kind that would lie on one another as one, whose title has the first few."""
     cells: dict[tuple[str, int], list[Mark]] = {}
     for mark in marks:
@@ -243,14 +249,13 @@ def timeline(
     """
     bottom = len(rows) * _ROW + 4
     most = max(100, MOST // max(1, len(rows)))
-    parts = [_pauses(scale, bottom)]
-    parts += [_upright(place, 0, bottom, "tick") for place, _ in scale.ticks()]
+    tracks = [n * _ROW + _LABEL for n in range(len(rows))]
+    parts = [tag("rect", x="0", y=f"{y}", width="100%", height=f"{_BAR}", class_="track") for y in tracks]
+    parts += [_pauses(scale, bottom), *(_upright(place, 0, bottom, "tick") for place, _ in scale.ticks())]
     for number, (name, row) in enumerate(rows):
-        top = number * _ROW
-        parts.append(tag("text", clip(name, 60), x="0", y=f"{top + _LABEL - 4}", class_="name"))
-        parts.append(tag("rect", x="0", y=f"{top + _LABEL}", width="100%", height=f"{_BAR}", class_="track"))
+        parts.append(tag("text", clip(name, 60), x="0", y=f"{tracks[number] - 4}", class_="name halo"))
         few = " few" if len(row) <= 120 else ""
-        parts.append(tag("g", bars(row, top + _LABEL, _BAR, tell, most), class_=f"bars{few}"))
+        parts.append(tag("g", bars(row, tracks[number], _BAR, tell, most), class_=f"bars{few}"))
     lane = 0
     if marks:
         lane = 22
@@ -262,7 +267,11 @@ def timeline(
 
 def _mark(mark: Mark, y: float) -> Html:
     return tag(
-        "svg", tag("g", tag("title", mark.title), shape(mark.kind)), x=percent(mark.place), y=f"{y:g}", class_="at"
+        "svg",
+        tag("g", tag("title", mark.title), shape(mark.kind)),
+        x=percent(min(99.3, max(0.7, mark.place))),
+        y=f"{y:g}",
+        class_="at",
     )
 
 
@@ -349,19 +358,20 @@ def line_chart(
         tag("line", x1="0", x2="100%", y1=f"{y(value):.1f}", y2=f"{y(value):.1f}", class_="grid")
         for value in _grid(low, high, unit)
     ]
-    parts += [_upright(mark.place, top, bottom, f"upright {mark.kind}", mark.title) for mark in merged(uprights)]
+    shown = merged(uprights)
+    many = " many" if len(shown) > 25 else ""
+    parts += [_upright(mark.place, top, bottom, f"upright {mark.kind}{many}", mark.title) for mark in shown]
     for value, name in levels:
         parts.append(tag("line", x1="0", x2="100%", y1=f"{y(value):.1f}", y2=f"{y(value):.1f}", class_="level"))
         parts.append(tag("text", name, x="100%", y=f"{y(value) + 12:.1f}", text_anchor="end", class_="halo levelname"))
     parts += [_line(line, y) for line in lines]
     parts += [
-        tag("text", written(value), x="0", y=f"{y(value) - 3:.1f}", class_="halo axis")
+        tag("text", written(value), x="-8", y=f"{y(value) + 4:.1f}", text_anchor="end", class_="axis")
         for value in _grid(low, high, unit)
-        if y(value) > top + 8
     ]
     parts += [_dot(dot, y, lines[0].class_) for dot in dots]
     parts += [_text(place, height - 5, text, "axis") for place, text in ticks]
-    return _svg(join(parts), height, label)
+    return _svg(join(parts), height, label, "chart gutter")
 
 
 def _range(values: Sequence[float], from_zero: bool) -> tuple[float, float]:
@@ -375,7 +385,7 @@ def _range(values: Sequence[float], from_zero: bool) -> tuple[float, float]:
 
 def _grid(low: float, high: float, unit: float = 1.0) -> list[float]:
     """Round values for horizontal lines."""
-    step = nice_step((high / 2 - low / 2) * 2 / unit, 3) * unit
+    step = nice_step((high / 2 - low / 2) * 2 / unit, 5) * unit
     if not (math.isfinite(step) and abs(low) / step < 1e12 and abs(high) / step < 1e12):
         return []
     first = math.ceil(low / step)
@@ -384,7 +394,8 @@ def _grid(low: float, high: float, unit: float = 1.0) -> list[float]:
 
 def _line(line: Line, y: Callable[[float], float]) -> Html:
     """A line, as a drawing that is stretched to the width while its stroke stays as it is."""
-    commands, group = [], None
+    commands: list[str] = []
+    group: int | None = None
     for dot in line.dots:
         commands.append(f"{'L' if dot.group == group else 'M'}{dot.place * 10:.4g} {y(dot.value):.4g}")
         group = dot.group

@@ -1,7 +1,7 @@
 """What a journal says, put together for the report: sessions, bars of the timeline, figures, pictures, errors. Pure.
 
-The journal is read once, from front to back. Whatever is missing in an entry, or is of another type than it should be, is
-left out of the report: a record may come from elsewhere, and a report of a broken run is wanted most.
+The journal is read once, from front to back. Whatever is missing in an entry, or is of another type than it should be,
+is left out of the report: a record may come from elsewhere, and a report of a broken run is wanted most.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ def name_of(value: Any) -> str:
 def path_of(entry: Mapping[str, Any]) -> tuple[int, ...]:
     """The iteration of an entry, a number for each nested loop."""
     path = listing(entry.get("path"))
-    return tuple(n if isinstance(n, int) else 0 for n in path[:20])
+    for number in path:
+        if type(number) is not int:
+            return ()
+    return tuple(path[:20])
 
 
 def path_text(path: Iterable[int]) -> str:
@@ -122,8 +125,6 @@ class Facts:
     #: {source: {port: numbers}}; sources are "writes", "input" and "collected"
     numbers: dict[str, dict[str, list[Point]]] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
-    #: {figure: [(session, time, bytes)]}
-    memory: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
 
     @property
     def finished_steps(self) -> int:
@@ -140,12 +141,25 @@ class Facts:
     @property
     def restarts(self) -> int:
         """How often the server was started again, whatever for."""
-        asked = sum(one.entry.get("action") == "restart" for one in self.retries)
-        return asked + sum(one.entry.get("action") == "restarted" for one in self.recycles)
+        asked = sum(1 for one in self.retries if one.entry.get("action") == "restart")
+        return asked + sum(1 for one in self.recycles if one.entry.get("action") == "restarted")
 
     def count(self, *states: str) -> int:
         """How many iterations ended in one of these states."""
         return sum(entry.get("state") in states for entry in self.states.values())
+
+    def memory_of(self, *keys: str, less: str | None = None) -> tuple[list[Happening], list[float]]:
+        """Steps, and of each so many bytes: a figure of its memory, or the sum of several, *less* another one."""
+        steps: list[Happening] = []
+        amounts: list[float] = []
+        for step in self.steps:
+            memory = mapping(step.entry.get("memory"))
+            known = [amount for key in keys if (amount := number_of(memory.get(key))) is not None]
+            free = 0 if less is None else number_of(memory.get(less))
+            if known and free is not None:
+                steps.append(step)
+                amounts.append(sum(known) - free)
+        return steps, amounts
 
     def ports(self) -> dict[str, list[Point]]:
         """{port: numbers} from the best source that has any: what was written, else collected, else put in."""
@@ -195,8 +209,9 @@ class _Reader:
         if kind == "step":
             self._read_step(entry)
         elif kind == "step_failed":
-            self._add(self.facts.steps, entry, "failed")
-            self._read_retries(entry)
+            path = path_of(entry)
+            self._add(self.facts.steps, entry, "failed", path)
+            self._read_retries(entry, path)
         elif kind == "iteration":
             self._read_iteration(entry)
         elif kind == "input":
@@ -204,32 +219,28 @@ class _Reader:
             if isinstance(name, str):
                 self._read_notes("input", {name: entry.get("value")}, path_of(entry))
         elif kind == "recycle":
-            self._add(self.facts.recycles, entry, "done")
+            self._add(self.facts.recycles, entry, "done", ())
         elif kind == "end":
             session.end = dict(entry)
 
-    def _add(
-        self, happenings: list[Happening], entry: Mapping[str, Any], state: str, path: tuple[int, ...] | None = None
-    ) -> None:
+    def _add(self, happenings: list[Happening], entry: Mapping[str, Any], state: str, path: tuple[int, ...]) -> None:
         seconds = number_of(entry.get("seconds")) or 0.0
-        begin = max(self.facts.sessions[-1].begin, self.time - max(0.0, seconds))
-        path = path_of(entry) if path is None else path
+        begin = min(self.time, max(self.facts.sessions[-1].begin, self.time - max(0.0, seconds)))
         session = len(self.facts.sessions) - 1
-        workflow = name_of(entry.get("workflow"))
-        happenings.append(Happening(session, min(begin, self.time), self.time, state, workflow, path, entry))
+        happenings.append(Happening(session, begin, self.time, state, name_of(entry.get("workflow")), path, entry))
         self.facts.begun.update(path[:1])
 
     def _read_step(self, entry: Mapping[str, Any]) -> None:
-        self._add(self.facts.steps, entry, "done")
-        self._read_retries(entry)
-        self._read_notes("writes", mapping(entry.get("writes")), path_of(entry))
-        self._read_memory(mapping(entry.get("memory")))
+        path = path_of(entry)
+        self._add(self.facts.steps, entry, "done", path)
+        self._read_retries(entry, path)
+        self._read_notes("writes", mapping(entry.get("writes")), path)
         self.order += 1
 
-    def _read_retries(self, entry: Mapping[str, Any]) -> None:
+    def _read_retries(self, entry: Mapping[str, Any], path: tuple[int, ...]) -> None:
         for retry in listing(entry.get("retries")):
             if isinstance(retry, Mapping):
-                self._add(self.facts.retries, {**retry, "workflow": entry.get("workflow")}, "done", path_of(entry))
+                self._add(self.facts.retries, {**retry, "workflow": entry.get("workflow")}, "done", path)
 
     def _read_iteration(self, entry: Mapping[str, Any]) -> None:
         number = entry.get("iteration")
@@ -243,19 +254,6 @@ class _Reader:
         files = mapping(entry.get("files"))
         originals = {port: paths[0] for port, paths in files.items() if isinstance(paths, list) and paths}
         self._read_notes("collected", mapping(entry.get("collected")), (number,), originals)
-
-    def _read_memory(self, memory: Mapping[str, Any]) -> None:
-        figures = {key: number_of(value) for key, value in memory.items()}
-        context = [figures.get("context_ram"), figures.get("context_disk")]
-        if context != [None, None]:
-            figures["context"] = sum(amount or 0.0 for amount in context)
-        total, free = figures.get("vram_total"), figures.get("vram_free")
-        if total and free is not None:
-            figures["vram_used"] = total - free
-        session = len(self.facts.sessions) - 1
-        for key, amount in figures.items():
-            if amount is not None and (key in self.facts.memory or len(self.facts.memory) < 50):
-                self.facts.memory.setdefault(key, []).append((session, self.time, amount))
 
     def _read_notes(
         self,
@@ -302,7 +300,8 @@ def failures(facts: Facts) -> Iterator[tuple[Happening, Mapping[str, Any]]]:
             yield iteration, error
     for number, session in enumerate(facts.sessions):
         error = mapping((session.end or {}).get("error"))
-        if error and not _is_told(error, told.get(number)):
+        # Being stopped is none.
+        if error and session.state != "interrupted" and not _is_told(error, told.get(number)):
             yield Happening(number, session.last, session.last, "failed", "", (), session.end or {}), error
 
 

@@ -12,6 +12,7 @@ from typing import Any
 # What no page may hold, and what would turn the text around it: names and messages come from anywhere.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_LARGEST = 10**300
 _SIZES = ("B", "KB", "MB", "GB", "TB", "PB")
 _VOID = frozenset({"meta", "img", "br", "line", "rect", "circle", "path"})
 
@@ -20,6 +21,9 @@ class Html(str):
     """Text that is HTML already; any other is escaped."""
 
     __slots__ = ()
+
+    def __add__(self, other: Any) -> Html:
+        return Html(str.__add__(self, escape(other)))
 
 
 def escape(value: Any) -> Html:
@@ -34,7 +38,7 @@ def join(parts: Iterable[Any], separator: str = "") -> Html:
     return Html(escape(separator).join(map(escape, parts)))
 
 
-def tag(name: str, *content: Any, **attributes: Any) -> Html:
+def tag(name: str, /, *content: Any, **attributes: Any) -> Html:
     """An element. ``class_`` is written class, ``_`` in names ``-``; attributes that are None are left out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
@@ -102,9 +106,8 @@ def when(seconds: float | None, pattern: str = "%Y-%m-%d %H:%M:%S") -> str:
 
 def number_of(value: Any) -> float | None:
     """A finite number that a chart can show; None for anything else. Truth values are none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return value if math.isfinite(float(value)) else None
-    except OverflowError:
-        return None
+    kind = type(value)
+    if kind is float:
+        return value if math.isfinite(value) else None
+    # A larger one is no float.
+    return value if kind is int and -_LARGEST < value < _LARGEST else None

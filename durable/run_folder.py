@@ -493,6 +493,10 @@ class RunFolder(RunRecordFolder):
         files = [file for file in (self.path / "thumbnails").iterdir() if file.suffix == ".jpg"]
         return [file.name for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
 
+    def write_results(self, text: str) -> None:
+        """Write results.csv, the table of a batch."""
+        write_file(self._folder, "results.csv", text.encode("utf-8", "replace"))
+
     def write_report(self, html: str) -> Path:
         """Write report.html."""
         write_file(self._folder, "report.html", html.encode("utf-8", "xmlcharrefreplace"))
@@ -541,6 +545,33 @@ class RunFolder(RunRecordFolder):
         self.seconds += time.perf_counter() - started
         return notes
 
+    def keep_object(self, digest: str, held: HeldObject) -> int:
+        """Store one object and never drop it; returns the bytes of the object. Raises as `keep_values`."""
+        file = object_name(digest)
+        self._pinned.add(file)
+        if file not in self._on_disk:
+            try:
+                self.bytes_written += write_object(self._objects, file, held)
+                self._objects.sync()
+            except OSError as e:
+                raise self._refused(e) from e
+            self._on_disk.add(file)
+        return held.header.total
+
+    def make_durable(self, files: Sequence[Path]) -> None:
+        """See that files, which somebody has written, and their names are on the disk."""
+        try:
+            for file in files:
+                fd = os.open(file, os.O_RDONLY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+            for parent in {file.parent for file in files}:
+                open_folder(parent).sync()
+        except OSError as e:
+            raise self._refused(e) from e
+
     def pin(self, notes: Iterable[Mapping[str, Any]]) -> None:
         """Never drop the objects of these notes."""
         self._pinned.update(object_name(str(note["digest"])) for note in notes if "object" in note)
@@ -553,10 +584,23 @@ class RunFolder(RunRecordFolder):
             self._on_disk.discard(name)
 
     def remove_leftovers(self) -> None:
-        """Remove what a killed writer left half written."""
+        """Remove what a killed writer left half written, anywhere in the folder."""
         for name in self._objects.names():
             if not name.endswith(".obj"):
                 self._objects.discard(name)
+        places = [self.path, *(self.path / name for name in _FOLDERS)]
+        # Pictures are written under hidden names first (image_files).
+        left = [file for place in places for file in place.glob("*.tmp")] + [*self.path.glob("outputs/*/.*")]
+        for file in left:
+            file.unlink(missing_ok=True)
+
+    def report_is_current(self) -> bool:
+        """Whether report.html was written after the journal's last line."""
+        try:
+            report, journal = (self.path / "report.html").stat(), (self.path / JOURNAL).stat()
+        except FileNotFoundError:
+            return False
+        return report.st_mtime_ns >= journal.st_mtime_ns
 
     def _refused(self, error: OSError) -> RunFolderError:
         return RunFolderError(

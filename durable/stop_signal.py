@@ -22,13 +22,12 @@ class StopSignal:
     which interrupts the step; the third is Python's own business.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str = "") -> None:
         """`folder`: where the run is kept; "" and this does nothing."""
         self._folder = folder
         self._previous: Any = None
         self._is_installed = False
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._task: asyncio.Task[Any] | None = None
         #: how often the user has pressed Ctrl-C
         self.count = 0
 
@@ -38,6 +37,7 @@ class StopSignal:
         return self.count > 0
 
     def __enter__(self) -> StopSignal:
+        self._task = asyncio.current_task()
         if self._folder and threading.current_thread() is threading.main_thread():
             self._previous = signal.getsignal(signal.SIGINT)
             # One that somebody has set for a purpose of their own (or a shell's "ignore") stays.
@@ -62,7 +62,7 @@ class StopSignal:
             self._say("Ctrl-C: the step that runs is finished and recorded first. Press it again to interrupt it now.")
         elif self.count == 2 and self._task is not None:
             self._say("Ctrl-C: the step is interrupted.")
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
         else:
             signal.default_int_handler(number, frame)
 
