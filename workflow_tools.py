@@ -30,7 +30,14 @@ from . import control_flow, image_files, prompt_graph, seeds, value_codec, workf
 from . import workflow_stitching as stitching
 from .durable import plan_text
 from .durable.batch_folder import BatchFolder
-from .durable.checkpoint import Checkpoint, NoCheckpoint, RecordedFailureError, check_checkpoint, open_run
+from .durable.checkpoint import (
+    Checkpoint,
+    JournalCutError,
+    NoCheckpoint,
+    RecordedFailureError,
+    check_checkpoint,
+    open_run,
+)
 from .durable.retry import Attempts, Retry
 from .durable.run_folder import RunFolderError, RunRecordFolder, sha256
 from .durable.server_memory import ServerMemory, check_ceiling
@@ -206,6 +213,8 @@ class _Run:
     on_error: str | Callable[[IterationFailure], Any] = "stop"
     #: {unique_id: [key under which an iteration's value is kept]}
     kept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    #: what the listener raised: no iteration's fault, so that none is skipped for it
+    listener_error: Exception | None = None
     #: the thread that writes collected values, None when all are written
     keeping: asyncio.Task[None] | None = None
 
@@ -233,7 +242,11 @@ class _Run:
         """Hand an event to the listener; its time is the caller's, its errors end the run."""
         if self.listener is not None:
             started = time.perf_counter()
-            self.listener(event)
+            try:
+                self.listener(event)
+            except Exception as e:
+                self.listener_error = e
+                raise
             self.record.caller_seconds += time.perf_counter() - started
 
     def save(self, unique_id: str, value: Any, use_ram: bool | None = None) -> None:
@@ -460,13 +473,8 @@ class DiscomfortWorkflowTools:
             with run.stop:
                 try:
                     await self._check_before(run, request)
-                    for unique_id, value in request.inputs.items():
-                        if unique_id not in run.per_iteration:
-                            run.save(unique_id, value)
-                    await self._open_checkpoint(run, request)
                     run.tell(RunStarted(store.run_id, request.outer.iterations or 0, connector.server_description))
-                    await self._run_loop(run, request.outer, ())
-                    result = await self._collect_result(run)
+                    result = await self._run_plan(run, request)
                 except asyncio.CancelledError as e:
                     error = e
                     if run.stop.was_cancelled():
@@ -610,6 +618,26 @@ class DiscomfortWorkflowTools:
         problems = [*request.problems, *await self._prepare_all(run, request.outer)]
         plan = PlanCheck(run.prepared, {*run.context.list_keys(), *request.inputs}, request.has_gaps)
         raise_problems([*problems, *plan.problems(request.outer, request.inputs, request.collect)])
+
+    async def _run_plan(self, run: _Run, request: _Request) -> RunResult:
+        """Walk the plan, after the record of the run as far as there is one, and then for real."""
+        while True:
+            for unique_id, value in request.inputs.items():
+                if unique_id not in run.per_iteration:
+                    run.save(unique_id, value)
+            await self._open_checkpoint(run, request)
+            try:
+                await self._run_loop(run, request.outer, ())
+                return await self._collect_result(run)
+            except JournalCutError:
+                # Nothing was done yet; what the walk has counted, it counts again.
+                await run.checkpoint.close()
+                run.checkpoint = NoCheckpoint(run.context)
+                run.record.steps.clear()
+                run.record.skipped.clear()
+                run.record.iterations = 0
+                run.executions.clear()
+                run.produced.clear()
 
     async def _open_checkpoint(self, run: _Run, request: _Request) -> None:
         """Open the run's folder, where it has one; from here on its record decides what is done already.
@@ -765,7 +793,8 @@ class DiscomfortWorkflowTools:
         Raises:
             ValueError: the caller's function returned something else.
         """
-        if run.on_error == "stop" or not _may_be_skipped(failure.error):
+        is_ours = failure.error is not None and failure.error is not run.listener_error
+        if run.on_error == "stop" or not is_ours or not _may_be_skipped(failure.error):
             return "stop"
         if isinstance(run.on_error, str):
             return run.on_error
@@ -1440,7 +1469,15 @@ def _may_be_skipped(error: BaseException | None) -> bool:
     from .comfy_serverless import ConfigError, ServerNotFoundError, ServerStartError
     from .object_store import StoreError
 
-    hopeless = (RunFolderError, StoreError, MemoryError, ConfigError, ServerNotFoundError, ServerStartError)
+    hopeless = (
+        JournalCutError,
+        RunFolderError,
+        StoreError,
+        MemoryError,
+        ConfigError,
+        ServerNotFoundError,
+        ServerStartError,
+    )
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, hopeless):

@@ -2,8 +2,8 @@
 
     ./dev run python benchmarks/chaos.py [--kills 100] [--steps 200] [--seed S] [--json] [--quick]
 
-It runs on the embedded server, and then on the ComfyUI that the environment variable COMFYUI_PATH names, if any. The run
-is a loop in a loop, with branches, a picture that goes round, random seeds, conditions and collected values
+It runs on the embedded server, and then on the ComfyUI that the environment variable COMFYUI_PATH names, if any. The
+run is a loop in a loop, with branches, a picture that goes round, random seeds, conditions and collected values
 (tests/chaos_run.py). Its orchestrator or its server is killed (-9) at moments that are watched for from outside
 (tests/chaos_killer.py); a killed orchestrator is started again with the same arguments. Then it is compared with the
 same run that nobody disturbed and nobody kept, and its folder, its processes and its memory are looked at.
@@ -18,6 +18,7 @@ import collections
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -66,7 +67,7 @@ def disturb(path: str, kills: int, steps: int, seed: int) -> dict[str, Any]:
                 "problems": outcome.problems,
             }
     finally:
-        base.rmdir()
+        shutil.rmtree(base, ignore_errors=True)
 
 
 def tables(found: dict[str, dict[str, Any]]) -> str:

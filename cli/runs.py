@@ -30,11 +30,11 @@ __all__ = ["DIFFERS", "NO_SUCH_THING", "diff", "replay", "report"]
 
 def _open(path: Path) -> RunRecordFolder:
     """The record in a folder; where there is none, the command ends with status 3."""
-    try:
-        return RunRecordFolder.open(path.expanduser())
-    except FileNotFoundError as e:
-        text = str(e) if e.filename is None else f"There is no folder {path}. A run's folder is what checkpoint= named."
-        raise _NoSuchThing(text) from e
+    folder = path.expanduser()
+    if not RunRecordFolder.holds_run(folder):
+        what = f"There is no run in {path}" if folder.is_dir() else f"There is no folder {path}"
+        raise _NoSuchThing(f"{what}. A run's folder is what was given as checkpoint=; manifest.json is in it.")
+    return RunRecordFolder.open(folder)
 
 
 @contextlib.contextmanager

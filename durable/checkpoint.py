@@ -19,7 +19,7 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ..prompt_graph import LOADER_TYPE
 from . import thumbnails
@@ -64,6 +64,12 @@ class RecordedFailureError(Exception):
     def __init__(self, entry: Json):
         self.entry = entry
         super().__init__(f"iteration {entry.get('iteration')} was {entry.get('state')}")
+
+
+class JournalCutError(Exception):
+    """The journal was made shorter (``resume="force"``): the plan has to be walked again from its beginning, which
+    costs nothing, as nothing was done yet.
+    """
 
 
 class NoCheckpoint:
@@ -161,6 +167,8 @@ class Checkpoint(NoCheckpoint):
             (n, entry) for n, entry in enumerate(folder.entries) if entry.get("kind") in _WALKED
         )
         self._last_end = next((e for e in reversed(folder.entries) if e.get("kind") in ("end", "session")), None)
+        # Needed to go back; of a run that only goes on, none of it is.
+        self._entries = folder.entries if force else []
         folder.entries = []
         # {name: note} of the values now, when the iteration began, and of the names collected.
         self._state: dict[str, Json] = {k: v for k, v in folder.manifest["inputs"].items() if "secret" not in v}
@@ -227,9 +235,7 @@ class Checkpoint(NoCheckpoint):
                 "The record has %s where the plan has %s: it goes on from there",
                 _entry_words(entry), _words(kind, path, same),
             )  # fmt: skip
-            self._pending.clear()
-            self.folder.cut(number)
-            return None
+            self._cut(number)
         self._pending.popleft()
         if kind == "input":
             self._set(entry["name"], entry["value"])
@@ -282,8 +288,16 @@ class Checkpoint(NoCheckpoint):
                     f"The record in {self.path} goes on with {_entry_words(entry)}, where the plan is at its end. "
                     "resume='force' leaves that out, resume=False begins anew."
                 )
-            self.folder.cut(self._pending[0][0])
-            self._pending.clear()
+            self._cut(self._pending[0][0])
+        lost = [note for notes in self._collected.values() for note in notes if not self.folder.has_value(note)]
+        if lost and self._force:
+            self._cut(len(self._entries))
+        if lost:
+            raise RunFolderError(
+                f"{len(lost)} of the collected values have gone from {self.path} (the first: {lost[0]['digest']}), so "
+                "the run could not end as it should. resume='force' goes back to before the first of them; "
+                "resume=False begins anew."
+            )
         for name, note in self._state.items():
             if name in self._context and self._context.digest(name) == note["digest"]:
                 continue
@@ -305,9 +319,24 @@ class Checkpoint(NoCheckpoint):
         try:
             await self._in_thread(restore_value, self.folder, self._context, name, note)
         except FileNotFoundError as e:
+            if self._force:
+                self._cut(len(self._entries))
             raise RunFolderError(
-                f"The value of {name!r} is missing, so the run cannot go on: {e}. resume=False begins anew."
+                f"The value of {name!r} is missing, so the run cannot go on: {e}. resume='force' goes back to where "
+                "all values are there; resume=False begins anew."
             ) from e
+
+    def _cut(self, number: int) -> NoReturn:
+        """Give up what the journal has from entry *number* on, and before it as far back as values are missing that the
+        run would need.
+
+        Raises:
+            JournalCutError: always.
+        """
+        place = last_loadable(self.folder, self._entries[:number])
+        log.warning("The run in %s goes on behind entry %d of %d of its record", self.path, place, len(self._entries))
+        self.folder.cut(place)
+        raise JournalCutError
 
     async def live(self) -> None:
         await self.restore()
@@ -404,9 +433,15 @@ class Checkpoint(NoCheckpoint):
             await self._later(self._write_report)
 
     def collected(self, name: str) -> list[Any]:
-        return [self.folder.value(note, trust=True) for note in self._collected.get(name, [])]
+        try:
+            return [self.folder.value(note, trust=True) for note in self._collected.get(name, [])]
+        except FileNotFoundError as e:
+            raise RunFolderError(f"A collected value of {name!r} is missing: {e}. resume=False begins anew.") from e
 
     async def finish(self, state: str, **fields: Any) -> None:
+        if state == "finished" and not self._keeps_all:
+            # What the last iteration began with is not needed any more.
+            await self._in_thread(self.folder.drop_unused, self._state)
         if not self._has_session and state == "finished" and (self._last_end or {}).get("state") == state:
             # Nothing happened: it was finished already, but perhaps killed before it had written its report.
             if not self.folder.report_is_current():
@@ -492,6 +527,41 @@ class Checkpoint(NoCheckpoint):
 
 
 # ---------------------------------------------------------------------------------------------- opening a run's folder
+
+
+def last_loadable(folder: RunRecordFolder, entries: Sequence[Json]) -> int:
+    """How many of these entries of a journal there may be at most, so that all values that the run has behind them can
+    be loaded. At least none: what it began with is always there.
+    """
+    state: dict[str, Json] = dict(folder.manifest["inputs"])
+    before, iteration, found = dict(state), -1, 0
+    missing = {name for name, note in state.items() if not _can_load(folder, note)}
+    for number, entry in enumerate(entries, start=1):
+        if entry.get("kind") not in _WALKED:
+            continue
+        if not all(_can_load(folder, note) for note in (entry.get("collected") or {}).values()):
+            break
+        here = entry["iteration"] if entry["kind"] == "iteration" else entry["path"][0]
+        if here != iteration:
+            before, iteration = dict(state), here
+        changed: dict[str, Json] = {}
+        if entry["kind"] == "input":
+            changed = {entry["name"]: entry["value"]}
+        elif entry["kind"] == "step":
+            changed = entry["writes"]
+        elif entry.get("state") in ("skipped", "retried"):
+            state, changed = dict(before), before
+            missing.clear()
+        state.update(changed)
+        missing -= changed.keys()
+        missing |= {name for name, note in changed.items() if not _can_load(folder, note)}
+        if not missing:
+            found = number
+    return found
+
+
+def _can_load(folder: RunRecordFolder, note: Json) -> bool:
+    return "sequence" in note or "secret" in note or folder.has_value(note)
 
 
 def open_run(
@@ -583,7 +653,9 @@ def _check_same(
     if resume != "force":
         folder.check_whole()
     elif folder.damage is not None:
-        folder.cut(len(folder.entries))
+        place = last_loadable(folder, folder.entries)
+        log.warning("The record in %s is damaged: it goes on behind its line %d", folder.path, place)
+        folder.cut(place)
     old = folder.manifest
     if old.get("kind") != manifest["kind"]:
         raise RunChangedError(

@@ -232,8 +232,9 @@ class _Replay:
         self._state = plan.state.copy()
         # Signatures of all nodes that the replay has queued so far.
         self._queued: set[str] = set()
-        # Names of given values that are not the recorded ones.
+        # Names of given values that are not the recorded ones, and of those of which nobody can say.
         self._given_changed: set[str] = set()
+        self._given_unknown: set[str] = set()
         # Steps with nothing to compare, ports by reference, values whose digests cannot be compared.
         self._idle_steps = self._by_reference = self._incomparable = 0
         self._first_different: Json | None = None
@@ -330,8 +331,8 @@ class _Replay:
         await asyncio.to_thread(self._context.save, name, value)
         self._state.live.add(name)
         found = self._context.digest(name)
-        if content not in (found, REMOVED) and same_algorithm(content, found):
-            self._given_changed.add(name)
+        if content not in (found, REMOVED):
+            (self._given_changed if same_algorithm(content, found) else self._given_unknown).add(name)
 
     def _adopt(self, name: str, note: Json, step: Json) -> None:
         """Put a recorded value into the context, where the server will unpickle it."""
@@ -430,9 +431,13 @@ class _Replay:
         if self._incomparable:
             values = _count(self._incomparable, "value")
             notes.append(f"{values} cannot be compared: digested in different ways, and not kept")
-        if self._given_changed:
-            names = " and ".join(map(repr, sorted(self._given_changed)))
-            notes.append(f"what was given as {names} is not what was recorded")
+        changed = "is not what was recorded"
+        unknown = (
+            "cannot be compared with what was recorded: one of the two Pythons has no xxhash and digests otherwise"
+        )
+        for given, words in ((self._given_changed, changed), (self._given_unknown, unknown)):
+            if given:
+                notes.append(f"what was given as {' and '.join(map(repr, sorted(given)))} {words}")
         if self.result.cached_nodes:
             nodes = _count(self.result.cached_nodes, "node")
             notes.append(f"{nodes} came from the server's cache, and were not computed again")

@@ -40,7 +40,7 @@ def build_report(record: RunRecordFolder, now: float | None = None) -> str:
         section("Pictures", pictures(page)),
         section("Values", curves(page)),
         section("Memory", memory(page)),
-        section("Errors and skipped iterations", failed_ones(page)),
+        section(f"Errors and skipped {page.iteration_word().lower()}s", failed_ones(page)),
         section("Items", items(page)),
         section("Retries", retries(page)),
         section("Memory recycled", recycles(page)),

@@ -55,14 +55,14 @@ def downsample(points: Sequence[T], value: Callable[[T], float], most: int = MOS
 
 def nice_step(span: float, count: int = 4) -> float:
     """A round step (1, 2 or 5 and zeros) of which about *count* fill a span."""
-    if not span > 0:
-        return 1.0
+    if not 0 < span < math.inf:
+        return 1.0 if span < math.inf else span
     rough = span / count
     power = 10.0 ** math.floor(math.log10(rough))
     return next((n * power for n in (1, 2, 5) if n * power >= rough * 0.999), 10 * power)
 
 
-def nice_seconds(span: float, count: int = 6) -> float:
+def nice_seconds(span: float, count: int) -> float:
     """A step of time that people count in, of which at most *count* fill a span."""
     rough = span / count
     if rough <= 1:
@@ -103,8 +103,9 @@ class TimeScale:
     def place(self, session: int, time: float) -> float:
         """Percent of the width at which a moment of a session is."""
         (begin, end), (left, right) = self.spans[session], self.places[session]
-        share = (time - begin) / (end - begin) if end > begin else 0.0
-        return left + (right - left) * min(1.0, max(0.0, share))
+        if time <= begin:
+            return left
+        return right if time >= end else left + (right - left) * (time - begin) / (end - begin)
 
     def pauses(self) -> list[tuple[float, float, float]]:
         """(percent from, percent to, seconds) of the time between sessions."""
@@ -117,7 +118,7 @@ class TimeScale:
         """(percent, label) of round amounts of time worked."""
         if not self.total:
             return []
-        step = nice_seconds(self.total)
+        step = nice_seconds(self.total, 5)
         found = []
         for n in range(int(self.total / step * 1.0001) + 1):
             seconds = min(n * step, self.total)
@@ -172,6 +173,10 @@ class Bar:
     what: object
 
 
+# What the tooltip of one bar, or of several that are drawn as one, says.
+Teller = Callable[[Sequence[Bar]], str]
+
+
 @dataclass(slots=True)
 class Mark:
     """Something that happened at a moment."""
@@ -181,21 +186,25 @@ class Mark:
     title: str
 
 
-def bars(row: Sequence[Bar], top: float, height: float, tell: Callable[[Sequence[Bar]], str], most: int = MOST) -> Html:
-    """A row of bars. Where there are more than *most*, neighbours of one kind are drawn and told as one, the fainter the
-    less of the time they took.
+def bars(row: Sequence[Bar], top: float, height: float, tell: Teller, most: int = MOST) -> Html:
+    """A row of bars. Where there are more than *most*, neighbours of one kind are drawn and told as one, the fainter
+    the less of the time they took.
     """
     is_exact = len(row) <= most
-    groups: dict[tuple[object, ...], list[Bar]] = {}
+    groups: dict[tuple[int, str], list[Bar]] = {}
     for number, bar in enumerate(row):
-        key = (number,) if is_exact else (int(bar.left / 100 * most), bar.class_.split(" ")[0])
-        groups.setdefault(key, []).append(bar)
+        key = (number, "") if is_exact else (int(bar.left / 100 * most), bar.class_.partition(" ")[0])
+        group = groups.get(key)
+        if group is None:
+            groups[key] = [bar]
+        else:
+            group.append(bar)
     # What failed lies on top: it is what people look for.
     drawn = sorted(groups.values(), key=lambda group: "failed" in group[0].class_)
     return join(_bar(group, top, height, tell) for group in drawn)
 
 
-def _bar(group: Sequence[Bar], top: float, height: float, tell: Callable[[Sequence[Bar]], str]) -> Html:
+def _bar(group: Sequence[Bar], top: float, height: float, tell: Teller) -> Html:
     left, right = min(bar.left for bar in group), max(bar.right for bar in group)
     is_failed = "failed" in group[0].class_
     width = max(right - left, 0.4 if is_failed else 0.12)
@@ -237,7 +246,7 @@ def timeline(
     rows: Sequence[tuple[str, Sequence[Bar]]],
     marks: Sequence[Mark],
     scale: TimeScale,
-    tell: Callable[[Sequence[Bar]], str],
+    tell: Teller,
     label: str,
 ) -> Html:
     """Rows of bars over time, marks below them, pauses and beginnings of sessions across all.

@@ -16,13 +16,15 @@ Json = dict[str, Any]
 
 #: characters of a name that the report shows
 NAME_LENGTH = 120
+# Seconds that no clock shows and no run takes.
+_FOREVER = 1e11
 # Ports whose numbers are kept; a chart is drawn of the first few.
 _MOST_PORTS = 200
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """A JSON object; an empty one for anything else."""
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def listing(value: Any) -> list[Any]:
@@ -64,7 +66,7 @@ class Session:
     def seconds(self) -> float:
         """How long it worked, by its own word or as far as it is seen."""
         said = number_of((self.end or {}).get("seconds"))
-        return max(0.0, said if said is not None else self.last - self.begin)
+        return max(0.0, said if said is not None and said < _FOREVER else self.last - self.begin)
 
     @property
     def state(self) -> str:
@@ -153,13 +155,25 @@ class Facts:
         steps: list[Happening] = []
         amounts: list[float] = []
         for step in self.steps:
-            memory = mapping(step.entry.get("memory"))
-            known = [amount for key in keys if (amount := number_of(memory.get(key))) is not None]
-            free = 0 if less is None else number_of(memory.get(less))
-            if known and free is not None:
+            memory = step.entry.get("memory")
+            if not isinstance(memory, dict):
+                continue
+            amount = number_of(memory.get(keys[0]))
+            for key in keys[1:]:
+                more = number_of(memory.get(key))
+                amount = more if amount is None else amount + (more or 0)
+            if amount is not None and less is not None:
+                free = number_of(memory.get(less))
+                amount = None if free is None else amount - free
+            if amount is not None:
                 steps.append(step)
-                amounts.append(sum(known) - free)
+                amounts.append(amount)
         return steps, amounts
+
+    def last_memory(self, key: str) -> float | None:
+        """A figure of the memory of the last step that knows it."""
+        amounts = (number_of(mapping(step.entry.get("memory")).get(key)) for step in reversed(self.steps))
+        return next((amount for amount in amounts if amount is not None), None)
 
     def ports(self) -> dict[str, list[Point]]:
         """{port: numbers} from the best source that has any: what was written, else collected, else put in."""
@@ -200,12 +214,14 @@ class _Reader:
     def read(self, entry: Mapping[str, Any]) -> None:
         kind = entry.get("kind")
         time = number_of(entry.get("t"))
-        self.time = self.time if time is None else time
+        if time is not None and abs(time) < _FOREVER:
+            self.time = time
         if kind == "session" or not self.facts.sessions:
             self.facts.sessions.append(Session(dict(entry) if kind == "session" else {}, self.time, self.time))
         session = self.facts.sessions[-1]
         # Clocks are set back now and then.
-        session.last = max(session.last, self.time)
+        if self.time > session.last:
+            session.last = self.time
         if kind == "step":
             self._read_step(entry)
         elif kind == "step_failed":
@@ -225,10 +241,14 @@ class _Reader:
 
     def _add(self, happenings: list[Happening], entry: Mapping[str, Any], state: str, path: tuple[int, ...]) -> None:
         seconds = number_of(entry.get("seconds")) or 0.0
-        begin = min(self.time, max(self.facts.sessions[-1].begin, self.time - max(0.0, seconds)))
+        begin = self.time - seconds if 0 < seconds < _FOREVER else self.time
+        earliest = self.facts.sessions[-1].begin
+        if begin < earliest:
+            begin = min(earliest, self.time)
         session = len(self.facts.sessions) - 1
         happenings.append(Happening(session, begin, self.time, state, name_of(entry.get("workflow")), path, entry))
-        self.facts.begun.update(path[:1])
+        if path:
+            self.facts.begun.add(path[0])
 
     def _read_step(self, entry: Mapping[str, Any]) -> None:
         path = path_of(entry)

@@ -186,7 +186,12 @@ def _figure(page: Page, picture: Picture) -> Html:
     image = tag("img", src=source, alt=f"{name_of(picture.port)}, {where}")
     link = link_to(picture.original)
     shown = tag("a", image, href=link, title=f"{where}: {link}") if link else image
-    return tag("figure", shown, tag("figcaption", page.short_place(picture.path), title=where))
+    return tag("figure", shown, tag("figcaption", _caption(page, picture), title=where))
+
+
+def _caption(page: Page, picture: Picture) -> str:
+    """Where a picture is of, in few letters: of an item that is a path, its last part."""
+    return page.short_place(picture.path).rstrip("/").rsplit("/", 1)[-1]
 
 
 # ------------------------------------------------------------------------------------------------------------- curves
@@ -224,7 +229,7 @@ def _curve(page: Page, port: str, points: Sequence[Point], number: int, last: in
         return Dot(1 + 98 * point.order / max(1, last), float(point.value), 0, title)
 
     def at(point: Point) -> str:
-        return f"{figure(point.value)} ({page.short_place(point.path)})"
+        return f"{figure(point.value)} ({path_text(point.path)})"
 
     caption = tag("figcaption", tag("b", name_of(port)), tag("span", tag("small", "last "), figure(points[-1].value)))
     if low.value == high.value:
@@ -248,15 +253,15 @@ def _curve(page: Page, port: str, points: Sequence[Point], number: int, last: in
 def memory(page: Page) -> Html:
     """The server's, the script's and the values' memory over time, and VRAM."""
     facts = page.facts
-    has_private = bool(facts.memory_of("server_private")[0])
-    server = facts.memory_of("server_private" if has_private else "server_rss")
+    private = facts.memory_of("server_private")
+    server = private if private[0] else facts.memory_of("server_rss")
     values, script = facts.memory_of("context_ram", "context_disk"), facts.memory_of("orchestrator_rss")
     ram = {"server": server, "the run's values (memory and disk)": values, "this script": script}
     vram = {"VRAM in use": facts.memory_of("vram_total", less="vram_free")}
     return join(
         [
-            _memory_chart(page, "Memory", ram, "server_ram", "max_server_ram_gb", facts.memory_of("ram_total")),
-            _memory_chart(page, "VRAM", vram, "vram", "max_vram_gb", facts.memory_of("vram_total")),
+            _memory_chart(page, "Memory", ram, "server_ram", "max_server_ram_gb", facts.last_memory("ram_total")),
+            _memory_chart(page, "VRAM", vram, "vram", "max_vram_gb", facts.last_memory("vram_total")),
         ]
     )
 
@@ -265,7 +270,7 @@ Samples = tuple[list[Happening], list[float]]
 
 
 def _memory_chart(
-    page: Page, title: str, kinds: Mapping[str, Samples], what: str, ceiling: str, total: Samples
+    page: Page, title: str, kinds: Mapping[str, Samples], what: str, ceiling: str, total: float | None
 ) -> Html:
     lines, samples = [], []
     for number, (name, (steps, amounts)) in enumerate(kinds.items()):
@@ -284,7 +289,7 @@ def _memory_chart(
     unit = next((float(n) for n in (2**40, 2**30, 2**20) if highest > 1.5 * n), 1024.0)
     marks = list(_recycle_marks(page, what))
     chart = line_chart(lines, size, f"{title} over time", 190, levels, marks, page.scale.ticks(), True, unit)
-    whole = f"of {size(total[1][-1])}" if total[1] else ""
+    whole = "" if total is None else f"of {size(total)}"
     recycled = [(mark_sample("recycle"), f"recycled {count_of(len(marks), 'time')}")] if marks else []
     heading = tag("h3", title, " ", tag("span", whole, class_="quiet"))
     return tag("div", heading, chart, legend([*samples, *recycled]))

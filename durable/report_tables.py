@@ -51,9 +51,9 @@ def failed_ones(page: Page) -> Html:
 
 def _outcome(page: Page, one: Happening) -> Html:
     """What came of an iteration in which something failed."""
-    state = page.facts.states.get(one.path[0], {}).get("state") if one.path else None
+    state = str(page.facts.states.get(one.path[0], {}).get("state")) if one.path else ""
     words = {"skipped": "skipped", "retried": "tried again", "done": "done at last"}
-    return tag("span", words.get(str(state), "the run ended"), class_=f"{state if state in words else 'failed'}-text")
+    return tag("span", words.get(state, "the run ended"), class_=f"{state if state in words else 'failed'}-text")
 
 
 def items(page: Page) -> Html:

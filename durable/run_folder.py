@@ -129,7 +129,7 @@ def to_line(entry: Mapping[str, Any], secrets: Iterable[str] = ()) -> bytes:
 
 def from_line(line: bytes) -> Json | None:
     """The entry of a line; None where it is not what was written."""
-    if not (line.startswith(b'{"crc":"') and line.endswith(b"}\n") and len(line) > 20):
+    if not (line.startswith(b'{"crc":"') and line[16:18] == b'",' and line.endswith(b"}\n")):
         return None
     body = b"{" + line[18:-1]
     try:
@@ -270,10 +270,14 @@ class RunRecordFolder:
             found = read_object(open_folder(self.path / "objects"), name)
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{self.path / 'objects' / name} is not there: values of earlier iterations are dropped unless they "
-                "are collected, or the run was made with keep='all'."
+                f"{self.path / 'objects' / name} is not there (values of earlier iterations are dropped unless they "
+                "are collected, or the run was made with keep='all')"
             ) from None
-        except (StoreCorrupt, StoreInsecure) as e:
+        except StoreCorrupt as e:
+            raise RunFolderError(
+                f"{e}. Remove that file: resume='force' then goes back to where it is not needed."
+            ) from e
+        except StoreInsecure as e:
             raise RunFolderError(str(e)) from e
         if found.content_id != noted["digest"]:
             raise RunFolderError(f"{self.path / 'objects' / name} holds another value than its name says.")
@@ -457,10 +461,11 @@ class RunFolder(RunRecordFolder):
         return fd
 
     def cut(self, count: int) -> None:
-        """Keep the first *count* entries of the journal, the others are put aside (run.jsonl.<time>)."""
-        if count >= len(self.entries) and self.damage is None:
+        """Keep the first *count* entries of the journal; a copy of the whole is put aside (run.jsonl.<time>)."""
+        lines = (self.path / JOURNAL).read_bytes().splitlines(keepends=True)
+        if count >= len(lines):
             return
-        kept = b"".join((self.path / JOURNAL).read_bytes().splitlines(keepends=True)[:count])
+        kept = b"".join(lines[:count])
         aside = f"{JOURNAL}.{time.strftime('%Y%m%d-%H%M%S')}"
         write_file(self._folder, aside, (self.path / JOURNAL).read_bytes())
         write_file(self._folder, JOURNAL, kept)
@@ -531,17 +536,10 @@ class RunFolder(RunRecordFolder):
         for name in names:
             note, held = note_of(context, name)
             if held is not None:
-                file = object_name(note["digest"])
-                if file not in self._on_disk:
-                    try:
-                        self.bytes_written += write_object(self._objects, file, held)
-                    except OSError as e:
-                        raise self._refused(e) from e
-                    self._on_disk.add(file)
-                    is_new = True
+                is_new |= self._write_object(object_name(note["digest"]), held)
             notes[name] = note
         if is_new:
-            self._objects.sync()
+            self._sync_objects()
         self.seconds += time.perf_counter() - started
         return notes
 
@@ -549,14 +547,28 @@ class RunFolder(RunRecordFolder):
         """Store one object and never drop it; returns the bytes of the object. Raises as `keep_values`."""
         file = object_name(digest)
         self._pinned.add(file)
-        if file not in self._on_disk:
-            try:
-                self.bytes_written += write_object(self._objects, file, held)
-                self._objects.sync()
-            except OSError as e:
-                raise self._refused(e) from e
-            self._on_disk.add(file)
+        if self._write_object(file, held):
+            self._sync_objects()
         return held.header.total
+
+    def _write_object(self, file: str, held: HeldObject) -> bool:
+        """Write an object that is not there yet; returns whether it was written."""
+        if file in self._on_disk:
+            return False
+        try:
+            self.bytes_written += write_object(self._objects, file, held)
+        except OSError as e:
+            raise self._refused(e) from e
+        self._on_disk.add(file)
+        return True
+
+    def _sync_objects(self) -> None:
+        try:
+            self._objects.sync()
+        except OSError as e:
+            # What was just written may not be found after a power cut: it is written again by whoever needs it next.
+            self._on_disk.clear()
+            raise self._refused(e) from e
 
     def make_durable(self, files: Sequence[Path]) -> None:
         """See that files, which somebody has written, and their names are on the disk."""
@@ -580,8 +592,11 @@ class RunFolder(RunRecordFolder):
         """Remove the objects that neither these states nor pins need."""
         needed = {object_name(str(note["digest"])) for state in states for note in state.values() if "object" in note}
         for name in self._on_disk - needed - self._pinned:
-            self._objects.discard(name)
             self._on_disk.discard(name)
+            try:
+                self._objects.discard(name)
+            except OSError as e:
+                log.warning("%s could not be removed from %s: %s", name, self._objects.path, e)
 
     def remove_leftovers(self) -> None:
         """Remove what a killed writer left half written, anywhere in the folder."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from comfy_execution.graph import ExecutionBlocker
@@ -202,6 +205,131 @@ class RunTestBlock:
 
     def block(self, image: torch.Tensor) -> tuple[Any]:
         return (ExecutionBlocker(None),)
+
+
+class RunTestMix:
+    """state * 3 + by + seed, as a whole number below a million; counts."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "mix"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        number = ("INT", {"default": 0, "min": 0, "max": 2**53})
+        seed = ("INT", {"default": 5, "min": 0, "max": 2**32, "control_after_generate": True})
+        return {"required": {"state": number, "by": number, "seed": seed, "log": ("STRING", {"default": ""})}}
+
+    def mix(self, state: int, by: int, seed: int, log: str) -> tuple[int]:
+        count(log, f"mix {state} {by} {seed}")
+        return ((state * 3 + by + seed) % 1_000_000,)
+
+
+class RunTestRefuse:
+    """Hands a number on, and fails for one of them."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "check"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        number = ("INT", {"default": 0, "min": 0, "max": 2**53})
+        return {"required": {"number": number, "refused": number, "log": ("STRING", {"default": ""})}}
+
+    def check(self, number: int, refused: int, log: str) -> tuple[int]:
+        count(log, f"check {number}")
+        if number == refused:
+            raise ValueError(f"{number} is refused")
+        return (number,)
+
+
+class RunTestFlaky:
+    """Hands a number on; the first executions that the log has of it fail, each in its own way."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "try_it"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        text = ("STRING", {"default": ""})
+        return {"required": {"number": ("INT", {"default": 0}), "ways": text, "log": text}}
+
+    def try_it(self, number: int, ways: str, log: str) -> tuple[int]:
+        """ways: "error", "memory", "die" or "hang", separated by commas, for the executions in their order."""
+        file = Path(log)
+        done = len(file.read_text().splitlines()) if file.exists() else 0
+        count(log, f"try {number} in process {os.getpid()}")
+        way = dict(enumerate(filter(None, ways.split(",")))).get(done, "")
+        if way == "error":
+            raise ValueError("this time it fails")
+        if way == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        if way == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if way == "hang":
+            time.sleep(60)  # no interrupt gets through
+        return (number,)
+
+
+class RunTestSlow:
+    """Takes its time, and hands a number on; counts when it begins and when it ends."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "wait"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        text = ("STRING", {"default": ""})
+        return {"required": {"number": ("INT", {"default": 0}), "seconds": ("FLOAT", {"default": 0.1}), "log": text}}
+
+    def wait(self, number: int, seconds: float, log: str) -> tuple[int]:
+        from comfy.model_management import throw_exception_if_processing_interrupted
+
+        count(log, f"begin {number}")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.01)
+            throw_exception_if_processing_interrupted()
+        count(log, f"end {number}")
+        return (number,)
+
+
+class RunTestHoard:
+    """Leaks: keeps so many megabytes for ever, and hands a number on."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "hoard"
+    KEPT: ClassVar[list[bytes]] = []
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"number": ("INT", {"default": 0}), "megabytes": ("INT", {"default": 50})}}
+
+    def hoard(self, number: int, megabytes: int) -> tuple[int]:
+        self.KEPT.append(b"x" * (megabytes * 2**20))
+        return (number,)
+
+
+class RunTestSecret:
+    """Takes a key, as a node that calls a service would, and says how long it is."""
+
+    CATEGORY = "tests"
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "use"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        text = ("STRING", {"default": ""})
+        return {"required": {"api_key": text, "token": text, "fail": ("BOOLEAN", {"default": False})}}
+
+    def use(self, api_key: str, token: str, fail: bool) -> tuple[int]:
+        if fail:
+            raise ValueError(f"401: the key {api_key} is unknown")
+        return (len(api_key) + len(token),)
 
 
 NODE_CLASS_MAPPINGS = {name: kind for name, kind in list(globals().items()) if name.startswith("RunTest")}
