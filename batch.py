@@ -543,6 +543,11 @@ class _Upcoming:
             self.total = len(items)
         if isinstance(items, AsyncIterable):
             return _each_async(items)
+        if isinstance(items, (list, tuple, range)):
+            names = [self._name(None, item, number) for number, item in enumerate(items)]
+            for number, name in enumerate(names):
+                self._claim(name, number)
+            self._seen.clear()
         if isinstance(items, Iterable):
             return _each((None, item) for item in items)
         raise TypeError(
@@ -580,18 +585,21 @@ class _Upcoming:
             return None
         number = len(self._seen)
         key = self._name(named, source, number)
-        if key in self._seen:
-            raise ValueError(
-                f"Items {self._seen[key]} and {number} have the same key {key!r}. A key names one item: give each its "
-                "own (key=...)."
-            )
-        self._seen[key] = number
+        self._claim(key, number)
         item = _Item(key, source, source_note(source))
         try:
             item.values = await asyncio.to_thread(_open_values, source)
         except Exception as e:  # its own fault alone; told when its turn comes
             item.error = e
         return item
+
+    def _claim(self, key: str, number: int) -> None:
+        if key in self._seen:
+            raise ValueError(
+                f"Items {self._seen[key]} and {number} have the same key {key!r}. A key names one item: give each its "
+                "own (key=...)."
+            )
+        self._seen[key] = number
 
     def _name(self, named: str | None, source: Any, number: int) -> str:
         if self._key is not None:

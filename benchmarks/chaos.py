@@ -8,7 +8,7 @@ run is a loop in a loop, with branches, a picture that goes round, random seeds,
 (tests/chaos_killer.py); a killed orchestrator is started again with the same arguments. Then it is compared with the
 same run that nobody disturbed and nobody kept, and its folder, its processes and its memory are looked at.
 
---quick takes three kills and ten steps, to see that it works.
+--quick takes two kills and ten steps, to see that it works.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the moments (default: 1)")
     parser.add_argument("--only", choices=["embedded", "comfyui"], help="the server")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--quick", action="store_true", help="three kills, ten steps: does it work?")
+    parser.add_argument("--quick", action="store_true", help="two kills, ten steps: does it work?")
     arguments: Any = parser.parse_args()
     if arguments.quick:
-        arguments.kills, arguments.steps = 3, 10
+        arguments.kills, arguments.steps = 2, 10
     found = {
         server: disturb(path, arguments.kills, arguments.steps, arguments.seed)
         for server, path in configurations().items()

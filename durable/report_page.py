@@ -168,7 +168,9 @@ def table(
         for row in rows
     ]
     found = tag("table", tag("thead", head), tag("tbody", join(body, "\n")), class_="stacks" if is_wide else None)
-    return join([tag("div", found, class_="scroll"), more((total or 0) - len(rows))])
+    return join(
+        [tag("div", found, class_="scroll tall" if len(rows) > 25 else "scroll"), more((total or 0) - len(rows))]
+    )
 
 
 def more(count: int, what: str = "more in run.jsonl") -> Html:

@@ -63,7 +63,8 @@ header { margin-bottom: 20px; }
 .message { white-space: pre-wrap; overflow-wrap: anywhere; }
 section { background: var(--card); border: 1px solid var(--faint); border-radius: 10px; padding: 16px 18px 18px;
   margin: 14px 0 0; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .tall { max-height: min(640px, 80vh); overflow-y: auto; }
+.tall th { position: sticky; top: 0; background: var(--card); }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th, td { text-align: left; vertical-align: top; padding: 6px 16px 6px 0; border-top: 1px solid var(--faint); }
 th { color: var(--quiet); font-weight: 500; font-size: 12.5px; white-space: nowrap; border-top: 0; padding-top: 0; }
@@ -138,5 +139,5 @@ footer { color: var(--quiet); font-size: 12.5px; margin: 18px 2px 0; }
     font-size: 12.5px; }
   .stacks td:empty { display: none; }
 }
-@media print { body { background: #fff; } section { break-inside: avoid; } }
+@media print { body { background: #fff; } section { break-inside: avoid; } .tall { max-height: none; } }
 """

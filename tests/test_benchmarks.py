@@ -45,10 +45,10 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         assert not [file for root in (Path(ram), disk) for file in root.rglob("*")]
 
 
-def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*words: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COMFYUI_PATH": "embedded"}
     return subprocess.run(
-        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
     )
 
 
@@ -177,6 +177,47 @@ def test_iterations_are_told_by_name_and_goals_are_judged(tmp_path: Path) -> Non
     assert [cells[0] for cells in cases] == ["3 nodes, changed"]
     assert [cells[0] for cells in goals] == ["embedded: 3 nodes, changed, over the bare prompt"]
     assert done.returncode == ("**not kept**" in [cells[-1] for cells in goals])
+
+
+def test_a_run_is_killed_a_few_times_and_compared(tmp_path: Path) -> None:
+    done = run(str(BENCHMARKS / "chaos.py"), "--quick", "--json", cwd=tmp_path, timeout=280)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert not done.stderr
+    found = json.loads(done.stdout)
+    assert list(found["servers"]) == ["embedded"]
+    server = found["servers"]["embedded"]
+    assert server["problems"] == []
+    assert sum(server["kills"].values()) == 2
+    assert server["executed"] == server["steps"] + server["repeated"] >= 10
+    assert server["seconds"] > 0
+
+
+def test_a_kept_loop_is_compared_with_one_that_is_not(tmp_path: Path) -> None:
+    words = ["--quick", "--json", "--only", "1", "--only", "1-work", "--folder", str(tmp_path)]
+    done = run(str(BENCHMARKS / "durability.py"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    cases = json.loads(done.stdout)["servers"]["embedded"]
+    assert list(cases) == ["1", "1-work"]
+    for case in cases.values():
+        assert case["ratio"] == pytest.approx(case["kept"] / case["plain"])
+        assert all(case[name] > 0 for name in ("plain", "kept", "checkpoint", "disk"))
+        assert case["bytes"] > 990_000
+        assert case["count"] == 2
+    assert cases["1-work"]["plain"] > 0.5
+    assert os.listdir(tmp_path) == ["disk"]  # the fixture's
+
+
+def test_a_leak_is_kept_under_a_ceiling(tmp_path: Path) -> None:
+    done = run(str(BENCHMARKS / "memory_ceiling.py"), "--quick", "--json", cwd=tmp_path)
+    found = json.loads(done.stdout)
+    figures = found["servers"]["embedded"]
+    assert figures["counted"] == figures["iterations"] == 12
+    assert figures["base"] < figures["highest"] <= figures["ceiling"]
+    assert figures["restarted"] >= 1
+    assert 0 < figures["recycle_seconds"] < figures["seconds"]
+    assert all(goal["is_kept"] for goal in found["goals"])
+    assert done.returncode == 0
 
 
 def test_the_slope_of_memory_is_the_least_squares_one() -> None:
