@@ -11,11 +11,12 @@
 ``stop_signal.py``    Ctrl-C: once, twice
 ``thumbnails.py``     small pictures for the report, a bounded number of them
 ``batch_folder.py``   the folder of a batch: items by their names, and the files that they became
-``replay.py``         running a record again
+``replay_plan.py``    what of a record is run again, and what is missing for it; pure
+``replay.py``         running it
 ``compare.py``        what differs between two records; pure
 ``report.py``         a record as one HTML page; pure
 ====================  ==============================================================================================
 
-Nothing here knows how a step is run; ``workflow_tools`` does, and asks a ``Checkpoint`` what is done already, as does ``batch`` of a ``BatchFolder``. The
-format of the folder is documented for its readers in docs/run-record.md.
+Nothing here knows how a step is run; ``workflow_tools`` does, and asks a ``Checkpoint`` what is done already, as does
+``batch`` of a ``BatchFolder``. The format of the folder is documented for its readers in docs/run-record.md.
 """

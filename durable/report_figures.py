@@ -21,7 +21,7 @@ from .report_charts import (
     swatch,
     timeline,
 )
-from .report_facts import Happening, Picture, Point, listing, mapping, name_of, path_text
+from .report_facts import Happening, Picture, Point, listing, mapping, name_of
 from .report_page import ACTIONS, MEMORY, REASONS, STATES, Page, link_to, more, seconds_of, size_of
 from .report_text import Html, clip, count_of, duration, figure, join, number_of, size, tag, when
 
@@ -215,9 +215,9 @@ def _iteration_ticks(page: Page, places: Sequence[tuple[float, Point]]) -> list[
     ticks: list[tuple[float, str]] = []
     for place, point in places:
         if not ticks:
-            ticks.append((place, f"{page.iteration_word().lower()} {path_text(point.path)}"))
+            ticks.append((place, f"{page.iteration_word().lower()} {page.number_text(point.path)}"))
         elif place - ticks[-1][0] > (35 if len(ticks) == 1 else 20):
-            ticks.append((place, path_text(point.path)))
+            ticks.append((place, page.number_text(point.path)))
     return ticks
 
 
@@ -229,7 +229,7 @@ def _curve(page: Page, port: str, points: Sequence[Point], number: int, last: in
         return Dot(1 + 98 * point.order / max(1, last), float(point.value), 0, title)
 
     def at(point: Point) -> str:
-        return f"{figure(point.value)} ({path_text(point.path)})"
+        return f"{figure(point.value)} ({page.number_text(point.path)})"
 
     caption = tag("figcaption", tag("b", name_of(port)), tag("span", tag("small", "last "), figure(points[-1].value)))
     if low.value == high.value:

@@ -87,9 +87,14 @@ class Page:
 
     @property
     def planned(self) -> int | None:
-        """How many iterations there are at most; None where a condition alone decides."""
+        """How many iterations there are at most; None where a condition alone decides, or the items of a batch."""
         count = mapping(self.plan.get("loop")).get("iterations")
-        return count if isinstance(count, int) and not isinstance(count, bool) else None
+        return count if isinstance(count, int) and not isinstance(count, bool) and not self.is_batch else None
+
+    def number_text(self, path: Sequence[int]) -> str:
+        """The number of an iteration: "12", or "12.3" in a nested loop. That of a batch's only one is left out."""
+        is_single = self.is_batch and mapping(self.plan.get("loop")).get("iterations") == 1
+        return path_text([*path[:1], *path[2:]] if is_single else path)
 
     @property
     def title(self) -> str:
@@ -102,12 +107,13 @@ class Page:
             return "the run"
         item = self.items.get(path[0])
         if item is None:
-            return f"{'item' if self.is_batch else 'iteration'} {path_text(path)}"
-        return item if len(path) == 1 else f"{item}, {path_text(path[1:])}"
+            return f"{self.iteration_word().lower()} {self.number_text(path)}"
+        rest = self.number_text(path).partition(".")[2]
+        return f"{item}, {rest}" if rest else item
 
     def short_place(self, path: Sequence[int]) -> str:
         """An iteration, or the item that it is, where it is said already what it is."""
-        return path_text(path) if path and path[0] not in self.items else self.place_of(path)
+        return self.number_text(path) if path and path[0] not in self.items else self.place_of(path)
 
     def iteration_word(self) -> str:
         """What an iteration is called at the beginning of a sentence."""

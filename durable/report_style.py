@@ -46,7 +46,7 @@ header { margin-bottom: 20px; }
   background: var(--faint); border: 1px solid var(--faint); border-radius: 10px; overflow: hidden; }
 .tiles > div { background: var(--card); padding: 11px 14px 12px; min-width: 0; }
 .tiles .what { color: var(--quiet); font-size: 12.5px; }
-.tiles .figure { font-size: 21px; font-weight: 600; line-height: 1.3; letter-spacing: -.01em;
+.tiles .figure { font-size: 18.5px; font-weight: 600; line-height: 1.3; letter-spacing: -.01em;
   font-variant-numeric: tabular-nums;
   overflow-wrap: anywhere; }
 .tiles .wide { grid-column: span 2; } .tiles .figure.long { font-size: 16px; line-height: 27px; letter-spacing: 0; }

@@ -158,6 +158,7 @@ def plan(page: Page) -> Html:
     """The steps as an outline, and how they were run."""
     loop = mapping(page.plan.get("loop"))
     outline = _Outline().steps([{"loop": loop}]) if loop else Html("")
+    outline = join([tag("b", "For each item"), outline]) if page.is_batch and outline else outline
     about = facts_list(
         [
             ("Collected", ", ".join(map(name_of, listing(page.plan.get("collect"))[:50]))),

@@ -86,6 +86,20 @@ class HeldObject(NamedTuple):
         """What identifies the content, as ``WorkflowContext.digest`` tells it."""
         return f"{self.header.digest_text}/items" if self.is_list else self.header.digest_text
 
+    def with_digest(self, digest: str) -> HeldObject | None:
+        """The same content under the digest that a process with another algorithm gave it; None where the digest is
+        one of this object's own algorithm, and so another content's, or none at all.
+        """
+        name, _, text = digest.partition(":")
+        algorithm = next((number for number, known in ALGORITHMS.items() if known == name), None)
+        try:
+            value = bytes.fromhex(text)
+        except ValueError:
+            return None
+        if algorithm is None or algorithm == self.header.algorithm or len(value) != 16:
+            return None
+        return self._replace(header=self.header._replace(algorithm=algorithm, digest=value))
+
 
 class _Origin(NamedTuple):
     """What a header says of the moment of saving."""
