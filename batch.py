@@ -280,6 +280,8 @@ class Batch:
                         run.save(name, value)
                     await tools._open_batch_folder(run, request)
                     self.result.checkpoint = run.checkpoint.path
+                    if isinstance(run.checkpoint, BatchFolder):
+                        run.checkpoint.total = upcoming.total
                     run.tell(RunStarted(store.run_id, upcoming.total or 0, connector.server_description, "item"))
                     await _ItemRunner(self, run, request, upcoming, hand_over).run_all()
                 except asyncio.CancelledError as e:

@@ -282,7 +282,7 @@ class WorkflowContext:
 
     def adopt(self, unique_id: str, held: object_store.HeldObject, use_ram: bool = True) -> None:
         """Save a copy of what :meth:`hold` kept, here or in another context, or of an object's file
-        (:func:`object_store.read_object`), under a name. Nothing is unpickled: its content, digest included, is the same.
+        (:func:`object_store.read_object`), under a name. Nothing is unpickled: content and digest are the same.
 
         Raises:
             OSError, RuntimeError: as :meth:`save`. StoreCorrupt: the object contradicts itself.

@@ -71,6 +71,8 @@ class BatchFolder(NoCheckpoint):
         #: the number that the next new item gets
         self.next_number = 1 + max((entry["iteration"] for entry in self.items.values()), default=-1)
         folder.entries = []
+        #: how many items there are; None where that is not known
+        self.total: int | None = None
         # {file stem: key}: two keys may look the same as a file's name
         self._stems: dict[str, str] = {entry["stem"]: key for key, entry in self.items.items() if "stem" in entry}
         self._thumbnails = thumbnails.Chosen(folder.thumbnails())
@@ -112,7 +114,8 @@ class BatchFolder(NoCheckpoint):
         if not self._has_session:
             self._has_session = True
             details = await self._describe()
-            await self._in_thread(self.folder.append, {"kind": "session", "pid": os.getpid(), "steps": 0, **details})
+            entry = {"kind": "session", "pid": os.getpid(), "steps": 0, "total": self.total, **details}
+            await self._in_thread(self.folder.append, entry)
 
     async def note_condition(self, path: tuple[int, ...], what: str, condition: str, result: bool) -> None:
         entry = {"kind": "condition", "path": list(path), "what": what, "condition": condition, "result": result}

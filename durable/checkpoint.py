@@ -54,8 +54,9 @@ RESUME = (True, "force", False)
 
 # Kinds of entries that tell what the run did; the others tell of the circumstances.
 _WALKED = frozenset({"condition", "input", "step", "iteration"})
-# Seconds between two reports while a run goes on, and the share of its time that they may take.
+# Seconds between two reports while a run goes on, at least; and the longest journal that is read for one meanwhile.
 _REPORT_EVERY = 60.0
+_REPORT_LIMIT = 64 * 2**20
 
 
 class RecordedFailureError(Exception):
@@ -250,13 +251,9 @@ class Checkpoint(NoCheckpoint):
 
     def _note_missing_outputs(self, entry: Json) -> None:
         """A process that was killed may have recorded an iteration and not yet written its files for people."""
-        for name, note in (entry.get("collected") or {}).items():
-            suffix = "png" if thumbnails.is_picture(note) else "txt" if isinstance(note.get("value"), str) else ""
-            place = self.folder.path / "outputs" / thumbnails.safe_name(name)
-            # Of several pictures each has a file with a number of its own.
-            names = [f"iteration-{entry['iteration']:05d}{end}.{suffix}" for end in ("", "_00001")]
-            if suffix and not any((place / file).exists() for file in names):
-                self._missing_outputs.append((entry["iteration"], name, note))
+        for name, files in (entry.get("files") or {}).items():
+            if name in entry["collected"] and not all((self.folder.path / file).exists() for file in files):
+                self._missing_outputs.append((entry["iteration"], name, entry["collected"][name]))
 
     def _write_missing_outputs(self) -> None:
         missing, self._missing_outputs = self._missing_outputs, []
@@ -424,12 +421,15 @@ class Checkpoint(NoCheckpoint):
 
     async def end_iteration(self, iteration: int, state: str, collect: Iterable[str] = (), **fields: Any) -> None:
         notes = {name: self._state[name] for name in collect if name in self._state}
-        entry = {"kind": "iteration", "iteration": iteration, "state": state, "collected": notes, **fields}
+        files = {name: found for name, note in notes.items() if (found := output_files(name, note, iteration))}
+        entry = {
+            "kind": "iteration", "iteration": iteration, "state": state, "collected": notes, "files": files, **fields,
+        }  # fmt: skip
         self._take_collected(entry)
         # What is done is written with the next step; what was given up is nowhere else.
         await self._in_thread(self.folder.append, entry, state != "done")
         await self._show_collected(notes, iteration)
-        if time.monotonic() >= self._next_report:
+        if time.monotonic() >= self._next_report and self.folder.journal_length < _REPORT_LIMIT:
             await self._later(self._write_report)
 
     def collected(self, name: str) -> list[Any]:
@@ -500,7 +500,8 @@ class Checkpoint(NoCheckpoint):
         for name, text in texts.items():
             place = self.folder.path / "outputs" / thumbnails.safe_name(name)
             place.mkdir(mode=0o700, exist_ok=True)
-            (place / f"iteration-{iteration:05d}.txt").write_text(text, encoding="utf-8", errors="surrogatepass")
+            file = place / f"iteration-{iteration:05d}.txt"
+            file.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
 
     def _write_report(self) -> None:
         from .report import build_report
@@ -521,7 +522,7 @@ class Checkpoint(NoCheckpoint):
             try:
                 await asyncio.to_thread(function, *arguments)
             except Exception as e:
-                log.warning("Something for people could not be written into %s: %s: %s", self.path, type(e).__file_, e)
+                log.warning("Something for people could not be written into %s: %s: %s", self.path, type(e).__name__, e)
 
         self._for_people = asyncio.create_task(guarded())
 
@@ -745,6 +746,17 @@ def _input_differences(old: Mapping[str, Json], context: WorkflowContext, names:
                 before[key], after.get(key), f"inputs[{name!r}]" + (" (digest)" * (key == "digest"))
             )
     return found
+
+
+def output_files(name: str, note: Json, iteration: int) -> list[str]:
+    """The files, in a run's folder, that a collected value is written into for people."""
+    stem = f"outputs/{thumbnails.safe_name(name)}/iteration-{iteration:05d}"
+    if isinstance(note.get("value"), str):
+        return [f"{stem}.txt"]
+    if not thumbnails.is_picture(note):
+        return []
+    count = note["shape"][0]
+    return [f"{stem}.png"] if count == 1 else [f"{stem}_{number:05d}.png" for number in range(1, count + 1)]
 
 
 def changes_of(base: Mapping[str, Any], prompt: Mapping[str, Any]) -> Json:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from discomfort.durable.report import build_report
-from discomfort.durable.report_charts import TimeScale, downsample, evenly, nice_seconds, nice_step
-from discomfort.durable.report_text import duration, figure, size
+from discomfort.durable.report.charts import TimeScale, downsample, evenly, nice_seconds, nice_step
+from discomfort.durable.report.text import duration, figure, size
 from discomfort.durable.run_folder import RunRecordFolder, to_line
 
 Json = dict[str, Any]

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="tell
 
 SHM = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
-ROUNDS = 3
+ROUNDS = 2
 WORKFLOWS = ("mix", "turn")
 PROMPTS = {sha256({"1": {"class_type": name}}): {"1": {"class_type": name}} for name in WORKFLOWS}
 DIGESTS = dict(zip(WORKFLOWS, PROMPTS, strict=True))
@@ -306,7 +306,7 @@ def check_goes_on(path: Path, expected: dict[str, Any]) -> None:
     assert len(os.listdir(path / "outputs" / "picture")) == ROUNDS
     assert (path / "report.html").is_file()
     objects = set(os.listdir(path / "objects"))
-    # Inputs (1), collected pictures (3, the last of which is the present one), mask (1); tint is a sequence's item.
+    # Inputs (1), collected pictures (the last of which is the present one), mask (1); tint is a sequence's item.
     assert len(objects) == 1 + ROUNDS + 1, sorted(objects)
 
 
@@ -335,7 +335,7 @@ def test_every_kind_of_operation_was_seen(filmed: tuple[list[Moment], dict[str, 
     calls = {moment.call.split()[0] for moment in moments}
     assert calls >= {"open", "write", "pwrite", "fsync", "unlink", "mkdir"}
     assert calls & {"replace", "rename"}
-    assert len(moments) > 150
+    assert len(moments) > 100
     assert len(result["collected"]) == ROUNDS
     assert moments[-1].steps == ROUNDS * len(WORKFLOWS)
     # Nothing is said to be done that is not on the disk.

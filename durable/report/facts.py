@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .report_text import clip, number_of
+from .text import clip, number_of
 
 Json = dict[str, Any]
 

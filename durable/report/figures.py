@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from .report_charts import (
+from .charts import (
     Bar,
     Dot,
     Line,
@@ -21,9 +21,9 @@ from .report_charts import (
     swatch,
     timeline,
 )
-from .report_facts import Happening, Picture, Point, listing, mapping, name_of
-from .report_page import ACTIONS, MEMORY, REASONS, STATES, Page, link_to, more, seconds_of, size_of
-from .report_text import Html, clip, count_of, duration, figure, join, number_of, size, tag, when
+from .facts import Happening, Picture, Point, listing, mapping, name_of
+from .page import ACTIONS, MEMORY, REASONS, STATES, Page, link_to, more, seconds_of, size_of
+from .text import Html, clip, count_of, duration, figure, join, number_of, size, tag, when
 
 _GB = 2**30
 # How much of everything is shown.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .report_text import Html, clip, duration, escape, join, tag
+from .text import Html, clip, duration, escape, join, tag
 
 #: points of a line, bars of a timeline, at most about
 MOST = 800

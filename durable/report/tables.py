@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from .compare import data_differences
-from .report_facts import Happening, Session, failures, listing, mapping, name_of
-from .report_page import (
+from ..compare import data_differences
+from .facts import Happening, Session, failures, listing, mapping, name_of
+from .page import (
     ACTIONS,
     MEMORY,
     REASONS,
@@ -26,7 +26,7 @@ from .report_page import (
     size_of,
     table,
 )
-from .report_text import Html, clip, count_of, duration, join, number_of, tag, when
+from .text import Html, clip, count_of, duration, join, number_of, tag, when
 
 _ITEMS, _PLAN_STEPS = 500, 300
 

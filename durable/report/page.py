@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from .report_charts import TimeScale
-from .report_facts import Facts, gather, mapping, name_of, path_text
-from .report_text import Html, clip, duration, join, number_of, size, tag
-from .run_folder import RunRecordFolder
+from ..run_folder import RunRecordFolder
+from .charts import TimeScale
+from .facts import Facts, gather, mapping, name_of, path_text
+from .text import Html, clip, duration, join, number_of, size, tag
 
 #: rows of a table
 ROWS = 200
@@ -87,9 +87,13 @@ class Page:
 
     @property
     def planned(self) -> int | None:
-        """How many iterations there are at most; None where a condition alone decides, or the items of a batch."""
+        """How many iterations there are at most, of a batch items; None where a condition alone decides, or where an
+        iterator gives them.
+        """
         count = mapping(self.plan.get("loop")).get("iterations")
-        return count if isinstance(count, int) and not isinstance(count, bool) and not self.is_batch else None
+        if self.is_batch:
+            count = self.facts.sessions[-1].entry.get("total") if self.facts.sessions else None
+        return count if isinstance(count, int) and not isinstance(count, bool) else None
 
     def number_text(self, path: Sequence[int]) -> str:
         """The number of an iteration: "12", or "12.3" in a nested loop. That of a batch's only one is left out."""

@@ -11,13 +11,13 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .report_facts import Facts, mapping
-from .report_figures import course, curves, memory, pictures
-from .report_page import STATES, Page, code, facts_list, message_of, said, section
-from .report_style import STYLE
-from .report_tables import environment, failed_ones, inputs, items, models, plan, recycles, retries, sessions
-from .report_text import Html, clip, count_of, duration, escape, join, number_of, tag, when
-from .run_folder import RunRecordFolder
+from ..run_folder import RunRecordFolder
+from .facts import Facts, mapping
+from .figures import course, curves, memory, pictures
+from .page import STATES, Page, code, facts_list, message_of, said, section
+from .style import STYLE
+from .tables import environment, failed_ones, inputs, items, models, plan, recycles, retries, sessions
+from .text import Html, clip, count_of, duration, escape, join, number_of, tag, when
 
 # Nothing but the page's own style and the pictures in it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
