@@ -857,7 +857,7 @@ class DiscomfortWorkflowTools:
         started, is_executing = time.perf_counter(), False
         try:
             prompt = self._inject_inputs(prepared, run.context, step)
-            reads = {name: run.context.digest(name) for name in prepared.inputs}
+            reads = {name: run.context.digest(name) for name in prepared.inputs} if run.checkpoint.path else {}
             # What it reads and overwrites, for the case that it is cut off after that and has to be repeated.
             held = [run.context.hold(name) for name in prepared.inputs if name in prepared.outputs]
             is_executing = True
