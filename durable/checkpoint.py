@@ -300,7 +300,7 @@ class Checkpoint(NoCheckpoint):
                 continue
             await self._restore_one(name, note)
         if not self._keeps_all:
-            await self._in_thread(self.folder.drop_unused, self._state, self._before)
+            await self._in_thread(self.folder.drop_unused, self._state, self._before if self._can_undo else {})
         if self._missing_outputs:
             await self._later(self._write_missing_outputs)
 
