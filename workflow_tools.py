@@ -610,6 +610,7 @@ class DiscomfortWorkflowTools:
             open_run, request.checkpoint, request.resume, run.context, manifest, names, prompts, workflows
         )
         run.checkpoint = BatchFolder(folder, run.context, describe)
+        run.checkpoint.use_ram = run.use_ram
         run.record.master_seed = run.checkpoint.master_seed or 0
         run.record.checkpoint = run.checkpoint.path
 
@@ -670,6 +671,7 @@ class DiscomfortWorkflowTools:
             provide,
             describe,
         )
+        run.checkpoint.use_ram = run.use_ram
         run.record.master_seed = run.checkpoint.master_seed or 0
         run.record.checkpoint = run.checkpoint.path
 

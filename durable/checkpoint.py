@@ -81,8 +81,10 @@ class NoCheckpoint:
     #: finished steps that were taken from the journal
     recalled_steps = 0
     bytes_written, seconds = 0, 0.0
-    #: what a master seed was drawn in the recorded run, None where there is none
+    #: the recorded run's, None where there is none
     master_seed: int | None = None
+    #: where values are put when they are put back
+    use_ram = True
 
     def __init__(self, context: WorkflowContext):
         self._context = context
@@ -113,7 +115,7 @@ class NoCheckpoint:
             if held is None:
                 self._context.delete(name)
             else:
-                self._context.restore(held)
+                self._context.restore(held, self.use_ram)
 
     async def note_condition(self, path: Path, what: str, condition: str, result: bool) -> None:
         """A condition was asked."""
@@ -306,7 +308,7 @@ class Checkpoint(NoCheckpoint):
 
     async def _restore_one(self, name: str, note: Json) -> None:
         if "sequence" in note:
-            self._context.save(name, await self._provide(name, note["sequence"]))
+            self._context.save(name, await self._provide(name, note["sequence"]), use_ram=self.use_ram)
             if self._context.digest(name) != note["digest"]:
                 raise RunChangedError(
                     f"The per-iteration input {name!r} has another value for iteration {note['sequence']} than the "
@@ -314,7 +316,7 @@ class Checkpoint(NoCheckpoint):
                 )
             return
         try:
-            await self._in_thread(restore_value, self.folder, self._context, name, note)
+            await self._in_thread(restore_value, self.folder, self._context, name, note, self.use_ram)
         except FileNotFoundError as e:
             if self._force:
                 self._cut(len(self._entries))
@@ -393,7 +395,9 @@ class Checkpoint(NoCheckpoint):
         for name, note in notes.items():
             self._set(name, note)
         if not self._keeps_all:
-            await self._in_thread(self.folder.drop_unused, self._state, self._before if self._can_undo else {})
+            # Beside the next step: giving a hundred megabytes back takes a disk a while.
+            before = dict(self._before) if self._can_undo else {}
+            self._start(self.folder.drop_unused, dict(self._state), before)
         await self._show(notes, step.iteration)
 
     def _commit_step(
@@ -464,9 +468,13 @@ class Checkpoint(NoCheckpoint):
         """Run what blocks. A cancelled caller leaves it running: ``close`` waits for it."""
         if self._thread is not None and not self._thread.done():
             await asyncio.wait([self._thread])
+        return await asyncio.shield(self._start(function, *arguments))
+
+    def _start(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
+        """Begin what blocks; nothing else may be running. The next one waits for it."""
         self._thread = task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, if nobody waits any more
-        return await asyncio.shield(task)
+        return task
 
     # ---- for people ----
 
@@ -689,7 +697,7 @@ def _check_same(
 
 
 def check_checkpoint(checkpoint: Any, resume: Any, keep: Any) -> str | None:
-    """The arguments ``checkpoint``, ``resume`` and ``keep`` of a run; returns the folder's path, None for none.
+    """The arguments ``checkpoint``, ``resume`` and ``keep`` of a run; returns the absolute path, None for none.
 
     Raises:
         TypeError, ValueError: naming argument, value and what is allowed.
@@ -704,7 +712,8 @@ def check_checkpoint(checkpoint: Any, resume: Any, keep: Any) -> str | None:
         return None
     if not os.fspath(checkpoint):
         raise ValueError("checkpoint is empty; it must be the path of a folder, or None.")
-    return os.path.expanduser(os.fspath(checkpoint))
+    # The caller may change the current directory while the run goes on.
+    return os.path.abspath(os.path.expanduser(os.fspath(checkpoint)))
 
 
 def _secret_text(context: WorkflowContext, name: str) -> str | None:

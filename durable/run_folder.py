@@ -712,16 +712,18 @@ def _shape_of(held: HeldObject) -> Json:
     return {}
 
 
-def restore_value(folder: RunRecordFolder, context: WorkflowContext, name: str, note: Mapping[str, Any]) -> None:
+def restore_value(
+    folder: RunRecordFolder, context: WorkflowContext, name: str, note: Mapping[str, Any], use_ram: bool = True
+) -> None:
     """Put a value that was noted into a context, exactly as it was.
 
     Raises:
         FileNotFoundError, RunFolderError: it is not there, or damaged.
     """
     if "value" not in note:
-        context.adopt(name, folder.held(note))
+        context.adopt(name, folder.held(note), use_ram)
         return
-    context.save(name, note["value"])
+    context.save(name, note["value"], use_ram=use_ram)
     held = context.hold(name)
     if held.content_id == note["digest"]:
         return
@@ -733,7 +735,7 @@ def restore_value(folder: RunRecordFolder, context: WorkflowContext, name: str, 
             f"The value of {name!r} in {folder.path} is not what was recorded: its digest is {held.content_id}, not "
             f"{note['digest']}."
         )
-    context.adopt(name, again)
+    context.adopt(name, again, use_ram)
 
 
 def iter_steps(entries: Iterable[Json]) -> Iterator[Json]:

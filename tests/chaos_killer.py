@@ -72,8 +72,8 @@ _DELAYS = {
     "starting": 3.0, "preparing": 0.5, "resuming": 0.3, "step": 0.04, "between": 0.03,
     "objects": 0.004, "journal": 0.002, "pictures": 0.004, "report": 0.01,
 }  # fmt: skip
-# Seconds after which a session that shows no progress counts as stuck.
-_PATIENCE = 120.0
+# Seconds after which a session that shows no progress, or does not end, counts as stuck.
+_PATIENCE, _LONG_PATIENCE = 120.0, 900.0
 # Clocks: the journal's times are rounded to milliseconds.
 _GRANULARITY = 0.002
 
@@ -127,7 +127,7 @@ class _Session:
     def end(self) -> int:
         """Wait for its end, or end it where it hangs, and for the last of what it said."""
         try:
-            code = self.process.wait(_PATIENCE)
+            code = self.process.wait(_LONG_PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()
@@ -243,15 +243,12 @@ class Chaos:
                 break
             stuck += kill is None
             if stuck > 20:
-                outcome.problems.append(
-                    f"20 times nobody could be killed, at the last in a session that ended: {self.errors()}"
-                )
+                outcome.problems.append(f"20 sessions in a row ended before anybody could be killed: {self.errors()}")
                 break
             session = None
+            # Or else the old server and its guard may still be there.
             if self.random.random() < 0.5:
-                self._wait(
-                    lambda: not self._processes(), 10.0, 0.2
-                )  # else the old server and its guard may still be there
+                self._wait(lambda: not self._processes(), 10.0, 0.5)
         outcome.seconds = time.monotonic() - started
         return outcome
 
