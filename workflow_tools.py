@@ -15,7 +15,6 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import functools
 import inspect
 import itertools
 import json
@@ -35,12 +34,11 @@ from .durable.checkpoint import (
     JournalCutError,
     NoCheckpoint,
     RecordedFailureError,
-    check_checkpoint,
     open_run,
 )
-from .durable.retry import Attempts, Retry
+from .durable.retry import Attempts, Retry, may_be_skipped, reason_of
 from .durable.run_folder import RunFolderError, RunRecordFolder, sha256
-from .durable.server_memory import ServerMemory, check_ceiling
+from .durable.server_memory import ServerMemory
 from .durable.stop_signal import StopSignal
 from .nodes_internal import RUN_KEY
 from .progress_events import (
@@ -55,7 +53,6 @@ from .progress_events import (
     RunStarted,
     StepFinished,
     StepStarted,
-    choose_listener,
 )
 from .run_plan import (
     MissingValueError,
@@ -74,6 +71,7 @@ from .run_plan import (
     unknown_nodes,
 )
 from .run_record import IterationFailure, RunRecord, RunResult, StepRecord, error_entry
+from .run_request import RunRequest, options_note, read_request
 
 if TYPE_CHECKING:
     import torch
@@ -158,34 +156,6 @@ class ContextValues(Mapping[str, Any]):
         return unique_id in self._context
 
 
-@dataclasses.dataclass(frozen=True)
-class _Request:
-    """The arguments of a run, checked."""
-
-    outer: control_flow.Loop
-    inputs: Mapping[str, Any]
-    collect: tuple[str, ...]
-    listener: ProgressCallback | None
-    seed_policy: str
-    #: None: a new one, or that of the run that goes on
-    master_seed: int | None
-    #: the folder that the run is kept in, None for none
-    checkpoint: str | None
-    resume: bool | str
-    keep: str
-    retry: Retry | None
-    on_error: str | Callable[[IterationFailure], Any]
-    #: GB
-    max_server_ram: float | None
-    max_vram: float | None
-    #: whether the contents of model files are digested for the record
-    hash_models: bool
-    #: what is wrong with them; in the place of what cannot be used is a default
-    problems: tuple[Exception, ...]
-    #: whether steps or inputs were left out for that
-    has_gaps: bool
-
-
 @dataclasses.dataclass
 class _Run:
     """What the helpers of one run share. Nothing of it outlives the run."""
@@ -223,7 +193,7 @@ class _Run:
         self.memory = ServerMemory(self.connector, self.context)
 
     @classmethod
-    def of(cls, request: _Request, context: WorkflowContext, connector: ComfyConnector, use_ram: bool) -> _Run:
+    def of(cls, request: RunRequest, context: WorkflowContext, connector: ComfyConnector, use_ram: bool) -> _Run:
         record = RunRecord(
             context.run_id,
             connector.server_description,
@@ -445,7 +415,7 @@ class DiscomfortWorkflowTools:
 
         Cancelling interrupts exactly the prompt that runs, and cleans up.
         """
-        request = _read_request(
+        request = read_request(
             workflow_paths,
             inputs,
             iterations,
@@ -566,9 +536,9 @@ class DiscomfortWorkflowTools:
         own: Json = {"input": input, "key": key, "pattern": pattern, "retry_failed": retry_failed}
         return Batch(self, options, items, own)
 
-    def _read_batch_request(self, options: Mapping[str, Any]) -> _Request:
+    def _read_batch_request(self, options: Mapping[str, Any]) -> RunRequest:
         """The checked arguments of a batch."""
-        request = _read_request(
+        request = read_request(
             options["workflows"],
             options["inputs"],
             options["iterations"],
@@ -595,7 +565,7 @@ class DiscomfortWorkflowTools:
         )
         return dataclasses.replace(request, problems=(*request.problems, problem))
 
-    async def _open_batch_folder(self, run: _Run, request: _Request) -> None:
+    async def _open_batch_folder(self, run: _Run, request: RunRequest) -> None:
         """Open the folder of a batch, where it has one."""
         if request.checkpoint is None:
             if request.master_seed is None:
@@ -614,13 +584,13 @@ class DiscomfortWorkflowTools:
         run.record.master_seed = run.checkpoint.master_seed or 0
         run.record.checkpoint = run.checkpoint.path
 
-    async def _check_before(self, run: _Run, request: _Request) -> None:
+    async def _check_before(self, run: _Run, request: RunRequest) -> None:
         """Prepare the workflows, and refuse what cannot work before anything is queued, all of it in one error."""
         problems = [*request.problems, *await self._prepare_all(run, request.outer)]
         plan = PlanCheck(run.prepared, {*run.context.list_keys(), *request.inputs}, request.has_gaps)
         raise_problems([*problems, *plan.problems(request.outer, request.inputs, request.collect)])
 
-    async def _run_plan(self, run: _Run, request: _Request) -> RunResult:
+    async def _run_plan(self, run: _Run, request: RunRequest) -> RunResult:
         """Walk the plan, after the record of the run as far as there is one, and then for real."""
         while True:
             for unique_id, value in request.inputs.items():
@@ -640,7 +610,7 @@ class DiscomfortWorkflowTools:
                 run.executions.clear()
                 run.produced.clear()
 
-    async def _open_checkpoint(self, run: _Run, request: _Request) -> None:
+    async def _open_checkpoint(self, run: _Run, request: RunRequest) -> None:
         """Open the run's folder, where it has one; from here on its record decides what is done already.
 
         Raises:
@@ -676,7 +646,7 @@ class DiscomfortWorkflowTools:
         run.record.checkpoint = run.checkpoint.path
 
     async def _manifest(
-        self, run: _Run, request: _Request, kind: str
+        self, run: _Run, request: RunRequest, kind: str
     ) -> tuple[Json, list[str], dict[str, Mapping[str, Any]], list[Json]]:
         """What a record's folder is made of: (manifest, names of the inputs, {digest: prompt}, workflows)."""
         prompts = {one.digest: one.template.prompt for one in run.prepared.values()}
@@ -694,7 +664,7 @@ class DiscomfortWorkflowTools:
             "kind": kind,
             "discomfort": _version(),
             "plan": plan,
-            "options": _options(request, self._retry_of(run.retry)),
+            "options": options_note(request, self._retry_of(run.retry)),
         }
         # What the run begins with: its inputs, and what it reads of a caller's context.
         read = {name for one in run.prepared.values() for name in one.inputs} | plan_names(request.outer)
@@ -796,7 +766,7 @@ class DiscomfortWorkflowTools:
             ValueError: the caller's function returned something else.
         """
         is_ours = failure.error is not None and failure.error is not run.listener_error
-        if run.on_error == "stop" or not is_ours or not _may_be_skipped(failure.error):
+        if run.on_error == "stop" or not is_ours or not may_be_skipped(failure.error):
             return "stop"
         if isinstance(run.on_error, str):
             return run.on_error
@@ -1163,7 +1133,7 @@ class DiscomfortWorkflowTools:
         """Do what the next attempt at a step needs: wait, free memory, restart the server. Re-raises the error where it
         is none that passes, or was tried often enough.
         """
-        reason = _reason(error)
+        reason = reason_of(error)
         action = attempts.next_action(reason) if reason else None
         if action is None:
             raise error
@@ -1358,87 +1328,10 @@ def _check_server_is_near(connector: ComfyConnector) -> None:
         )
 
 
-def _read_request(
-    workflow_paths: Any,
-    inputs: Any,
-    iterations: Any,
-    loop_condition: Any,
-    collect: Any,
-    progress: Any,
-    seed_policy: Any,
-    master_seed: Any,
-    checkpoint: Any = None,
-    resume: Any = True,
-    keep: Any = "needed",
-    retry: Any = None,
-    on_error: Any = "stop",
-    max_server_ram_gb: Any = None,
-    max_vram_gb: Any = None,
-    hash_models: Any = False,
-) -> _Request:
-    """Check the arguments of a run, each by itself; what is wrong is noted, not raised."""
-    problems: list[Exception] = []
-    noted = functools.partial(_noted, problems)
-    steps = control_flow.parse_steps(workflow_paths, problems=problems)
-    has_gaps = bool(problems)
-    condition = None if loop_condition is None else noted(control_flow.Condition.parse, loop_condition)
-    checked = noted(_check_inputs, inputs)
-    return _Request(
-        control_flow.Loop(body=steps, iterations=noted(_check_iterations, iterations) or 1, condition=condition),
-        checked or {},
-        noted(_check_collect, collect) or (),
-        noted(choose_listener, progress),
-        noted(seeds.check_policy, seed_policy) or "fixed",
-        noted(_check_master_seed, master_seed),
-        noted(check_checkpoint, checkpoint, resume, keep),
-        resume,
-        keep,
-        noted(Retry.parse, retry),
-        noted(_check_on_error, on_error) or "stop",
-        noted(check_ceiling, "max_server_ram_gb", max_server_ram_gb),
-        noted(check_ceiling, "max_vram_gb", max_vram_gb),
-        bool(hash_models),
-        tuple(problems),
-        has_gaps or checked is None,
-    )
-
-
-def _check_iterations(iterations: Any) -> int:
-    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
-        raise ValueError(f"iterations is {iterations!r}; it must be a whole number of at least 1.")
-    return iterations
-
-
-def _check_collect(collect: Any) -> tuple[str, ...]:
-    if isinstance(collect, str):
-        raise TypeError(f"collect is the text {collect!r}; it must be a list of names, such as [{collect!r}].")
-    return tuple(collect)
-
-
-def _check_inputs(inputs: Any) -> dict[str, Any]:
-    if inputs is not None and not isinstance(inputs, Mapping):
-        raise TypeError(f"inputs is a {type(inputs).__name__}; it must be a dict {{unique_id: value}}.")
-    for name, value in (inputs or {}).items():
-        if not isinstance(name, str):
-            raise TypeError(f"inputs has the name {name!r}; names are texts, the unique_ids of ports.")
-        if prompt_graph.is_recipe(value):
-            try:
-                prompt_graph.check_recipe(value)
-            except ValueError as e:
-                raise ValueError(f"inputs[{name!r}] cannot be used: {e}.") from None
-    return dict(inputs or {})
-
-
 def _refuse_nodes_without_type(prompt: Json, name: str) -> None:
     wrong = [i for i, node in prompt.items() if not (isinstance(node, Mapping) and node.get("class_type"))]
     if wrong:
         raise ValueError(f"{name}: no class_type in what the prompt has as {', '.join(map(repr, wrong))}.")
-
-
-def _check_master_seed(seed: Any) -> int | None:
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
-        raise TypeError(f"master_seed is {seed!r}; it must be a whole number, or None for a new one.")
-    return seed
 
 
 def _new_seed() -> int:
@@ -1454,73 +1347,14 @@ def _recorded_seed(folder: str, resume: bool | str) -> int:
     return _new_seed()
 
 
-def _check_on_error(on_error: Any) -> Any:
-    if on_error in ("stop", "skip") or (callable(on_error) and not isinstance(on_error, type)):
-        return on_error
-    raise ValueError(f"on_error is {on_error!r}; it must be 'stop', 'skip' or a function of an IterationFailure.")
-
-
 # What on_error may say besides "stop", and what the iteration then is.
 _DECIDED = {"skip": "skipped", "retry": "retried"}
-
-
-def _may_be_skipped(error: BaseException | None) -> bool:
-    """Whether a failed iteration says nothing about the next one. Without a server, without room for values, without
-    the run's own folder, the next one would fail too.
-    """
-    from .comfy_serverless import ConfigError, ServerNotFoundError, ServerStartError
-    from .object_store import StoreError
-
-    hopeless = (
-        JournalCutError,
-        RunFolderError,
-        StoreError,
-        MemoryError,
-        ConfigError,
-        ServerNotFoundError,
-        ServerStartError,
-    )
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, hopeless):
-            return False
-        cause = cause.__cause__
-    return error is not None
-
-
-def _reason(error: Exception) -> str | None:
-    """Why a step failed, as far as another attempt may help: "died", "hung", "memory" or "error"; None: it cannot."""
-    from .comfy_serverless import (
-        NodeExecutionError,
-        OutOfMemoryError,
-        RunTimeoutError,
-        ServerDiedError,
-        ServerStartError,
-    )
-
-    kinds = ((ServerDiedError, "died"), (ServerStartError, "died"), (RunTimeoutError, "hung"))
-    for kind, reason in (*kinds, (OutOfMemoryError, "memory"), (NodeExecutionError, "error")):
-        if isinstance(error, kind):
-            return reason
-    return None
 
 
 def _workflow_note(prepared: PreparedWorkflow) -> Json:
     """A workflow in a recorded plan."""
     file = None if prepared.recorded_workflow is None else sha256(prepared.recorded_workflow)
     return {"workflow": prepared.name, "prompt": prepared.digest, "file": file}
-
-
-def _options(request: _Request, retry: Retry) -> Json:
-    """What a record's manifest says of what does not change results."""
-    on_error = request.on_error if isinstance(request.on_error, str) else plan_text.function_note(request.on_error)
-    return {
-        "keep": request.keep,
-        "on_error": on_error,
-        "retry": dataclasses.asdict(retry),
-        "max_server_ram_gb": request.max_server_ram,
-        "max_vram_gb": request.max_vram,
-    }
 
 
 def _condition_text(condition: control_flow.Condition) -> str:
@@ -1532,15 +1366,6 @@ def _version() -> str:
     from . import __version__
 
     return __version__
-
-
-def _noted(problems: list[Exception], function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function returns; None where it refuses its argument, which is noted."""
-    try:
-        return function(*arguments)
-    except (ValueError, TypeError) as e:
-        problems.append(e)
-        return None
 
 
 def _read_pass_by_rules(source: Mapping[str, str] | str | os.PathLike[str]) -> dict[str, str]:

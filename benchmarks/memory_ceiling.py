@@ -75,11 +75,11 @@ def leaks(megabytes: int) -> dict[str, Any]:
     }
 
 
-def configuration(folder: Path, path: str) -> Path:
-    """A configuration file of a server with the pack of tests/run_packs."""
+def configuration(folder: Path, path: str, arguments: str = "") -> Path:
+    """A configuration file of a server with the pack of tests/run_packs, and with more arguments."""
     packs = folder / "packs.yaml"
     packs.write_text(json.dumps({"custom_nodes": {"base_path": str(PACKS), "custom_nodes": "run_packs"}}))
-    command = f"python3 main.py --extra-model-paths-config '{packs}'"
+    command = f"python3 main.py --extra-model-paths-config '{packs}' {arguments}"
     file = folder / "comfy_serverless.json"
     file.write_text(
         json.dumps({"COMFYUI_PATH": path, "DEVICE": "cpu", "INITIAL_PORT": 28500, "API_COMMAND_LINE": command})

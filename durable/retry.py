@@ -1,4 +1,4 @@
-"""What a run does about a step that fails: how often it is tried again, and what is done before. Pure."""
+"""What a run does about a step that fails: why it failed, how often it is tried, and what is done before. Pure."""
 
 from __future__ import annotations
 
@@ -79,3 +79,46 @@ class Attempts:
         """Seconds to wait before the next attempt."""
         delay, self._delay = self._delay, min(self._delay * 2, self._retry.max_delay)
         return delay
+
+
+def may_be_skipped(error: BaseException | None) -> bool:
+    """Whether a failed iteration says nothing about the next one. Without a server, without room for values, without
+    the run's own folder, the next one would fail too.
+    """
+    from ..comfy_serverless import ConfigError, ServerNotFoundError, ServerStartError
+    from ..object_store import StoreError
+    from .checkpoint import JournalCutError
+    from .run_folder import RunFolderError
+
+    hopeless = (
+        JournalCutError,
+        RunFolderError,
+        StoreError,
+        MemoryError,
+        ConfigError,
+        ServerNotFoundError,
+        ServerStartError,
+    )
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, hopeless):
+            return False
+        cause = cause.__cause__
+    return error is not None
+
+
+def reason_of(error: Exception) -> str | None:
+    """Why a step failed, as far as another attempt may help: "died", "hung", "memory" or "error"; None: it cannot."""
+    from ..comfy_serverless import (
+        NodeExecutionError,
+        OutOfMemoryError,
+        RunTimeoutError,
+        ServerDiedError,
+        ServerStartError,
+    )
+
+    kinds = ((ServerDiedError, "died"), (ServerStartError, "died"), (RunTimeoutError, "hung"))
+    for kind, reason in (*kinds, (OutOfMemoryError, "memory"), (NodeExecutionError, "error")):
+        if isinstance(error, kind):
+            return reason
+    return None
