@@ -3223,6 +3223,11 @@ class ComfyConnector:
         return not isinstance(self._server, AttachedServer) or self._server.is_local
 
     @property
+    def server_choice(self) -> ServerChoice | None:
+        """Which server was chosen, with its folders; None for one that API_URL names, and before the first start."""
+        return self._choice
+
+    @property
     def server_pid(self) -> int | None:
         """Process id of the server where it runs on this machine and is known; None else."""
         return self._server.pid if self._server else None
@@ -4403,6 +4408,15 @@ class ComfyConnector:
         """
         await self._ensure_initialized()
         return (await self._frontend_state())[1]
+
+    async def get_json(self, path: str) -> Any:
+        """GET a path of the running server that answers with JSON ("/experiment/models", say).
+
+        Raises:
+            ConnectorError: the server refuses it, or answers something else; ServerDiedError: it cannot be reached.
+        """
+        await self._ensure_initialized()
+        return await self._request("GET", path)
 
     async def system_stats(self) -> Json:
         """GET /system_stats: versions, memory, devices."""

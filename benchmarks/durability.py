@@ -42,7 +42,7 @@ from discomfort import Discomfort
 
 WORK = 0.5  # seconds
 # The server keeps no more than these results, or else hundreds of pictures of 100 MB would fill the memory.
-CACHE = "--cache-lru 4"
+CACHE = 4
 
 
 class Case(NamedTuple):
@@ -159,7 +159,7 @@ async def compare(d: Discomfort, case: Case, folder: Path) -> dict[str, Any]:
 async def measure(path: str, names: list[str], folder: Path, is_quick: bool) -> dict[str, Any]:
     """Figures of one server."""
     found = {}
-    async with await Discomfort.create(configuration(folder, path, CACHE)) as d:
+    async with await Discomfort.create(configuration(folder, path, CACHE_LRU=CACHE)) as d:
         for case in CASES:
             if case.name in names:
                 small = case._replace(blocks=1, iterations=2) if is_quick else case

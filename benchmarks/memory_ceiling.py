@@ -75,15 +75,14 @@ def leaks(megabytes: int) -> dict[str, Any]:
     }
 
 
-def configuration(folder: Path, path: str, arguments: str = "") -> Path:
-    """A configuration file of a server with the pack of tests/run_packs, and with more arguments."""
+def configuration(folder: Path, path: str, **keys: Any) -> Path:
+    """A configuration file of a server with the pack of tests/run_packs."""
     packs = folder / "packs.yaml"
     packs.write_text(json.dumps({"custom_nodes": {"base_path": str(PACKS), "custom_nodes": "run_packs"}}))
-    command = f"python3 main.py --extra-model-paths-config '{packs}' {arguments}"
+    command = f"python3 main.py --extra-model-paths-config '{packs}'"
     file = folder / "comfy_serverless.json"
-    file.write_text(
-        json.dumps({"COMFYUI_PATH": path, "DEVICE": "cpu", "INITIAL_PORT": 28500, "API_COMMAND_LINE": command})
-    )
+    place = {"COMFYUI_PATH": path, "DEVICE": "cpu", "INITIAL_PORT": 28500, "API_COMMAND_LINE": command}
+    file.write_text(json.dumps({**place, **keys}))
     return file
 
 

@@ -62,13 +62,7 @@ async def _ask(connector: ComfyConnector, question: Awaitable[_T]) -> _T | None:
 
 async def _get(connector: ComfyConnector, path: str) -> Any:
     """GET a JSON value; as :func:`_ask`."""
-    # The connector has no public way to an answer that is a list.
-    return await _ask(connector, connector._request("GET", path))
-
-
-def _choice_of(connector: ComfyConnector) -> ServerChoice | None:
-    """What was started: our server, or the warm one. None for a server that API_URL names."""
-    return connector._choice
+    return await _ask(connector, connector.get_json(path))
 
 
 # ------------------------------------------------------------------------------------------------------- environment
@@ -86,7 +80,7 @@ async def describe_environment(connector: ComfyConnector) -> Json:
     stats = await _ask(connector, connector.system_stats()) or {}
     definitions = await _ask(connector, connector.node_definitions()) or {}
     system = _mapping(stats.get("system"))
-    choice = _choice_of(connector)
+    choice = connector.server_choice
     found: Json = {
         "comfyui": _text(system.get("comfyui_version")),
         "frontend": await asyncio.to_thread(_frontend_version, system, choice),
@@ -202,7 +196,7 @@ async def _describe_packs(connector: ComfyConnector, definitions: Mapping[str, A
     names = pack_names(definitions)
     if not connector.is_local:
         return {name: {} for name in names}
-    choice = _choice_of(connector)
+    choice = connector.server_choice
     # Also those of --extra-model-paths-config; the editor's route, which every version so far has.
     folders = _mapping(await _get(connector, "/internal/folder_paths")).get("custom_nodes")
     if not isinstance(folders, list):
@@ -384,7 +378,7 @@ async def _list_what_counts(
     It lists a folder by looking at each file in it, and does nothing else meanwhile: where the files are seen from here
     it is spared that. Of a server that we know by its address alone a path may mean a container's: it is asked.
     """
-    is_known = _choice_of(connector) is not None
+    is_known = connector.server_choice is not None
     asked = [one for one in names if one not in files or not is_known]
     folders = {one.folder for one in asked}
     listings = {folder: await _list_details(connector, folder) for folder in sorted(folders)}

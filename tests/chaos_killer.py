@@ -239,7 +239,7 @@ class Chaos:
             outcome.sessions.append(code)
             self._note_session(session, code, kill)
             self._look_at_journal()
-            if code == 0 and left <= 0:
+            if outcome.problems or (code == 0 and left <= 0):
                 break
             stuck += kill is None
             if stuck > 20:
@@ -376,6 +376,8 @@ class Chaos:
     def check(self, expected: Json) -> list[str]:
         """All that is not as it should be after the end: sentences."""
         outcome = self._outcome
+        if not (self.root / "result.json").exists():
+            return [*outcome.problems, "it did not come to its end"]
         found = json.loads((self.root / "result.json").read_text())
         for what in ("values", "collected", "iterations", "steps"):
             if found[what] != expected[what]:
