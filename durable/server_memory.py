@@ -118,6 +118,8 @@ class Ceiling:
         #: bytes; None: no limit
         self.limit = None if limit is None else int(limit * GB)
         self._last: int | None = None
+        #: what the server was asked to free before did not count: it leaks, and is restarted at once
+        self.is_leak = False
         # Nothing of a fresh server is growth: its first steps load what the others use.
         self._steps, self._is_fresh = 0, False
         self._growth: deque[int] = deque(maxlen=_RECENT)
@@ -232,9 +234,10 @@ class ServerMemory:
         assert ceiling.limit is not None
         started = time.monotonic()
         entry: Json = {"what": ceiling.what, "limit": ceiling.limit, "before": used, "action": "freed"}
-        after = await self._free(ceiling, used)
+        after = used if ceiling.is_leak else await self._free(ceiling, used)
         # Freed memory that is full again after a step or two would be a loop of freeing.
         if ceiling.is_over(after) or after > 0.9 * ceiling.limit:
+            ceiling.is_leak = after > 0.9 * used
             if self._connector.can_restart:
                 await self._connector.restart(
                     f"{ceiling.what} is at {after / GB:.2f} GB, near its ceiling of {ceiling.limit / GB:.2f} GB"

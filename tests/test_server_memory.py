@@ -97,6 +97,17 @@ async def test_vram_is_freed_first_and_the_server_restarted_if_that_does_not_hel
         assert await memory.relieve() == []
 
 
+async def test_what_freeing_did_not_help_against_is_not_freed_again() -> None:
+    connector = FakeConnector([9.0, 8.9, 1.0, 1.0])
+    memory = ServerMemory(connector, NoContext(), None, 8.0)  # type: ignore[arg-type]
+    await memory.relieve()
+    assert await memory.relieve() == []
+    connector.vram = [8.5, 1.0]
+    (entry,) = await memory.relieve()
+    assert connector.done == ["free", "restart", "restart"]
+    assert (entry["before"], entry["after"]) == (int(8.5 * GB), GB)
+
+
 async def test_a_server_of_somebody_else_is_not_restarted(caplog: pytest.LogCaptureFixture) -> None:
     connector = FakeConnector([9.0, 8.5], can_restart=False)
     memory = ServerMemory(connector, NoContext(), None, 8.0)  # type: ignore[arg-type]
