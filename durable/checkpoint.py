@@ -185,6 +185,7 @@ class Checkpoint(NoCheckpoint):
         self._for_people: asyncio.Task[None] | None = None
         self._thumbnails = thumbnails.Chosen(folder.thumbnails())
         self._bases: dict[str, Json] = {}
+        self._next_thumbnails = 0.0
         # (iteration, name, note) of collected values without the file that they should have.
         self._missing_outputs: list[tuple[int, str, Json]] = []
         self._next_report = time.monotonic() + _REPORT_EVERY
@@ -480,6 +481,8 @@ class Checkpoint(NoCheckpoint):
 
     async def _show(self, notes: Mapping[str, Json], path: Path) -> None:
         """Have small pictures made of the pictures that a step delivered; a bounded number of them."""
+        if time.monotonic() < self._next_thumbnails:
+            return
         pictures = {n: note for n, note in notes.items() if thumbnails.is_picture(note)}
         wanted = {n: note for n, note in pictures.items() if self._thumbnails.wants(n, path[0])}
         if wanted:
@@ -487,11 +490,14 @@ class Checkpoint(NoCheckpoint):
             await self._later(self._write_thumbnails, values)
 
     def _write_thumbnails(self, values: Mapping[str, Any]) -> None:
+        started = time.monotonic()
         for digest, value in values.items():
             name = thumbnails.file_name(digest)
             self.folder.keep_file("thumbnails", name, thumbnails.encode(value))
             for old in self._thumbnails.add(name):
                 (self.folder.path / "thumbnails" / old).unlink(missing_ok=True)
+        # A twentieth of the run's time at most: a loop of quick steps has no need of them all.
+        self._next_thumbnails = time.monotonic() + 20 * (time.monotonic() - started)
 
     async def _show_collected(self, notes: Mapping[str, Json], iteration: int) -> None:
         pictures = {n: self._context.load(n) for n, note in notes.items() if thumbnails.is_picture(note)}

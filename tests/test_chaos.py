@@ -59,17 +59,21 @@ ROOM = 0.3  # GB above what the server has at first: six leaks, and then it has 
 
 
 class Watcher(threading.Thread):
-    """Looks every 50 ms at the private memory of this process's servers, old and new ones together."""
+    """Looks every 50 ms at the private memory of a test's servers, old and new ones together.
+
+    Made before the first one is started: what this process has started until then is other tests'.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.highest = 0
         self._is_over = threading.Event()
+        self._others = {child.pid for child in psutil.Process().children()}
 
-    @staticmethod
-    def look() -> int:
+    def look(self) -> int:
         with contextlib.suppress(psutil.Error):
-            return sum(process_memory(child.pid)[1] for child in psutil.Process().children())
+            pids = {child.pid for child in psutil.Process().children()} - self._others
+            return sum(process_memory(pid)[1] for pid in pids)
         return 0
 
     def run(self) -> None:
@@ -97,11 +101,11 @@ async def test_a_server_that_leaks_is_never_seen_above_its_ceiling(
         return {"1": port("number"), "2": leak, "3": port("number", ["2", 0])}
 
     config = write_config(COMFYUI_PATH=path_of(server), DEVICE="cpu", API_COMMAND_LINE=command)
+    watcher = Watcher()
     async with await Discomfort.create(config) as d:
         await d.run([leaks(0)], inputs={"number": 1}, progress=False)
-        before = Watcher.look()
+        before = watcher.look()
         ceiling = before / GB + ROOM
-        watcher = Watcher()
         watcher.start()
         result = await d.run(
             [leaks(LEAK)],
