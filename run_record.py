@@ -38,7 +38,7 @@ class StepRecord:
     attempts: int = 1
     #: what went wrong before it worked: {"reason", "error", "action", "delay"}, see docs/run-record.md
     retries: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    #: memory after it, in bytes, by name (docs/run-record.md); at most a quarter of a second old
+    #: memory after it, in bytes, by name (docs/run-record.md); at most a second old
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
     #: whether it was finished by an earlier process, and taken from the run's folder
     is_recalled: bool = False

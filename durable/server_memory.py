@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 GB = 2**30
 # Seconds for which figures count as the present ones: a loop of quick steps does not ask for them each time.
-FRESH = 0.25
+FRESH = 1.0
 # Seconds that a server has to give memory back after it was asked to.
 _PATIENCE = 3.0
 # Steps whose growth is remembered.
