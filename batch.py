@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .durable.batch_folder import BatchFolder, load_item, source_note
-from .progress_events import ItemFinished, IterationFinished, IterationStarted, RunFinished, RunStarted
+from .progress_events import ItemFinished, IterationFinished, IterationStarted, RunStarted
 from .run_plan import PlanCheck, raise_problems
 from .run_record import IterationFailure, error_entry
 
@@ -270,42 +270,27 @@ class Batch:
         async with tools._init_connector() as connector, tools._setup_storage(None) as store:
             _check_server_is_near(connector)
             run = _Run.of(request, store, connector, self._options["use_ram"])
-            error: BaseException | None = None
-            with run.stop:
-                try:
-                    problems = [*request.problems, *await tools._prepare_all(run, request.outer)]
-                    raise_problems(problems)
-                    self._choose_input(run, request)
-                    for name, value in request.inputs.items():
-                        run.save(name, value)
-                    await tools._open_batch_folder(run, request)
-                    self.result.checkpoint = run.checkpoint.path
-                    if isinstance(run.checkpoint, BatchFolder):
-                        run.checkpoint.total = upcoming.total
-                    run.tell(RunStarted(store.run_id, upcoming.total or 0, connector.server_description, "item"))
-                    await _ItemRunner(self, run, request, upcoming, hand_over).run_all()
-                except asyncio.CancelledError as e:
-                    error = e
-                    if run.stop.was_cancelled():
-                        error = run.stop.interrupted()
-                        raise error from None
-                    raise
-                except BaseException as e:
-                    error = e
-                    raise
-                finally:
-                    await upcoming.close()
-                    self.result.seconds = time.perf_counter() - started
-                    await self._finish(run, error, started)
-        log.info("%s", run.record.summary())
 
-    async def _finish(self, run: Any, error: BaseException | None, started: float) -> None:
-        if isinstance(run.checkpoint, BatchFolder):
-            csv_text = self.result.to_csv()
-            with contextlib.suppress(OSError):  # it can be made again from the journal
-                await asyncio.to_thread(run.checkpoint.folder.write_results, csv_text)
-        await self._tools._end_checkpoint(run, error, started)
-        run.tell(RunFinished(run.context.run_id, len(self.result.rows), error))
+            async def at_end() -> None:
+                await upcoming.close()
+                self.result.seconds = time.perf_counter() - started
+                if isinstance(run.checkpoint, BatchFolder):
+                    with contextlib.suppress(OSError):  # it can be made again from the journal
+                        await asyncio.to_thread(run.checkpoint.folder.write_results, self.result.to_csv())
+
+            async with tools._ending(run, started, at_end):
+                problems = [*request.problems, *await tools._prepare_all(run, request.outer)]
+                raise_problems(problems)
+                self._choose_input(run, request)
+                for name, value in request.inputs.items():
+                    run.save(name, value)
+                await tools._open_batch_folder(run, request)
+                self.result.checkpoint = run.checkpoint.path
+                if isinstance(run.checkpoint, BatchFolder):
+                    run.checkpoint.total = upcoming.total
+                run.tell(RunStarted(store.run_id, upcoming.total or 0, connector.server_description, "item"))
+                await _ItemRunner(self, run, request, upcoming, hand_over).run_all()
+        log.info("%s", run.record.summary())
 
     def _choose_input(self, run: Any, request: Any) -> None:
         """Find the port that items go to, where that was not said.

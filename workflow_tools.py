@@ -21,7 +21,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,10 +32,10 @@ from .durable.batch_folder import BatchFolder
 from .durable.checkpoint import (
     Checkpoint,
     JournalCutError,
-    NoCheckpoint,
     RecordedFailureError,
     open_run,
 )
+from .durable.kept_run import NoCheckpoint
 from .durable.retry import Attempts, Retry, may_be_skipped, reason_of
 from .durable.run_folder import RunFolderError, RunRecordFolder, sha256
 from .durable.server_memory import ServerMemory
@@ -439,27 +439,39 @@ class DiscomfortWorkflowTools:
         async with self._init_connector() as connector, self._setup_storage(context) as store:
             _check_server_is_near(connector)
             run = _Run.of(request, store, connector, use_ram)
-            error: BaseException | None = None
-            with run.stop:
-                try:
-                    await self._check_before(run, request)
-                    run.tell(RunStarted(store.run_id, request.outer.iterations or 0, connector.server_description))
-                    result = await self._run_plan(run, request)
-                except asyncio.CancelledError as e:
-                    error = e
-                    if run.stop.was_cancelled():
-                        error = run.stop.interrupted()
-                        raise error from None
-                    raise
-                except BaseException as e:
-                    error = e
-                    raise
-                finally:
-                    await self._end_keeping(run)
-                    await self._end_checkpoint(run, error, started)
-                    run.tell(RunFinished(store.run_id, run.record.iterations, error))
+            async with self._ending(run, started):
+                await self._check_before(run, request)
+                run.tell(RunStarted(store.run_id, request.outer.iterations or 0, connector.server_description))
+                result = await self._run_plan(run, request)
         log.info("%s", run.record.summary())
         return result
+
+    @contextlib.asynccontextmanager
+    async def _ending(
+        self, run: _Run, started: float, at_end: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncIterator[None]:
+        """However the block ends: what is being written is finished, the end is noted and told; Ctrl-C says how to go
+        on. *at_end* is called before that.
+        """
+        error: BaseException | None = None
+        with run.stop:
+            try:
+                yield
+            except asyncio.CancelledError as e:
+                error = e
+                if run.stop.was_cancelled():
+                    error = run.stop.interrupted()
+                    raise error from None
+                raise
+            except BaseException as e:
+                error = e
+                raise
+            finally:
+                if at_end is not None:
+                    await at_end()
+                await self._end_keeping(run)
+                await self._end_checkpoint(run, error, started)
+                run.tell(RunFinished(run.context.run_id, run.record.iterations, error))
 
     def run_batch(
         self,

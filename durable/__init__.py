@@ -4,6 +4,7 @@
 ``run_folder.py``     the folder: its manifest, its journal, its objects; the only place that writes them
 ``plan_text.py``      a plan as data that can be kept, compared and told in sentences; pure
 ``secrets.py``        what never goes to disk; pure
+``kept_run.py``       what runs and batches write in the same way
 ``checkpoint.py``     a run that writes as it goes, and goes on where a killed one ended
 ``environment.py``    what a run ran on: versions, packs, model files
 ``server_memory.py``  memory, looked at after every step; ceilings

@@ -7,17 +7,15 @@ source has changed since, or whose files have gone, is not done.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..image_files import open_image_as_tensor, save_comfy_image_to_disk
 from . import thumbnails
-from .checkpoint import NoCheckpoint
+from .kept_run import KeptRun
 from .run_folder import RunFolder, RunFolderError, RunRecordFolder, is_plain, note_of, object_name, sha256
 from .secrets import is_secret_name
 
@@ -30,7 +28,6 @@ log = logging.getLogger("discomfort.durable")
 Json = dict[str, Any]
 
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".exr", ".avif", ".heic")
-_REPORT_EVERY = 60.0
 
 
 def source_note(value: Any) -> Json:
@@ -49,19 +46,14 @@ def source_note(value: Any) -> Json:
     return {"sha256": sha256(value)} if is_plain(value) else {}
 
 
-class BatchFolder(NoCheckpoint):
+class BatchFolder(KeptRun):
     """What a batch writes. Made of an opened folder; all of its items' runs share it.
 
     Steps are noted without their values: an item is the unit that is done or not.
     """
 
     def __init__(self, folder: RunFolder, context: WorkflowContext, describe: Callable[[], Awaitable[Json]]):
-        super().__init__(context)
-        self.folder = folder
-        self.path = str(folder.path)
-        self.master_seed = folder.manifest["plan"].get("master_seed")
-        self._describe = describe
-        self._has_session = False
+        super().__init__(folder, context, describe)
         # {key: the last line about the item}
         self.items: dict[str, Json] = {}
         # What was collected of items is never dropped.
@@ -75,10 +67,6 @@ class BatchFolder(NoCheckpoint):
         self.total: int | None = None
         # {file stem: key}: two keys may look the same as a file's name
         self._stems: dict[str, str] = {entry["stem"]: key for key, entry in self.items.items() if "stem" in entry}
-        self._thumbnails = thumbnails.Chosen(folder.thumbnails())
-        self._bases: dict[str, Json] = {}
-        self._thread: asyncio.Future[Any] | None = None
-        self._next_report = time.monotonic() + _REPORT_EVERY
 
     # ---- what is done ----
 
@@ -111,18 +99,10 @@ class BatchFolder(NoCheckpoint):
     # ---- writing ----
 
     async def live(self) -> None:
-        if not self._has_session:
-            self._has_session = True
-            details = await self._describe()
-            entry = {"kind": "session", "pid": os.getpid(), "steps": 0, "total": self.total, **details}
-            await self._in_thread(self.folder.append, entry)
-
-    async def note_condition(self, path: tuple[int, ...], what: str, condition: str, result: bool) -> None:
-        entry = {"kind": "condition", "path": list(path), "what": what, "condition": condition, "result": result}
-        await self._in_thread(self.folder.append, entry, False)
+        await self._begin_session(steps=0, total=self.total)
 
     async def note_input(self, path: tuple[int, ...], name: str, sequence: bool) -> None:
-        note: Json = {"secret": True} if is_secret_name(name) else {"digest": self._context.digest(name)}
+        note: Json = {"secret": True} if self._learn_secret(name) else {"digest": self._context.digest(name)}
         value = self._context.load(name) if "digest" in note else None
         if "digest" in note and is_plain(value) and len(repr(value)) <= 4096:
             note["value"] = value
@@ -133,19 +113,8 @@ class BatchFolder(NoCheckpoint):
     async def note_step(
         self, step: StepRecord, prompt: Mapping[str, Any], base: str, writes: Iterable[str], reads: Mapping[str, str]
     ) -> None:
-        from .checkpoint import changes_of
-
-        if base not in self._bases:
-            self._bases[base] = self.folder.prompt(base)
         notes = {name: self._note_only(name) for name in writes}
-        entry = {
-            **step.to_entry(),
-            "prompt": base,
-            "changes": changes_of(self._bases[base], prompt),
-            "reads": {name: None if is_secret_name(name) else digest for name, digest in reads.items()},
-            "writes": notes,
-        }
-        await self._in_thread(self.folder.append, entry, False)
+        await self._in_thread(self.folder.append, self._step_entry(step, prompt, base, notes, reads), False)
 
     def _note_only(self, name: str) -> Json:
         """A note that promises no object."""
@@ -154,28 +123,11 @@ class BatchFolder(NoCheckpoint):
         note, _ = note_of(self._context, name)
         return {key: value for key, value in note.items() if key != "object"}
 
-    async def note(self, kind: str, durable: bool = True, **fields: Any) -> None:
-        await self._in_thread(self.folder.append, {"kind": kind, **fields}, False)
-
     async def finish(self, state: str, **fields: Any) -> None:
         if self._has_session:
             await self._in_thread(self.folder.append, {"kind": "end", "state": state, **fields})
         if not self.folder.report_is_current():
-            await self._in_thread(self.write_report)
-
-    async def close(self) -> None:
-        if self._thread is not None:
-            await asyncio.wait([self._thread])
-        self.bytes_written, self.seconds = self.folder.bytes_written, self.folder.seconds
-        self.folder.close()
-
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """As a checkpoint's: one at a time, and left running by a cancelled caller."""
-        while self._thread is not None and not self._thread.done():
-            await asyncio.wait([self._thread])
-        self._thread = task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(task)
+            await self._later(self._write_report)
 
     async def save_item(
         self, key: str, number: int, held: Mapping[str, Any], values: Mapping[str, Any], **fields: Any
@@ -186,7 +138,14 @@ class BatchFolder(NoCheckpoint):
             held: {name: object} of what it delivered.
             values: {name: value} of the same.
         """
-        return dict(await self._in_thread(self._save_item, key, number, held, values, fields))
+        entry = dict(await self._in_thread(self._save_item, key, number, held, values, fields))
+        pictures = {
+            entry["collected"][n]["digest"]: found for n, v in values.items() if (found := _picture(n, v)) is not None
+        }
+        await self._show_pictures(pictures, number)
+        if self._is_report_due():
+            await self._later(self._write_report)
+        return entry
 
     def _save_item(
         self, key: str, number: int, held: Mapping[str, Any], values: Mapping[str, Any], fields: Mapping[str, Any]
@@ -219,16 +178,12 @@ class BatchFolder(NoCheckpoint):
                 self.folder.make_durable(written)
                 files[name] = [str(file.relative_to(self.folder.path)) for file in written]
             notes[name] = note
-            if picture is not None and self._thumbnails.wants(name, number):
-                self._write_thumbnail(note["digest"], picture)
         entry = {
             "kind": "iteration", "iteration": number, "item": key, "state": "done", "stem": stem,
             "collected": notes, "files": files, **fields,
         }  # fmt: skip
         self.folder.append(entry)
         self.items[key] = entry
-        if time.monotonic() >= self._next_report:
-            self.write_report()
         return entry
 
     async def skip_item(self, key: str, number: int, **fields: Any) -> None:
@@ -249,23 +204,6 @@ class BatchFolder(NoCheckpoint):
             stem = f"{wanted}-{number}"
         self._stems[stem.lower()] = key
         return stem
-
-    def _write_thumbnail(self, digest: str, picture: Any) -> None:
-        name = thumbnails.file_name(digest)
-        self.folder.keep_file("thumbnails", name, thumbnails.encode(picture))
-        for old in self._thumbnails.add(name):
-            (self.folder.path / "thumbnails" / old).unlink(missing_ok=True)
-
-    def write_report(self) -> None:
-        """Write report.html; what goes wrong is a line in the log."""
-        from .report import build_report
-
-        started = time.monotonic()
-        try:
-            self.folder.write_report(build_report(RunRecordFolder.open(self.folder.path)))
-        except Exception as e:
-            log.warning("The report of %s could not be written: %s: %s", self.path, type(e).__name__, e)
-        self._next_report = time.monotonic() + max(_REPORT_EVERY, 50 * (time.monotonic() - started))
 
 
 def load_item(folder: RunRecordFolder, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,6 +232,11 @@ def _load_pictures(files: list[Path], shape: Any) -> Any:
 
     pictures = torch.cat([open_image_as_tensor(file) for file in files])
     return pictures[..., 0] if len(shape) == 3 else pictures
+
+
+def _picture(name: str, value: Any) -> Any:
+    """What an output looks like as an IMAGE, for a thumbnail; None for secrets and for what is none."""
+    return None if is_secret_name(name) else _as_picture(value)
 
 
 def _as_picture(value: Any) -> Any:

@@ -11,7 +11,6 @@ iteration, inside nested loops and branches, with the same seeds, whatever the p
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import logging
 import os
@@ -19,11 +18,11 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..prompt_graph import LOADER_TYPE
 from . import thumbnails
 from .compare import data_differences, listed
+from .kept_run import Json, KeptRun, Path, secret_text
 from .plan_text import plan_differences
 from .run_folder import (
     RunChangedError,
@@ -34,18 +33,13 @@ from .run_folder import (
     move_aside,
     restore_value,
 )
-from .secrets import REMOVED, is_secret_name, without_secrets
+from .secrets import is_secret_name, without_secrets
 
 if TYPE_CHECKING:
-    from ..object_store import HeldObject
     from ..run_record import StepRecord
     from ..workflow_context import WorkflowContext
 
 log = logging.getLogger("discomfort.durable")
-
-Json = dict[str, Any]
-Path = tuple[int, ...]
-_T = TypeVar("_T")
 
 #: which values stay on disk: those that going on needs, or all that ever were
 KEEP = ("needed", "all")
@@ -54,9 +48,6 @@ RESUME = (True, "force", False)
 
 # Kinds of entries that tell what the run did; the others tell of the circumstances.
 _WALKED = frozenset({"condition", "input", "step", "iteration"})
-# Seconds between two reports while a run goes on, at least; and the longest journal that is read for one meanwhile.
-_REPORT_EVERY = 60.0
-_REPORT_LIMIT = 64 * 2**20
 
 
 class RecordedFailureError(Exception):
@@ -73,79 +64,7 @@ class JournalCutError(Exception):
     """
 
 
-class NoCheckpoint:
-    """Keeps nothing, but can undo an iteration: values are held in memory for as long as it runs."""
-
-    #: the run's folder, "" where there is none
-    path = ""
-    #: finished steps that were taken from the journal
-    recalled_steps = 0
-    bytes_written, seconds = 0, 0.0
-    #: the recorded run's, None where there is none
-    master_seed: int | None = None
-    #: where values are put when they are put back
-    use_ram = True
-
-    def __init__(self, context: WorkflowContext):
-        self._context = context
-        self._held: dict[str, HeldObject | None] = {}
-
-    def recall(self, kind: str, path: Path, **same: Any) -> Json | None:
-        """The journal's next entry, if it is of this kind, path, and has these fields; None behind its end.
-
-        Raises:
-            RecordedFailureError: the iteration was given up here.
-            RunChangedError: the journal has something else here.
-        """
-        return None
-
-    async def live(self) -> None:
-        """From here on the run does things itself: see that its values are in the context."""
-
-    async def restore(self) -> None:
-        """See that the run's values are in the context."""
-
-    def begin_iteration(self, iteration: int, names: Iterable[str], can_undo: bool) -> None:
-        """An iteration of the outermost loop begins; *names* are those that it may change."""
-        self._held = {n: self._context.hold(n) if n in self._context else None for n in names} if can_undo else {}
-
-    async def undo_iteration(self) -> None:
-        """Give the names that the iteration may have changed the values back that they had when it began."""
-        for name, held in self._held.items():
-            if held is None:
-                self._context.delete(name)
-            else:
-                self._context.restore(held, self.use_ram)
-
-    async def note_condition(self, path: Path, what: str, condition: str, result: bool) -> None:
-        """A condition was asked."""
-
-    async def note_input(self, path: Path, name: str, sequence: bool) -> None:
-        """A per-iteration input was saved into the context; *sequence*: it can be had again from its sequence."""
-
-    async def note_step(
-        self, step: StepRecord, prompt: Mapping[str, Any], base: str, writes: Iterable[str], reads: Mapping[str, str]
-    ) -> None:
-        """A step has finished. When this returns it has happened, for all time."""
-
-    async def note(self, kind: str, durable: bool = True, **fields: Any) -> None:
-        """Anything else that happened."""
-
-    async def end_iteration(self, iteration: int, state: str, collect: Iterable[str] = (), **fields: Any) -> None:
-        """An iteration of the outermost loop has ended."""
-
-    def collected(self, name: str) -> list[Any] | None:
-        """All values of a collected port; None: they are somewhere else."""
-        return None
-
-    async def finish(self, state: str, **fields: Any) -> None:
-        """The run is over, one way or another."""
-
-    async def close(self) -> None:
-        """Let go of the folder."""
-
-
-class Checkpoint(NoCheckpoint):
+class Checkpoint(KeptRun):
     """The journal of a run, replayed and then written. Made by :meth:`begin`."""
 
     def __init__(
@@ -157,15 +76,11 @@ class Checkpoint(NoCheckpoint):
         provide: Callable[[str, int], Awaitable[Any]],
         describe: Callable[[], Awaitable[Json]],
     ):
-        super().__init__(context)
-        self.folder = folder
-        self.path = str(folder.path)
+        super().__init__(folder, context, describe)
         self._force = force
         self._keeps_all = keep == "all"
         # Gives the value of a per-iteration input that is a sequence.
         self._provide = provide
-        # Says what the run runs on, for the session's line.
-        self._describe = describe
         self._pending = collections.deque(
             (n, entry) for n, entry in enumerate(folder.entries) if entry.get("kind") in _WALKED
         )
@@ -179,18 +94,10 @@ class Checkpoint(NoCheckpoint):
         self._can_undo = False
         self._collected: dict[str, list[Json]] = {}
         folder.pin(folder.manifest["inputs"].values())
-        self._is_restored = self._has_session = False
-        self._loops_once = False
-        self._thread: asyncio.Future[Any] | None = None
-        self._for_people: asyncio.Task[None] | None = None
-        self._thumbnails = thumbnails.Chosen(folder.thumbnails())
-        self._bases: dict[str, Json] = {}
-        self._next_thumbnails = 0.0
+        self._is_restored = False
         # (iteration, name, note) of collected values without the file that they should have.
         self._missing_outputs: list[tuple[int, str, Json]] = []
-        self._next_report = time.monotonic() + _REPORT_EVERY
         self.recalled_steps = 0
-        self.master_seed = folder.manifest["plan"].get("master_seed")
 
     # ---- beginning ----
 
@@ -340,13 +247,9 @@ class Checkpoint(NoCheckpoint):
 
     async def live(self) -> None:
         await self.restore()
-        if not self._has_session:
-            self._has_session = True
-            details = await self._describe()
-            entry = {"kind": "session", "pid": os.getpid(), "steps": self.recalled_steps, **details}
-            await self._in_thread(self.folder.append, entry)
-            if self.recalled_steps:
-                log.info("%d finished steps are taken from %s", self.recalled_steps, self.path)
+        if not self._has_session and self.recalled_steps:
+            log.info("%d finished steps are taken from %s", self.recalled_steps, self.path)
+        await self._begin_session(steps=self.recalled_steps)
 
     # ---- undoing ----
 
@@ -367,16 +270,10 @@ class Checkpoint(NoCheckpoint):
 
     # ---- noting ----
 
-    async def note_condition(self, path: Path, what: str, condition: str, result: bool) -> None:
-        entry = {"kind": "condition", "path": list(path), "what": what, "condition": condition, "result": result}
-        await self._in_thread(self.folder.append, entry, False)
-
     async def note_input(self, path: Path, name: str, sequence: bool) -> None:
         note: Json
-        if is_secret_name(name):
+        if self._learn_secret(name):
             note = {"secret": True}
-            text = _secret_text(self._context, name)
-            self.folder.secrets |= {text} if text else set()
         elif sequence and not self._keeps_all:
             note = _note_without_object(self._context, name)
             if "value" not in note:
@@ -399,7 +296,7 @@ class Checkpoint(NoCheckpoint):
             # Beside the next step: giving a hundred megabytes back takes a disk a while.
             before = dict(self._before) if self._can_undo else {}
             self._start(self.folder.drop_unused, dict(self._state), before)
-        await self._show(notes, step.iteration)
+        await self._show(notes, step.iteration[0])
 
     def _commit_step(
         self, step: StepRecord, prompt: Mapping[str, Any], base: str, writes: list[str], reads: Mapping[str, str]
@@ -409,20 +306,8 @@ class Checkpoint(NoCheckpoint):
         notes.update({name: {"secret": True} for name in writes if name not in notes})
         if self._keeps_all:
             self.folder.pin(notes.values())
-        if base not in self._bases:
-            self._bases[base] = self.folder.prompt(base)
-        entry = {
-            **step.to_entry(),
-            "prompt": base,
-            "changes": changes_of(self._bases[base], prompt),
-            "reads": {name: None if is_secret_name(name) else digest for name, digest in reads.items()},
-            "writes": notes,
-        }
-        self.folder.append(entry)
+        self.folder.append(self._step_entry(step, prompt, base, notes, reads))
         return notes
-
-    async def note(self, kind: str, durable: bool = True, **fields: Any) -> None:
-        await self._in_thread(self.folder.append, {"kind": kind, **fields}, durable)
 
     async def end_iteration(self, iteration: int, state: str, collect: Iterable[str] = (), **fields: Any) -> None:
         notes = {name: self._state[name] for name in collect if name in self._state}
@@ -434,7 +319,7 @@ class Checkpoint(NoCheckpoint):
         # What is done is written with the next step; what was given up is nowhere else.
         await self._in_thread(self.folder.append, entry, state != "done")
         await self._show_collected(notes, iteration)
-        if time.monotonic() >= self._next_report and self.folder.journal_length < _REPORT_LIMIT:
+        if self._is_report_due():
             await self._later(self._write_report)
 
     def collected(self, name: str) -> list[Any]:
@@ -457,47 +342,7 @@ class Checkpoint(NoCheckpoint):
         await self._in_thread(self.folder.append, {"kind": "end", "state": state, **fields})
         await self._later(self._write_report)
 
-    async def close(self) -> None:
-        """Wait for what is being written, and let go of the folder. May be called while the run is being cancelled."""
-        for task in (self._thread, self._for_people):
-            if task is not None:
-                await asyncio.wait([task])
-        self.bytes_written, self.seconds = self.folder.bytes_written, self.folder.seconds
-        self.folder.close()
-
-    async def _in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Run what blocks. A cancelled caller leaves it running: ``close`` waits for it."""
-        if self._thread is not None and not self._thread.done():
-            await asyncio.wait([self._thread])
-        return await asyncio.shield(self._start(function, *arguments))
-
-    def _start(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
-        """Begin what blocks; nothing else may be running. The next one waits for it."""
-        self._thread = task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, if nobody waits any more
-        return task
-
     # ---- for people ----
-
-    async def _show(self, notes: Mapping[str, Json], path: Path) -> None:
-        """Have small pictures made of the pictures that a step delivered; a bounded number of them."""
-        if time.monotonic() < self._next_thumbnails:
-            return
-        pictures = {n: note for n, note in notes.items() if thumbnails.is_picture(note)}
-        wanted = {n: note for n, note in pictures.items() if self._thumbnails.wants(n, path[0])}
-        if wanted:
-            values = {note["digest"]: self._context.load(name) for name, note in wanted.items()}
-            await self._later(self._write_thumbnails, values)
-
-    def _write_thumbnails(self, values: Mapping[str, Any]) -> None:
-        started = time.monotonic()
-        for digest, value in values.items():
-            name = thumbnails.file_name(digest)
-            self.folder.keep_file("thumbnails", name, thumbnails.encode(value))
-            for old in self._thumbnails.add(name):
-                (self.folder.path / "thumbnails" / old).unlink(missing_ok=True)
-        # A twentieth of the run's time at most: a loop of quick steps has no need of them all.
-        self._next_thumbnails = time.monotonic() + 20 * (time.monotonic() - started)
 
     async def _show_collected(self, notes: Mapping[str, Json], iteration: int) -> None:
         pictures = {n: self._context.load(n) for n, note in notes.items() if thumbnails.is_picture(note)}
@@ -516,29 +361,6 @@ class Checkpoint(NoCheckpoint):
             place.mkdir(mode=0o700, exist_ok=True)
             file = place / f"iteration-{iteration:05d}.txt"
             file.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
-
-    def _write_report(self) -> None:
-        from .report import build_report
-
-        started = time.monotonic()
-        self.folder.write_report(build_report(RunRecordFolder.open(self.folder.path)))
-        took = time.monotonic() - started
-        self._next_report = time.monotonic() + max(_REPORT_EVERY, 50 * took)
-
-    async def _later(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Have a thread write something for people; one at a time, so that a slow disk slows the run rather than
-        filling the memory. What goes wrong is a line in the log: the run's own record does not depend on it.
-        """
-        if self._for_people is not None:
-            await asyncio.wait([self._for_people])
-
-        async def guarded() -> None:
-            try:
-                await asyncio.to_thread(function, *arguments)
-            except Exception as e:
-                log.warning("Something for people could not be written into %s: %s: %s", self.path, type(e).__name__, e)
-
-        self._for_people = asyncio.create_task(guarded())
 
 
 # ---------------------------------------------------------------------------------------------- opening a run's folder
@@ -605,7 +427,7 @@ def open_run(
     """
     inputs = list(inputs)
     secrets = {text for prompt in prompts.values() for text in without_secrets(prompt)[1]}
-    secrets |= {value for value in (_secret_text(context, name) for name in inputs) if value}
+    secrets |= {value for value in (secret_text(context, name) for name in inputs) if value}
     clean = {digest: without_secrets(prompt)[0] for digest, prompt in prompts.items()}
     if resume is False:
         earlier = move_aside(path)
@@ -722,13 +544,6 @@ def check_checkpoint(checkpoint: Any, resume: Any, keep: Any) -> str | None:
     return os.path.abspath(os.path.expanduser(os.fspath(checkpoint)))
 
 
-def _secret_text(context: WorkflowContext, name: str) -> str | None:
-    if not is_secret_name(name) or name not in context:
-        return None
-    value = context.load(name)
-    return value if isinstance(value, str) else None
-
-
 def _note_without_object(context: WorkflowContext, name: str) -> Json:
     """A note of a value that need not be stored."""
     info = context.get_storage_info(name) or {}
@@ -772,23 +587,6 @@ def output_files(name: str, note: Json, iteration: int) -> list[str]:
         return []
     count = note["shape"][0]
     return [f"{stem}.png"] if count == 1 else [f"{stem}_{number:05d}.png" for number in range(1, count + 1)]
-
-
-def changes_of(base: Mapping[str, Any], prompt: Mapping[str, Any]) -> Json:
-    """{node id: node, None for one that is not there} that makes *prompt*, without its secrets, of *base*."""
-    clean, _ = without_secrets(prompt)
-    changes: Json = {node_id: None for node_id in base if node_id not in clean}
-    for node_id, node in clean.items():
-        if base.get(node_id) != node:
-            changes[node_id] = _without_secret_content(node)
-    return changes
-
-
-def _without_secret_content(node: Any) -> Any:
-    inputs = node.get("inputs") or {}
-    if node.get("class_type") == LOADER_TYPE and is_secret_name(inputs.get("unique_id")):
-        return {**node, "inputs": {**inputs, "content": REMOVED}}
-    return node
 
 
 def _words(kind: str, path: Sequence[int], same: Mapping[str, Any]) -> str:

@@ -499,8 +499,8 @@ class RunFolder(RunRecordFolder):
         return [file.name for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
 
     def write_results(self, text: str) -> None:
-        """Write results.csv, the table of a batch."""
-        write_file(self._folder, "results.csv", text.encode("utf-8", "replace"))
+        """Write results.csv, the table of a batch, without secrets that an error's text may hold."""
+        write_file(self._folder, "results.csv", blotted(text, self.secrets).encode("utf-8", "replace"))
 
     def write_report(self, html: str) -> Path:
         """Write report.html."""

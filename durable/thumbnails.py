@@ -54,7 +54,7 @@ class Chosen:
         self._stride = 1
         self._names: list[str] = list(names)
 
-    def wants(self, name: str, iteration: int) -> bool:
+    def wants(self, iteration: int) -> bool:
         """Whether a picture of this iteration is wanted."""
         return iteration % self._stride == 0
 

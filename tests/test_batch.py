@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import json
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ import torch
 from discomfort.batch import BatchItem, BatchResult, BatchRow, list_pictures
 from discomfort.durable.run_folder import RunRecordFolder
 from discomfort.progress_events import ItemFinished, StepFinished
+from pack_server import SERVERS, pack_config, server_path
 from prompt_parts import node, port
 
 from discomfort import Discomfort, PerIteration, PreflightError, Retry, RunChangedError, WorkflowExecutionError
@@ -29,22 +28,12 @@ TESTS = Path(__file__).parent
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=["embedded", pytest.param("comfyui", marks=pytest.mark.real_comfyui)]
-)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SERVERS)
 async def d(
     request: pytest.FixtureRequest, write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Discomfort]:
     """A running Discomfort whose server has the pack of tests/run_packs."""
-    path = "embedded"
-    if request.param == "comfyui":
-        path = os.environ.get("COMFYUI_PATH", "")
-        if path in ("", "embedded"):
-            pytest.skip("COMFYUI_PATH names no ComfyUI")
-    packs = tmp_path_factory.mktemp("packs") / "packs.yaml"
-    packs.write_text(json.dumps({"custom_nodes": {"base_path": str(TESTS), "custom_nodes": "run_packs"}}))
-    command = f"python3 main.py --extra-model-paths-config '{packs}'"
-    config = write_config(COMFYUI_PATH=path, API_COMMAND_LINE=command, DEVICE="cpu")
+    config = pack_config(write_config, tmp_path_factory.mktemp("packs"), server_path(request.param))
     async with await Discomfort.create(config) as discomfort:
         yield discomfort
 
@@ -239,7 +228,10 @@ async def test_secret_parts_of_items_are_not_kept(d: Discomfort, tmp_path: Path)
     call["3"] = port("length", ["2", 0])
     secrets = ["sk-secret-one-111", "sk-secret-two-2222"]
     items = [{"api_key": secret} for secret in secrets]
-    found = await gather(d.run_batch([call], items, checkpoint=tmp_path / "out"))
+    failing = {**call, "2": node("RunTestSecret", api_key=["1", 0], token="", fail=True)}
+    told = await d.run_batch([failing], items, checkpoint=tmp_path / "out" / "failed")
+    assert len(told.failures) == 2
+    found = await gather(d.run_batch([call], items, checkpoint=tmp_path / "out" / "done"))
     assert [item.outputs["length"] for item in found] == [17, 18]
     for file in (tmp_path / "out").rglob("*"):
         assert not file.is_file() or not any(secret.encode() in file.read_bytes() for secret in secrets), file

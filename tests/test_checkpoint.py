@@ -24,6 +24,7 @@ import pytest_asyncio
 import torch
 from discomfort.durable.run_folder import RunRecordFolder, from_line, to_line
 from discomfort.progress_events import StepFinished
+from pack_server import SERVERS, pack_config, server_path
 from prompt_parts import node, port
 
 from discomfort import (
@@ -44,27 +45,14 @@ TESTS = Path(__file__).parent
 in_module_loop = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=["embedded", pytest.param("comfyui", marks=pytest.mark.real_comfyui)]
-)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SERVERS)
 async def d(
     request: pytest.FixtureRequest, write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Discomfort]:
     """A running Discomfort whose server has the pack of tests/run_packs."""
-    path = "embedded"
-    if request.param == "comfyui":
-        path = os.environ.get("COMFYUI_PATH", "")
-        if path in ("", "embedded"):
-            pytest.skip("COMFYUI_PATH names no ComfyUI")
-    async with await Discomfort.create(config(write_config, tmp_path_factory.mktemp("packs"), path)) as discomfort:
+    config = pack_config(write_config, tmp_path_factory.mktemp("packs"), server_path(request.param))
+    async with await Discomfort.create(config) as discomfort:
         yield discomfort
-
-
-def config(write_config: Callable[..., Path], folder: Path, path: str = "embedded", **keys: Any) -> Path:
-    packs = folder / "packs.yaml"
-    packs.write_text(json.dumps({"custom_nodes": {"base_path": str(TESTS), "custom_nodes": "run_packs"}}))
-    command = f"python3 main.py --extra-model-paths-config '{packs}'"
-    return write_config(COMFYUI_PATH=path, API_COMMAND_LINE=command, DEVICE="cpu", **keys)
 
 
 @pytest.fixture
@@ -753,7 +741,7 @@ def test_ctrl_c_once_ends_behind_the_step_and_twice_at_once(
 ) -> None:
     """And the same script, started again, goes on."""
     folder = tmp_path / "run"
-    parts = {"tests": str(TESTS), "log": log, "folder": str(folder), "config": str(config(write_config, tmp_path))}
+    parts = {"tests": str(TESTS), "log": log, "folder": str(folder), "config": str(pack_config(write_config, tmp_path))}
 
     def start(seconds: float) -> subprocess.Popen[str]:
         script = textwrap.dedent(SCRIPT).format(**parts, seconds=seconds)

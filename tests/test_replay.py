@@ -25,6 +25,7 @@ from discomfort.durable.run_folder import RunFolderError, RunRecordFolder, objec
 from discomfort.durable.secrets import REMOVED
 from discomfort.object_store import Folder, write_object
 from kept_runs import files_of, rewrite, step, write_run
+from pack_server import SERVERS, pack_config, server_path
 from prompt_parts import node, port
 
 from discomfort import Branch, Discomfort, Loop, PerIteration, WorkflowContext
@@ -34,22 +35,12 @@ TESTS = Path(__file__).parent
 on_a_server = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=["embedded", pytest.param("comfyui", marks=pytest.mark.real_comfyui)]
-)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SERVERS)
 async def d(
     request: pytest.FixtureRequest, write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Discomfort]:
     """A running Discomfort whose server has the pack of tests/run_packs."""
-    path = "embedded"
-    if request.param == "comfyui":
-        path = os.environ.get("COMFYUI_PATH", "")
-        if path in ("", "embedded"):
-            pytest.skip("COMFYUI_PATH names no ComfyUI")
-    packs = tmp_path_factory.mktemp("packs") / "packs.yaml"
-    packs.write_text(json.dumps({"custom_nodes": {"base_path": str(TESTS), "custom_nodes": "run_packs"}}))
-    command = f"python3 main.py --extra-model-paths-config '{packs}'"
-    config = write_config(COMFYUI_PATH=path, API_COMMAND_LINE=command, DEVICE="cpu")
+    config = pack_config(write_config, tmp_path_factory.mktemp("packs"), server_path(request.param))
     async with await Discomfort.create(config) as discomfort:
         yield discomfort
 

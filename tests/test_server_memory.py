@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import threading
@@ -16,6 +14,7 @@ import pytest
 import pytest_asyncio
 from discomfort.durable.retry import Attempts, Retry
 from discomfort.durable.server_memory import GB, Ceiling, ServerMemory, device_figures, process_memory, vram_used
+from pack_server import SERVERS, pack_config, server_path
 from prompt_parts import node, port
 
 from discomfort import Discomfort
@@ -178,20 +177,12 @@ def test_a_retry_that_makes_no_sense_is_refused() -> None:
 # ------------------------------------------------------------------------------------------------- on a real server
 
 
-@pytest_asyncio.fixture(params=["embedded", pytest.param("comfyui", marks=pytest.mark.real_comfyui)])
+@pytest_asyncio.fixture(params=SERVERS)
 async def d(
     request: pytest.FixtureRequest, write_config: Callable[..., Path], tmp_path: Path
 ) -> AsyncIterator[Discomfort]:
     """A fresh server with the pack of tests/run_packs; a prompt that says nothing for four seconds hangs."""
-    path = "embedded"
-    if request.param == "comfyui":
-        path = os.environ.get("COMFYUI_PATH", "")
-        if path in ("", "embedded"):
-            pytest.skip("COMFYUI_PATH names no ComfyUI")
-    packs = tmp_path / "packs.yaml"
-    packs.write_text(json.dumps({"custom_nodes": {"base_path": str(TESTS), "custom_nodes": "run_packs"}}))
-    command = f"python3 main.py --extra-model-paths-config '{packs}'"
-    config = write_config(COMFYUI_PATH=path, API_COMMAND_LINE=command, DEVICE="cpu", STALL_TIMEOUT=4)
+    config = pack_config(write_config, tmp_path, server_path(request.param), STALL_TIMEOUT=4)
     async with await Discomfort.create(config) as discomfort:
         yield discomfort
 

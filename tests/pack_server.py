@@ -1,0 +1,32 @@
+"""A running Discomfort whose server has the pack of tests/run_packs, for the modules that test whole runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+#: the parameters of a fixture: the embedded server, and the ComfyUI that COMFYUI_PATH names
+SERVERS = ["embedded", pytest.param("comfyui", marks=pytest.mark.real_comfyui)]
+
+
+def server_path(server: str) -> str:
+    """COMFYUI_PATH of one of SERVERS; skips where there is none."""
+    path = "embedded" if server == "embedded" else os.environ.get("COMFYUI_PATH", "")
+    if server != "embedded" and path in ("", "embedded"):
+        pytest.skip("COMFYUI_PATH names no ComfyUI")
+    return path
+
+
+def pack_config(write_config: Callable[..., Path], folder: Path, path: str = "embedded", **keys: Any) -> Path:
+    """A configuration whose server has the pack; *folder* gets the file that says where it is."""
+    packs = folder / "packs.yaml"
+    packs.write_text(json.dumps({"custom_nodes": {"base_path": str(TESTS), "custom_nodes": "run_packs"}}))
+    command = f"python3 main.py --extra-model-paths-config '{packs}'"
+    return write_config(COMFYUI_PATH=path, API_COMMAND_LINE=command, DEVICE="cpu", **keys)
