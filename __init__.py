@@ -37,6 +37,7 @@ _NAMES = {
     "RunChangedError": ".durable.run_folder",
     "RunFolderError": ".durable.run_folder",
     "RunInterrupted": ".durable.stop_signal",
+    "RunStoppedError": ".observing.run_control",
     "BatchItem": ".batch",
     "BatchResult": ".batch",
     # what ComfyUI asks a custom-node package for
@@ -66,6 +67,7 @@ __all__ = [
     "RunFolderError",
     "RunInterrupted",
     "RunResult",
+    "RunStoppedError",
     "WorkflowContext",
     "WorkflowExecutionError",
     "WorkflowTools",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from .durable.run_folder import RunChangedError, RunFolderError
     from .durable.stop_signal import RunInterrupted
     from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+    from .observing.run_control import RunStoppedError
     from .run_plan import PreflightError
     from .run_record import IterationFailure, RunResult
     from .workflow_context import WorkflowContext, get_context, register_context, unregister_context

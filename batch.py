@@ -289,6 +289,7 @@ class Batch:
                 if isinstance(run.checkpoint, BatchFolder):
                     run.checkpoint.total = upcoming.total
                 run.tell(RunStarted(store.run_id, upcoming.total or 0, connector.server_description, "item"))
+                tools._begin_watch(run, request, upcoming.total, "item")
                 await _ItemRunner(self, run, request, upcoming, hand_over).run_all()
         log.info("%s", run.record.summary())
 
@@ -395,6 +396,7 @@ class _ItemRunner:
         values = self._by_port(item)
         await run.checkpoint.live()
         run.tell(IterationStarted(run.context.run_id, number, self._upcoming.total or 0, (number,)))
+        run.watch.begin_iteration((number,))
         for name, value in values.items():
             run.save(name, value)
             await run.checkpoint.note_input((number,), name, sequence=True)
@@ -471,6 +473,8 @@ class _ItemRunner:
             await self._folder.skip_item(
                 item.key, number, seconds=round(seconds, 3), error=error_entry(failure.error), source=item.note
             )
+        noted = {"error": {"type": failure.kind, "message": failure.message}, "seconds": round(seconds, 3)}
+        self._run.watch.note("iteration_failed", iteration=number, state="skipped", **noted)
         self._run.record.skipped.append(failure)
         self._give(BatchItem(item.key, number, "failed", {}, {}, seconds, failure), {})
 

@@ -148,6 +148,8 @@ class RunRecord:
     recycles: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     #: waiting for the server to be freed or restarted for that
     recycle_seconds: float = 0.0
+    #: held by somebody at the editor's sidebar
+    paused_seconds: float = 0.0
     #: steps that are not in `steps` any more, and what they count for
     dropped_steps: int = 0
     dropped_server_seconds: float = 0.0
@@ -183,7 +185,7 @@ class RunRecord:
     def orchestrator_seconds(self) -> float:
         """What is left: queueing, following, graph work. Conversion and the caller's functions are not in it."""
         known = self.server_seconds + self.transfer_seconds + self.conversion_seconds + self.caller_seconds
-        known += self.checkpoint_seconds + self.recycle_seconds
+        known += self.checkpoint_seconds + self.recycle_seconds + self.paused_seconds
         return max(0.0, self.seconds - known)
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,8 +199,8 @@ class RunRecord:
         ]
         return {**fields, **{name: getattr(self, name) for name in names}}
 
-    def summary(self) -> str:
-        """Two or more lines for people: where it ran, what it cost, and what went wrong on the way."""
+    def costs(self) -> dict[str, float]:
+        """{what: seconds} of the run's time, in words for people."""
         parts = {
             "server": self.server_seconds,
             "data transfer": self.transfer_seconds,
@@ -210,7 +212,13 @@ class RunRecord:
             parts["checkpoint"] = self.checkpoint_seconds
         if self.recycles:
             parts["recycling the server"] = self.recycle_seconds
-        costs = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in parts.items())
+        if self.paused_seconds:
+            parts["paused"] = self.paused_seconds
+        return parts
+
+    def summary(self) -> str:
+        """Two or more lines for people: where it ran, what it cost, and what went wrong on the way."""
+        costs = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in self.costs().items())
         count = f"{self.iterations} iteration{'s' if self.iterations != 1 else ''}"
         lines = [f"Ran on {self.server}", f"{count} in {self.seconds:.2f} s: {costs}"]
         if self.recalled_steps:

@@ -41,6 +41,8 @@ from .durable.run_folder import RunFolderError, RunRecordFolder, sha256
 from .durable.server_memory import ServerMemory
 from .durable.stop_signal import StopSignal
 from .nodes_internal import RUN_KEY
+from .observing.observer import Observer
+from .observing.sketches import poor_sketch
 from .progress_events import (
     IterationFinished,
     IterationStarted,
@@ -178,6 +180,8 @@ class _Run:
     checkpoint: NoCheckpoint = dataclasses.field(init=False)
     memory: ServerMemory = dataclasses.field(init=False)
     stop: StopSignal = dataclasses.field(default_factory=StopSignal)
+    #: shows the run in an editor, where one is open
+    watch: Observer = dataclasses.field(init=False)
     #: None: the tools' own SERVER_ATTEMPTS and RETRY_DELAY
     retry: Retry | None = None
     on_error: str | Callable[[IterationFailure], Any] = "stop"
@@ -191,6 +195,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.checkpoint = NoCheckpoint(self.context)
         self.memory = ServerMemory(self.connector, self.context)
+        self.watch = Observer(self.context, self.record, self.save)
 
     @classmethod
     def of(cls, request: RunRequest, context: WorkflowContext, connector: ComfyConnector, use_ram: bool) -> _Run:
@@ -210,6 +215,7 @@ class _Run:
 
     def tell(self, event: ProgressEvent) -> None:
         """Hand an event to the listener; its time is the caller's, its errors end the run."""
+        self.watch.hear(event)
         if self.listener is not None:
             started = time.perf_counter()
             try:
@@ -218,6 +224,23 @@ class _Run:
                 self.listener_error = e
                 raise
             self.record.caller_seconds += time.perf_counter() - started
+
+    async def pass_gate(self, path: tuple[int, ...], before: str, reads: Sequence[str] = ()) -> None:
+        """Between two steps: Ctrl-C ends the run here, and somebody at the editor's sidebar may hold it, and change
+        values.
+        """
+
+        async def look() -> None:
+            self.stop.check()
+            await self._note_edits(path)
+
+        self.stop.check()
+        self.record.paused_seconds += await self.watch.pass_gate(path, before, reads, look)
+        await self._note_edits(path)
+
+    async def _note_edits(self, path: tuple[int, ...]) -> None:
+        for name in self.watch.take_edits():
+            await self.checkpoint.note_edit(path, name)
 
     def save(self, unique_id: str, value: Any, use_ram: bool | None = None) -> None:
         started = time.perf_counter()
@@ -412,6 +435,7 @@ class DiscomfortWorkflowTools:
             ConnectorError: there is no server or no browser.
             RunChangedError: the folder holds another run; it names what differs. RunFolderError: it cannot be used.
             RunInterrupted: a KeyboardInterrupt; says how to go on.
+            RunStoppedError: somebody has stopped it from the editor's sidebar.
 
         Cancelling interrupts exactly the prompt that runs, and cleans up.
         """
@@ -462,6 +486,9 @@ class DiscomfortWorkflowTools:
                 if run.stop.was_cancelled():
                     error = run.stop.interrupted()
                     raise error from None
+                if run.watch.was_stopped():
+                    error = run.watch.stopped(run.checkpoint.path)
+                    raise error from None
                 raise
             except BaseException as e:
                 error = e
@@ -471,6 +498,7 @@ class DiscomfortWorkflowTools:
                     await at_end()
                 await self._end_keeping(run)
                 await self._end_checkpoint(run, error, started)
+                await run.watch.end(error, run.record.costs())
                 run.tell(RunFinished(run.context.run_id, run.record.iterations, error))
 
     def run_batch(
@@ -609,8 +637,11 @@ class DiscomfortWorkflowTools:
                 if unique_id not in run.per_iteration:
                     run.save(unique_id, value)
             await self._open_checkpoint(run, request)
+            self._begin_watch(run, request)
             try:
                 await self._run_loop(run, request.outer, ())
+                if run.record.steps and not run.record.steps[-1].is_recalled:
+                    await run.pass_gate((max(0, run.record.iterations - 1),), "the end")
                 return await self._collect_result(run)
             except JournalCutError:
                 # Nothing was done yet; what the walk has counted, it counts again.
@@ -621,6 +652,25 @@ class DiscomfortWorkflowTools:
                 run.record.iterations = 0
                 run.executions.clear()
                 run.produced.clear()
+
+    def _begin_watch(self, run: _Run, request: RunRequest, total: int | None = None, unit: str = "iteration") -> None:
+        """Show the run in an editor, where one is open. A batch says how many items it has."""
+
+        def describe() -> Json:
+            names = list(dict.fromkeys(one.name for one in run.prepared.values()))
+            condition = request.outer.condition
+            given = [name for name in request.inputs if name not in run.per_iteration and name in run.context]
+            return {
+                "name": ", ".join(names),
+                "unit": unit,
+                "iterations": (total if unit == "item" else request.outer.iterations) or 0,
+                "inputs": {name: poor_sketch(run.context, name) for name in given},
+                "condition": None if condition is None else _condition_text(control_flow.Condition.parse(condition)),
+                "collect": list(request.collect),
+                "checkpoint": run.checkpoint.path,
+            }
+
+        run.watch.begin(list(run.prepared.values()), describe)
 
     async def _open_checkpoint(self, run: _Run, request: RunRequest) -> None:
         """Open the run's folder, where it has one; from here on its record decides what is done already.
@@ -723,6 +773,7 @@ class DiscomfortWorkflowTools:
             if not await self._ask(run, loop.condition, here, "loop", first=iteration == 0):
                 break
             run.tell(IterationStarted(run.context.run_id, iteration, total, here))
+            run.watch.begin_iteration(here)
             if outermost:
                 await self._run_iteration(run, loop, iteration)
                 run.tell(IterationFinished(run.context.run_id, iteration, total))
@@ -756,12 +807,9 @@ class DiscomfortWorkflowTools:
                 log.warning("Iteration %d failed and is %s: %s", iteration, _DECIDED[decision], failure.message)
                 await run.checkpoint.live()
                 await run.checkpoint.undo_iteration()
-                await run.checkpoint.end_iteration(
-                    iteration,
-                    _DECIDED[decision],
-                    seconds=round(time.perf_counter() - started, 3),
-                    error=error_entry(e),
-                )
+                noted: Json = {"error": error_entry(e), "seconds": round(time.perf_counter() - started, 3)}
+                await run.checkpoint.end_iteration(iteration, _DECIDED[decision], **noted)
+                run.watch.note("iteration_failed", iteration=iteration, state=_DECIDED[decision], **noted)
             else:
                 run.record.iterations = iteration + 1
                 return
@@ -798,10 +846,11 @@ class DiscomfortWorkflowTools:
         recorded = run.checkpoint.recall("condition", path, what=what)
         if recorded is not None:
             return bool(recorded["result"])
-        run.stop.check()
         await run.checkpoint.live()
+        await run.pass_gate(path, f"the {what}'s condition", tuple(condition.names))
         result = await self._evaluate_condition(run, condition, path[-1], first)
         await run.checkpoint.note_condition(path, what, _condition_text(condition), result)
+        run.watch.note_condition(path, what, _condition_text(condition), result)
         return result
 
     async def _run_steps(self, run: _Run, steps: Sequence[Any], path: tuple[int, ...]) -> None:
@@ -824,11 +873,13 @@ class DiscomfortWorkflowTools:
         if recorded is not None:
             run.executions[source] += 1
             run.record.add(StepRecord.of_entry(recorded))
+            run.watch.recall_step(run.record.steps[-1])
             run.produced.update(prepared.outputs)
             return
         await run.checkpoint.live()
-        run.stop.check()
+        await run.pass_gate(path, f"step {prepared.name}", prepared.inputs)
         run.tell(StepStarted(run.context.run_id, path, prepared.name))
+        run.watch.begin_step(path, prepared.name)
         step = StepRecord(path, prepared.name)
         step.seeds = seeds.seed_values(
             prepared.controlled,
@@ -864,11 +915,13 @@ class DiscomfortWorkflowTools:
         step.memory = await run.memory.look()
         await run.checkpoint.note_step(step, prompt, prepared.digest, prepared.outputs, reads)
         run.produced.update(prepared.outputs)
+        run.watch.end_step(step, len(prompt), list(prepared.outputs))
         run.tell(StepFinished(run.context.run_id, path, prepared.name, step.seconds))
         await self._relieve_server(run)
 
     async def _note_failure(self, run: _Run, step: StepRecord, error: BaseException) -> None:
         entry = step.to_entry()
+        run.watch.fail_step(step, error)
         kept = {key: entry[key] for key in ("path", "workflow", "seconds", "attempts", "retries")}
         await run.checkpoint.note("step_failed", **kept, error=error_entry(error))
 
@@ -878,6 +931,7 @@ class DiscomfortWorkflowTools:
         for done in await run.memory.relieve():
             run.record.recycles.append(done)
             await run.checkpoint.note("recycle", durable=False, **done)
+            run.watch.note("recycle", **done)
             run.record.recycle_seconds += time.perf_counter() - started
             started = time.perf_counter()
 
@@ -1030,6 +1084,7 @@ class DiscomfortWorkflowTools:
                 value = await source.value(iteration, run.values, name=unique_id)
             run.save(unique_id, value)
             await run.checkpoint.note_input((iteration,), unique_id, sequence=source.length is not None)
+            run.watch.note_input((iteration,), unique_id)
 
     def _inject_inputs(
         self, prepared: PreparedWorkflow, context: WorkflowContext, step: StepRecord | None = None
@@ -1121,7 +1176,8 @@ class DiscomfortWorkflowTools:
         if prepared.workflow is not None:
             # Pictures that the run saves open in the editor, with the seeds that made them.
             info["workflow"] = seeds.workflow_with_values(prepared.workflow, prepared.controlled, step.seeds)
-        on_event = self._translate(run, prompt) if run.listener is not None else None
+        is_heard = run.listener is not None or run.watch.is_active
+        on_event = self._translate(run, prompt) if is_heard else None
         attempts = Attempts(self._retry_of(run.retry))
         while True:
             try:

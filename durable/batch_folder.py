@@ -110,6 +110,9 @@ class BatchFolder(KeptRun):
             self.folder.append, {"kind": "input", "path": list(path), "name": name, "value": note}, False
         )
 
+    async def note_edit(self, path: tuple[int, ...], name: str) -> None:
+        await self.note_input(path, name, sequence=False)
+
     async def note_step(
         self, step: StepRecord, prompt: Mapping[str, Any], base: str, writes: Iterable[str], reads: Mapping[str, str]
     ) -> None:

@@ -128,6 +128,7 @@ class Checkpoint(KeptRun):
     # ---- recalling ----
 
     def recall(self, kind: str, path: Path, **same: Any) -> Json | None:
+        self._take_edits()
         if not self._pending:
             return None
         number, entry = self._pending[0]
@@ -159,6 +160,17 @@ class Checkpoint(KeptRun):
             self._note_missing_outputs(entry)
         return entry
 
+    def _take_edits(self) -> None:
+        """What somebody changed by hand is no part of the plan: it is followed wherever the journal has it."""
+        while self._pending and self._pending[0][1].get("edited"):
+            _, entry = self._pending.popleft()
+            self._set_by_hand(entry["name"], entry["value"])
+
+    def _set_by_hand(self, name: str, note: Json) -> None:
+        self._set(name, note)
+        if name not in self._held:
+            self._before[name] = note
+
     def _note_missing_outputs(self, entry: Json) -> None:
         """A process that was killed may have recorded an iteration and not yet written its files for people."""
         for name, files in (entry.get("files") or {}).items():
@@ -188,6 +200,7 @@ class Checkpoint(KeptRun):
         if self._is_restored:
             return
         self._is_restored = True
+        self._take_edits()
         if self._pending:  # the plan is at its end and the journal is not
             entry = self._pending[0][1]
             if not self._force:
@@ -285,6 +298,14 @@ class Checkpoint(KeptRun):
         self._set(name, note)
         entry = {"kind": "input", "path": list(path), "name": name, "value": note}
         await self._in_thread(self.folder.append, entry, False)
+
+    async def note_edit(self, path: Path, name: str) -> None:
+        note = (await self._in_thread(self.folder.keep_values, self._context, [name]))[name]
+        if self._keeps_all:
+            self.folder.pin([note])
+        self._set_by_hand(name, note)
+        entry = {"kind": "input", "path": list(path), "name": name, "value": note, "edited": True}
+        await self._in_thread(self.folder.append, entry)
 
     async def note_step(
         self, step: StepRecord, prompt: Mapping[str, Any], base: str, writes: Iterable[str], reads: Mapping[str, str]

@@ -80,6 +80,9 @@ class NoCheckpoint:
     async def note_input(self, path: Path, name: str, sequence: bool) -> None:
         """A per-iteration input was saved into the context; *sequence*: it can be had again from its sequence."""
 
+    async def note_edit(self, path: Path, name: str) -> None:
+        """Somebody has changed a value by hand. It stays so where an iteration is undone that does not write it."""
+
     async def note_step(
         self, step: StepRecord, prompt: Mapping[str, Any], base: str, writes: Iterable[str], reads: Mapping[str, str]
     ) -> None:
