@@ -108,7 +108,7 @@ class RemoteLink:
                     if not task.cancelled():
                         task.result()
 
-    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _read(self, socket: Any) -> None:
         async for message in socket:
             if message.type == aiohttp.WSMsgType.TEXT:
                 with contextlib.suppress(ValueError):
@@ -117,7 +117,7 @@ class RemoteLink:
                         self._command(command)
                         self.is_greeted.set()
 
-    async def _write(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _write(self, socket: Any) -> None:
         while True:
             await self._is_wanted.wait()
             self._is_wanted.clear()

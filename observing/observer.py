@@ -154,7 +154,7 @@ class Observer:
     def _open_history(self) -> None:
         assert self._describe is not None
         self._history = history = RunHistory(self._context.run_id)
-        notes = []
+        notes: list[Json] = []
         for prepared in self._workflows:
             workflow = prepared.recorded_workflow
             number = len(notes) if workflow is not None else None

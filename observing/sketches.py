@@ -86,7 +86,7 @@ def _figures(tensor: Any) -> Json:
         flat = tensor.reshape(-1) if tensor.is_contiguous() else tensor.flatten()
         sample = flat[:: -(-flat.numel() // _SAMPLE)]
     words = summarize(sample)
-    found = {key: words[key] for key in ("dtype", "min", "max", "mean", "nan", "not_computed") if key in words}
+    found: Json = {key: words[key] for key in ("dtype", "min", "max", "mean", "nan", "not_computed") if key in words}
     return {
         "type": "tensor",
         **found,
