@@ -232,7 +232,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="processes for each way (default: %(default)s)")
     parser.add_argument("--only", choices=SETS, help="this set of files alone")
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON too")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the files, one round")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the files, one round: does it work?")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments: Any = parser.parse_args()
     if arguments.child:
@@ -262,7 +262,8 @@ def main() -> int:
         }
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump({"machine": platform.platform(), "sets": data}, file, indent=2)
-    return 0 if all_kept(aims) else 1
+    # Of a few files on a busy machine the figures mean nothing: then it only says whether it works.
+    return 0 if arguments.quick or all_kept(aims) else 1
 
 
 if __name__ == "__main__":

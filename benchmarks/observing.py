@@ -7,8 +7,8 @@ of three kinds take turns on the same server: *off* (``DISCOMFORT_OBSERVE=0``), 
 scripts), and *watched* (an editor in the same process, which takes every status, as the runner nodes have it). A value
 goes round in a loop and is another one each time. The first block of each kind warms up.
 
-Names of what is measured: ``number``: a step of next to nothing, the worst case. ``1``, ``10``: a picture of so many MB,
-of which the watched kind makes small pictures and figures, in a tenth of the time at most.
+Names of what is measured: ``number``: a step of next to nothing, the worst case. ``1``, ``10``: a picture of so many
+MB, of which the watched kind makes small pictures and figures, in a tenth of the time at most.
 
 --quick runs a few iterations of all, to see that it works; figures mean nothing then.
 """
@@ -20,8 +20,8 @@ import asyncio
 import itertools
 import json
 import os
+import platform
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,13 +166,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few iterations: does it work?")
     arguments: Any = parser.parse_args()
     found = {}
-    with tempfile.TemporaryDirectory() as base:
-        os.environ["XDG_CACHE_HOME"] = base  # the runs' folders
-        for server, path in configurations().items():
-            started = time.monotonic()
-            found[server] = asyncio.run(measure(path, arguments.only or names, Path(base), arguments.quick))
-            print(f"{server}: {time.monotonic() - started:.0f} s", flush=True)
-    print(json.dumps(found) if arguments.json else tables(found))
+    for server, path in configurations().items():
+        with tempfile.TemporaryDirectory(prefix="dc-") as folder:
+            os.environ["XDG_CACHE_HOME"] = folder  # the runs' folders are in it
+            found[server] = asyncio.run(measure(path, arguments.only or names, Path(folder), arguments.quick))
+    if arguments.json:
+        print(json.dumps({"machine": platform.platform(), "servers": found}))
+    else:
+        print(f"\n{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores\n\n{tables(found)}")
     return 0
 
 

@@ -8,6 +8,5 @@ that know no ComfyUI:
 - the nodes that run workflows: ``running.py`` (the nested server), ``nested_config.py`` (how it is started),
   ``node_run.py`` and ``run_meter.py`` (one run), ``runner_sockets.py``, ``batching.py``, ``padding.py``.
 
-``outer.py`` is the one place that asks the surrounding ComfyUI
-for something: progress, interrupts, memory, settings.
+``outer.py`` is the one place that asks the surrounding ComfyUI for something: progress, interrupts, memory, settings.
 """
