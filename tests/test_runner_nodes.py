@@ -943,6 +943,26 @@ async def test_cancel_reaches_the_inner_run(
 
 
 @on_server
+async def test_stop_in_the_sidebar_is_no_failure(
+    client: driver.Client, workflow: Callable[[Json], str], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    name = workflow(slow(120, log))
+    prompt = {"1": node("TinyNumber", value=3), "2": loop(name, iterations=9, **{"in:n": ["1", 0]})}
+    status, answer = await client.queue(prompt)
+    assert status == 200, answer
+
+    await begun(log)
+    runs = (await client.get("/discomfort/state"))["runs"]
+    (live,) = [run for run in runs if run["live"]]
+    assert (live["source"], live["outer_node"]["id"]) == ("editor", "2")
+    await client.post(f"/discomfort/runs/{live['run_id']}/command", {"command": "stop"})
+    await client.receive_until("execution_interrupted", prompt_id=answer["prompt_id"])
+    events = await client.get(f"/discomfort/runs/{live['run_id']}/events?offset=0")
+    assert events["events"][-1]["state"] == "stopped"
+
+
+@on_server
 async def test_two_runner_nodes_and_two_prompts(client: driver.Client, workflow: Callable[[Json], str]) -> None:
     name = workflow(add_workflow())
     prompts = [
