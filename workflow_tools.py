@@ -42,6 +42,7 @@ from .durable.server_memory import ServerMemory
 from .durable.stop_signal import StopSignal
 from .nodes_internal import RUN_KEY
 from .observing.observer import Observer
+from .observing.run_control import RunStoppedError
 from .observing.sketches import poor_sketch
 from .progress_events import (
     IterationFinished,
@@ -749,7 +750,7 @@ class DiscomfortWorkflowTools:
         """Note how the run ended, and let go of its folder. What fails here is told, and does not hide the error."""
         run.record.seconds = time.perf_counter() - started
         state = "finished" if error is None else "failed"
-        if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)):
+        if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunStoppedError)):
             state = "interrupted"
         fields: Json = {"iterations": run.record.iterations, "seconds": round(run.record.seconds, 3)}
         if error is not None:

@@ -21,6 +21,7 @@ import pytest
 import pytest_asyncio
 import torch
 from aiohttp import WSMsgType, web
+from discomfort.durable.replay import replay
 from discomfort.durable.run_folder import RunRecordFolder
 from discomfort.observing import editors, observer, run_history
 from pack_server import SERVERS, pack_config, server_path
@@ -389,6 +390,7 @@ async def test_stopped_while_it_is_held(d: Discomfort, hub: Hub, tmp_path: Path)
     with pytest.raises(RunStoppedError, match="the same call goes on from there"):
         await d.run([double()], INPUTS, iterations=3, checkpoint=tmp_path / "run")
     assert hub.events("resumed")[0]["how"] == "stop"
+    assert RunRecordFolder.open(tmp_path / "run").entries[-1]["state"] == "interrupted"
     hub.pause_at_start = False
     result = await d.run([double()], INPUTS, iterations=3, checkpoint=tmp_path / "run")
     assert result["number"] == 8
@@ -425,6 +427,27 @@ async def test_edits_survive_a_crash(d: Discomfort, hub: Hub, tmp_path: Path) ->
     again = await d.run([double()], INPUTS, iterations=4, checkpoint=folder)
     assert again["number"] == 80
     assert again.record.recalled_steps == 4
+
+
+@in_module_loop
+async def test_a_run_that_was_changed_by_hand_can_be_replayed(d: Discomfort, hub: Hub, tmp_path: Path) -> None:
+    """The record has what somebody did: it is reproducible all the same, and one iteration by itself is, too."""
+
+    def act(status: Mapping[str, Any]) -> None:
+        if status["paused_at"]["path"] == [1]:
+            hub.tell("set", id="a", name="number", value=10)
+        hub.tell("continue")
+
+    hub.names = ["number"]
+    hub.on_pause(act)
+    folder = tmp_path / "run"
+    result = await d.run([double()], INPUTS, iterations=3, checkpoint=folder, keep="all")
+    assert result["number"] == 40
+    editors.set_local_hub(None)
+    again = await replay(d, RunRecordFolder.open(folder))
+    assert again.is_identical, again.differences
+    one = await replay(d, RunRecordFolder.open(folder), 1)
+    assert one.is_identical, one.differences
 
 
 @in_module_loop
