@@ -51,6 +51,8 @@ _SKETCH_SHARE = 0.1
 _LAST_LOOK = 3.0
 # Seconds that the first step waits for the breakpoints of an editor in another process.
 _GREETING = 1.0
+# After so many small pictures, one is made of every second iteration only, then of every fourth, ...
+_THUMBNAILS = 1000
 # Finished steps that are told of a run that was found in its middle.
 _CAUGHT_UP = 1000
 # Values that are shown of a held run.
@@ -97,7 +99,9 @@ class Observer:
         self._unseen: dict[tuple[Path, str], HeldObject] = {}
         self._sketching: asyncio.Task[None] | None = None
         self._next_sketch = 0.0
+        # Names of the small pictures that were made; of every so manieth iteration one is made.
         self._thumbnails: set[str] = set()
+        self._stride = 1
         self._node_now: Json | None = None
         self._percent: float | None = None
         self._iteration = 0
@@ -407,7 +411,7 @@ class Observer:
         try:
             while self._unseen:
                 (path, name), held = self._unseen.popitem()
-                found = await asyncio.to_thread(self._sketch, held)
+                found = await asyncio.to_thread(self._sketch, held, path[0])
                 del held
                 self._append("sketch", path=list(path), name=name, value=found)
         finally:
@@ -415,7 +419,7 @@ class Observer:
             self._next_sketch = time.monotonic() + took / _SKETCH_SHARE
             self._sketching = None
 
-    def _sketch(self, held: HeldObject) -> Json:
+    def _sketch(self, held: HeldObject, iteration: int) -> Json:
         """In a thread."""
         from ..object_store import load_object
 
@@ -423,7 +427,8 @@ class Observer:
         try:
             value = load_object(held)
             found.update(sketches.sketch(value))
-            picture = sketches.thumbnail_of(value, held.content_id)
+            is_wanted = self._is_over or iteration % self._stride == 0
+            picture = sketches.thumbnail_of(value, held.content_id) if is_wanted else None
         except Exception as e:  # a class that only the server has
             return {**found, "note": f"not looked at: {type(e).__name__}: {str(e)[:300]}"}
         if picture is not None and self._history is not None:
@@ -431,6 +436,8 @@ class Observer:
             if name not in self._thumbnails:
                 self._thumbnails.add(name)
                 self._history.add_thumbnail(name, content)
+                if len(self._thumbnails) % _THUMBNAILS == 0:
+                    self._stride *= 2
             found["thumbnail"] = name
         return found
 

@@ -278,6 +278,25 @@ async def test_latents_masks_and_other_tensors(d: Discomfort, hub: Hub) -> None:
     assert "mask out" in thumbnails
 
 
+@in_module_loop
+async def test_small_pictures_of_a_long_run_are_fewer(d: Discomfort, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer, "_THUMBNAILS", 4)
+    monkeypatch.setattr(observer, "_SKETCH_SHARE", 1000.0)  # there is time for all of them
+
+    async def wait(values: Any, iteration: int) -> bool:
+        if iteration:
+            await asyncio.to_thread(wait_for, lambda: len(hub.events("sketch")) >= iteration)
+        return True
+
+    dim = {
+        "1": port("image"), "2": node("ImageScaleBy", image=["1", 0], upscale_method="nearest-exact", scale_by=1.1),
+        "3": port("image", ["2", 0]),
+    }  # fmt: skip
+    await d.run([dim], {"image": torch.rand(1, 100, 100, 3)}, iterations=12, loop_condition=wait)
+    shown = [event["path"][0] for event in hub.events("sketch") if "thumbnail" in event["value"]]
+    assert shown == [0, 1, 2, 3, 4, 6, 8, 10, 11]  # the last one in any case
+
+
 # ---- how it is held ----
 
 
