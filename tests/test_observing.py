@@ -279,7 +279,9 @@ async def test_latents_masks_and_other_tensors(d: Discomfort, hub: Hub) -> None:
 
 
 @in_module_loop
-async def test_small_pictures_of_a_long_run_are_fewer(d: Discomfort, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_small_pictures_of_a_long_run_are_fewer(
+    d: Discomfort, hub: Hub, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any]
+) -> None:
     monkeypatch.setattr(observer, "_THUMBNAILS", 4)
     monkeypatch.setattr(observer, "_SKETCH_SHARE", 1000.0)  # there is time for all of them
 
