@@ -111,7 +111,7 @@ def test_the_registrys_archive_leaves_out_only_what_exists_or_may_exist_for_deve
     assert {"tests", "tools", "benchmarks", "dev"} <= left_out
     modules = {path.partition("/")[0] for path in package_files(".py", ".json")}
     assert not left_out & modules
-    assert not left_out & {"web", "examples", "requirements.txt", "pyproject.toml", "README.md", "LICENSE"}
+    assert not left_out & {"web", "locales", "example_workflows", "examples", "requirements.txt", "pyproject.toml", "README.md", "LICENSE"}
 
 
 def test_every_package_in_the_clone_is_listed(pyproject: dict[str, Any]) -> None:
@@ -155,7 +155,8 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None
     assert all(name.startswith("discomfort/") for name in names)
     held = {name.removeprefix("discomfort/") for name in names}
     expected = package_files(".py", "py.typed") | {path for path in package_files(".json") if "/" not in path}
-    expected |= {path for path in package_files("") if path.startswith(("web/", "embedded/"))}
+    data = ("web/", "embedded/", "locales/", "example_workflows/")
+    expected |= {path for path in package_files("") if path.startswith(data)}
     assert held == expected
 
 
