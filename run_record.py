@@ -216,11 +216,12 @@ class RunRecord:
             parts["paused"] = self.paused_seconds
         return parts
 
-    def summary(self) -> str:
-        """Two or more lines for people: where it ran, what it cost, and what went wrong on the way."""
+    def summary(self, with_server: bool = True) -> str:
+        """Lines for people: where it ran (unless that goes without saying), what it cost, and what went wrong."""
         costs = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in self.costs().items())
         count = f"{self.iterations} iteration{'s' if self.iterations != 1 else ''}"
-        lines = [f"Ran on {self.server}", f"{count} in {self.seconds:.2f} s: {costs}"]
+        lines = [f"Ran on {self.server}"] if with_server else []
+        lines.append(f"{count} in {self.seconds:.2f} s: {costs}")
         if self.recalled_steps:
             lines.append(f"{self.recalled_steps} steps had been finished before, and were taken from {self.checkpoint}")
         if self.retries:

@@ -134,7 +134,7 @@ def extend(
         )
     )
     images = outcome.values[result]
-    return outcome.record.summary(), images[-1], images
+    return outcome.record.summary(with_server=False), images[-1], images
 
 
 class DiscomfortExtenderWorkflowRunner:

@@ -190,7 +190,7 @@ def run_loop(
     if widgets.collected_as == "batch":
         values.update({name: [join_batch(name, values[name])] for name in collect if values.get(name)})
     _add_missing(values, names, outcome.record.iterations)
-    return outcome.record.summary(), output_sockets(values, names)
+    return outcome.record.summary(with_server=False), output_sockets(values, names)
 
 
 def _add_missing(values: dict[str, list[Any]], names: Sequence[str], iterations: int) -> None:

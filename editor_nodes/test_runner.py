@@ -85,4 +85,7 @@ class DiscomfortTestRunner:
         title = outer.node_title(extra_pnginfo, prompt, unique_id)
         run = NodeRun(steps, given, str(only(unique_id)), title, free_memory_first=bool(only(free_memory_first)))
         outcome = run_for_node(run)
-        return {"ui": {"text": [outcome.record.summary()]}, "result": output_sockets(outcome.values, names)}
+        return {
+            "ui": {"text": [outcome.record.summary(with_server=False)]},
+            "result": output_sockets(outcome.values, names),
+        }

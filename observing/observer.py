@@ -51,6 +51,8 @@ _SKETCH_SHARE = 0.1
 _LAST_LOOK = 3.0
 # Seconds that the first step waits for the breakpoints of an editor in another process.
 _GREETING = 1.0
+# Bytes of values that wait to be looked at, at most: a short loop of quick steps is looked at in full, at its end.
+_WAITING_BYTES = 128 * 2**20
 # After so many small pictures, one is made of every second iteration only, then of every fourth, ...
 _THUMBNAILS = 1000
 # Finished steps that are told of a run that was found in its middle.
@@ -95,7 +97,7 @@ class Observer:
         self.control = RunControl(self._changed, self._edit, self._answer)
         # Names that were edited since the last take_edits().
         self._edited: dict[str, None] = {}
-        # Values that are to be looked at: {(path, name): held object}; those of the last step that had time for it.
+        # Values that wait to be looked at, oldest first: {(path, name): held object}.
         self._unseen: dict[tuple[Path, str], HeldObject] = {}
         self._sketching: asyncio.Task[None] | None = None
         self._next_sketch = 0.0
@@ -280,10 +282,11 @@ class Observer:
         outputs = {name: sketches.poor_sketch(self._context, name) for name in names}
         self._append("step", **_step_fields(step, nodes), outputs=outputs)
         for name, found in outputs.items():
-            if "note" in found and found["kind"] == "other" and found.get("size"):
+            is_picture = found["kind"] in ("image", "mask", "latent")
+            if is_picture or (found["kind"] == "other" and "note" in found and found.get("size")):
                 with contextlib.suppress(KeyError):
                     self._unseen[step.iteration, name] = self._context.hold(name)
-        self._forget_older(step.iteration, names)
+        self._forget_older()
         self._sketch_soon()
 
     def recall_step(self, step: StepRecord) -> None:
@@ -397,10 +400,17 @@ class Observer:
 
     # ---- large values, looked at in a thread ----
 
-    def _forget_older(self, path: Path, names: Sequence[str]) -> None:
-        """Of values that nobody had time for, only the newest of each name is kept in memory."""
-        for key in [k for k in self._unseen if k[1] in names and k[0] != path]:
-            del self._unseen[key]
+    def _forget_older(self) -> None:
+        """Of values that nobody had time for yet, only so many bytes are kept in memory: the newest ones, and of each
+        name the last one in any case.
+        """
+        size = sum(held.header.total for held in self._unseen.values())
+        newest = {name: path for path, name in self._unseen}
+        for path, name in list(self._unseen):
+            if size <= _WAITING_BYTES:
+                break
+            if newest[name] != path:
+                size -= self._unseen.pop((path, name)).header.total
 
     def _sketch_soon(self) -> None:
         if self._unseen and self._sketching is None and time.monotonic() >= self._next_sketch:
@@ -410,7 +420,7 @@ class Observer:
         started = time.monotonic()
         try:
             while self._unseen:
-                (path, name), held = self._unseen.popitem()
+                (path, name), held = self._unseen.popitem()  # the newest first: it is what people look at
                 found = await asyncio.to_thread(self._sketch, held, path[0])
                 del held
                 self._append("sketch", path=list(path), name=name, value=found)

@@ -151,9 +151,9 @@ async def test_a_run_tells_everything(d: Discomfort, hub: Hub) -> None:
     assert numbers == [2, 4, 8]
     assert {step["outputs"]["said"]["text"] for step in steps if "said" in step["outputs"]} == {"hello"}
 
-    pictures = [event for event in events if event["kind"] == "sketch" and event["name"] == "image"]
-    assert pictures[-1]["path"] == [2]
-    last = pictures[-1]["value"]
+    pictures = {event["path"][0]: event["value"] for event in events if event["kind"] == "sketch"}
+    assert set(pictures) == {0, 1, 2}
+    last = pictures[2]
     assert (last["kind"], last["shape"]) == ("image", [1, 96, 64, 3])
     assert last["mean"] == pytest.approx(1 - float(image.mean()), abs=1e-5)
     content = run_history.thumbnail(hub.folders[-1], last["thumbnail"])
@@ -279,6 +279,24 @@ async def test_latents_masks_and_other_tensors(d: Discomfort, hub: Hub) -> None:
 
 
 @in_module_loop
+async def test_a_short_loop_of_quick_steps_is_seen_in_full(d: Discomfort, hub: Hub) -> None:
+    """There is no time for all of its pictures while it runs; what is left is looked at when it is over."""
+    await d.run([invert()], {"image": torch.rand(1, 64, 64, 3)}, iterations=30)
+    shown = {event["path"][0] for event in hub.events("sketch") if "thumbnail" in event["value"]}
+    assert shown == set(range(30))
+
+
+@in_module_loop
+async def test_what_waits_to_be_looked_at_is_bounded(d: Discomfort, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer, "_WAITING_BYTES", 4 * 10**6)
+    monkeypatch.setattr(observer, "_SKETCH_SHARE", 1e-9)  # never, until it is over
+    await d.run([invert(), double()], {**INPUTS, "image": torch.rand(1, 300, 300, 3)}, iterations=20)  # 1.08 MB each
+    shown = sorted(event["path"][0] for event in hub.events("sketch"))
+    assert shown[-3:] == [17, 18, 19]
+    assert len(shown) <= 5  # the first one was looked at before it was known how long that takes
+
+
+@in_module_loop
 async def test_small_pictures_of_a_long_run_are_fewer(
     d: Discomfort, hub: Hub, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any]
 ) -> None:
@@ -295,7 +313,7 @@ async def test_small_pictures_of_a_long_run_are_fewer(
         "3": port("image", ["2", 0]),
     }  # fmt: skip
     await d.run([dim], {"image": torch.rand(1, 100, 100, 3)}, iterations=12, loop_condition=wait)
-    shown = [event["path"][0] for event in hub.events("sketch") if "thumbnail" in event["value"]]
+    shown = sorted(event["path"][0] for event in hub.events("sketch") if "thumbnail" in event["value"])
     assert shown == [0, 1, 2, 3, 4, 6, 8, 10, 11]  # the last one in any case
 
 

@@ -111,7 +111,16 @@ def test_the_registrys_archive_leaves_out_only_what_exists_or_may_exist_for_deve
     assert {"tests", "tools", "benchmarks", "dev"} <= left_out
     modules = {path.partition("/")[0] for path in package_files(".py", ".json")}
     assert not left_out & modules
-    assert not left_out & {"web", "locales", "example_workflows", "examples", "requirements.txt", "pyproject.toml", "README.md", "LICENSE"}
+    assert not left_out & {
+        "web",
+        "locales",
+        "example_workflows",
+        "examples",
+        "requirements.txt",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+    }
 
 
 def test_every_package_in_the_clone_is_listed(pyproject: dict[str, Any]) -> None:
