@@ -845,6 +845,31 @@ async def test_model_values_seen_late(sidebar: Sidebar) -> None:
     assert await reduce(sidebar, [*events, later], question) == [["0", "1"], False, ["image", "image"]]
 
 
+async def test_model_pictures_that_come_in_any_order(sidebar: Sidebar) -> None:
+    """The pictures of quick iterations come when there is time for them, the newest first: each has its place."""
+    unseen = {"kind": "other", "type": "", "size": 100, "note": "not looked at yet"}
+    steps = [
+        {"kind": "step", "workflow": "a", "seconds": 1, "t": at, "path": [at], "outputs": {"x": unseen}}
+        for at in range(11)
+    ]
+    sketches = [
+        {
+            "kind": "sketch",
+            "t": 20 - at,
+            "path": [at],
+            "name": "x",
+            "value": {"kind": "image", "thumbnail": f"{at}.jpg"},
+        }
+        for at in (10, 2, 9, 1, 0)
+    ]
+    given = {"kind": "run", "t": 0, "inputs": {"x": {"kind": "image", "thumbnail": "given.jpg"}}}
+    found = await reduce(
+        sidebar, [given, *steps, *sketches],
+        """[run.values.get("x").history.map((one) => one.sketch.thumbnail), model.latest(run.values.get("x")).isOld]""",
+    )  # fmt: skip
+    assert found == [["given.jpg", "0.jpg", "1.jpg", "2.jpg", "9.jpg", "10.jpg"], False]
+
+
 async def test_model_pauses_and_edits(sidebar: Sidebar) -> None:
     """An edit changes what the pause shows, and is a point of the value's curve; going on ends the pause."""
     paused = {"kind": "paused", "t": 1, "path": [2], "reason": "pause", "before": "step a", "values": {"x": number(1)}}

@@ -8,14 +8,21 @@ function rootGraph() {
   return app.rootGraph ?? app.graph
 }
 
+// Keys that some writers set to null where there is nothing: the editor's validation complains of that.
+const LEFT_OUT = new Set(["slot_index", "showAdvanced"])
+
+/** A copy: the editor keeps what it is given, and changes it. */
+function copyOf(workflow) {
+  return JSON.parse(JSON.stringify(workflow, (key, value) => (value === null && LEFT_OUT.has(key) ? undefined : value)))
+}
+
 /**
  * Open a workflow in a new tab.
  * @param {boolean} isWhole bring all of it into view; not where a node of it is shown next: the editor does it later
  */
 export async function openWorkflow(workflow, name, isWhole = true) {
-  // The editor keeps what it is given, and changes it.
   const title = name.replace(/\.json$/i, "").replace(/[\\/:*?"<>|]+/g, "-")
-  await app.loadGraphData(structuredClone(workflow), true, isWhole, title)
+  await app.loadGraphData(copyOf(workflow), true, isWhole, title)
   if (isWhole) await app.extensionManager.command.execute("Comfy.Canvas.FitView")
 }
 

@@ -1,11 +1,13 @@
 /**
  * The Discomfort tab of the editor's sidebar: the runs on this machine, live.
  *
- * Nothing is asked of the server before the tab is opened: the page is also loaded where there is no such server.
+ * The first thing that is asked of the server is asked when somebody touches the page, and tells it that an editor is
+ * open, which scripts look for. The page is also loaded where there is nobody, and no such server.
  */
 
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
+import { whenTouched } from "../shared/routes.js"
 import { Panel } from "./panel.js"
 import { Routes } from "./routes.js"
 import { Watch } from "./watch.js"
@@ -69,6 +71,7 @@ function setup() {
     render: (element) => open(watch, routes, element),
     destroy: () => close(watch),
   })
+  whenTouched().then(() => watch.isOpen || watch.askState())
   if (sessionStorage.getItem(WAS_OPEN)) app.extensionManager.sidebarTab.activeSidebarTabId = TAB
 }
 

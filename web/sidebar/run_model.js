@@ -183,16 +183,24 @@ function addValue(run, event, name, sketch, from, path) {
     if (!isUnseen(sketch)) value.history.push(entry)
     return
   }
-  const last = value.history.at(-1)
   if (value.pending?.key === entry.key) {
     value.history.push({ ...value.pending, sketch })
     value.pending = null
-  } else if (last?.key === entry.key && last.from !== "edit") {
-    value.history[value.history.length - 1] = { ...last, sketch }
-  } else {
-    // Of an earlier iteration than the one that is waited for.
-    value.history.push({ ...entry, from: "output" })
+    return
   }
+  // Those of earlier iterations may come later, in any order: each has its place.
+  let place = value.history.length
+  while (place > 0 && isBefore(path, value.history[place - 1].path)) place--
+  const there = value.history[place - 1]
+  if (there?.key === entry.key && there.from !== "edit") value.history[place - 1] = { ...there, sketch }
+  else value.history.splice(place, 0, { ...entry, from: "output" })
+}
+
+/** Whether an iteration comes before another one: by numbers, the outermost loop's first. */
+function isBefore(path, other) {
+  const differing = path.findIndex((number, level) => number !== other[level])
+  if (differing < 0) return path.length < other.length
+  return differing < other.length && path[differing] < other[differing]
 }
 
 /** The latest that is known of a value: {entry, isOld}; null where it was never made. */
