@@ -107,7 +107,7 @@ async def open_afresh(browser: Any, address: str, workflow: dict[str, Any]) -> d
 
 
 async def measure_converting(connector: ComfyConnector, rounds: int) -> list[Row]:
-    workflow = json.loads((ROOT / "examples" / "refine.json").read_text(encoding="utf-8"))
+    workflow = json.loads((ROOT / "examples" / "workflows" / "refine.json").read_text(encoding="utf-8"))
     numbers = itertools.count()
 
     def changed() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-DEMO = Path(__file__).parent.parent / "examples" / "refine.json"
+DEMO = Path(__file__).parent.parent / "examples" / "workflows" / "refine.json"
 # Nodes of the larger workflow, its two ports included.
 BIG_GRAPH = 50
 

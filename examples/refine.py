@@ -11,7 +11,7 @@ from pictures import draw_contact_sheet, out_of_focus, sharpness
 
 from discomfort import Discomfort, PerIteration
 
-WORKFLOW = Path(__file__).with_name("refine.json")
+WORKFLOW = Path(__file__).parent / "workflows" / "refine.json"
 RESULTS = Path.cwd() / "discomfort-results"
 
 

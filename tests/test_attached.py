@@ -214,29 +214,29 @@ async def test_server_behind_a_path_of_a_proxy_that_wants_a_token(reverse_proxy:
     connector = await attach(reverse_proxy.address, API_TOKEN="s3cret")
     assert await connector._test_server()
     assert connector._events.is_connected
-    assert await asyncio.to_thread(connector.upload_data, HERE / "examples" / "refine.jpg") == "refine.jpg"
+    assert await asyncio.to_thread(connector.upload_data, HERE / "example_workflows" / "Loop.jpg") == "Loop.jpg"
     assert not reverse_proxy.strangers
     await connector.kill_api()
 
 
 async def test_uploads_go_by_http_and_land_in_the_servers_folder(true_server: Any, attach: Any, tmp_path: Path) -> None:
     connector = await attach(true_server.address)
-    photo = HERE / "examples" / "refine.jpg"
-    assert connector.upload_data(photo) == "refine.jpg"
-    assert (true_server.input / "refine.jpg").read_bytes() == photo.read_bytes()
-    assert connector.upload_data(photo, subfolder="a/b") == "a/b/refine.jpg"
-    assert (true_server.input / "a" / "b" / "refine.jpg").read_bytes() == photo.read_bytes()
+    photo = HERE / "example_workflows" / "Loop.jpg"
+    assert connector.upload_data(photo) == "Loop.jpg"
+    assert (true_server.input / "Loop.jpg").read_bytes() == photo.read_bytes()
+    assert connector.upload_data(photo, subfolder="a/b") == "a/b/Loop.jpg"
+    assert (true_server.input / "a" / "b" / "Loop.jpg").read_bytes() == photo.read_bytes()
     # Another file of that name: nothing is overwritten unless it is asked for.
     (tmp_path / "other").mkdir()
-    other = tmp_path / "other" / "refine.jpg"
+    other = tmp_path / "other" / "Loop.jpg"
     other.write_bytes(photo.read_bytes() + b"more")
     name = await asyncio.to_thread(connector.upload_data, other)
-    assert name != "refine.jpg"
+    assert name != "Loop.jpg"
     assert (true_server.input / name).read_bytes() == other.read_bytes()
-    assert connector.upload_data(other, overwrite=True) == "refine.jpg"
-    assert (true_server.input / "refine.jpg").read_bytes() == other.read_bytes()
+    assert connector.upload_data(other, overwrite=True) == "Loop.jpg"
+    assert (true_server.input / "Loop.jpg").read_bytes() == other.read_bytes()
     loaded = {
-        "1": {"class_type": "LoadImage", "inputs": {"image": "a/b/refine.jpg"}},
+        "1": {"class_type": "LoadImage", "inputs": {"image": "a/b/Loop.jpg"}},
         "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
     }
     assert (await run(connector, loaded))["2"]["images"]

@@ -125,13 +125,13 @@ def test_the_readme_shows_the_demo_word_for_word() -> None:
 def test_the_demos_workflow_has_the_ports_that_the_readme_names() -> None:
     from discomfort.workflow_graph import discover_ports
 
-    ports = discover_ports(ROOT / "examples" / "refine.json")
+    ports = discover_ports(ROOT / "examples" / "workflows" / "refine.json")
     assert {(port.unique_id, port.mode) for port in ports} == {
         ("image", "INPUT"),
         ("amount", "INPUT"),
         ("image", "OUTPUT"),
     }
-    workflow = json.loads((ROOT / "examples" / "refine.json").read_text())
+    workflow = json.loads((ROOT / "examples" / "workflows" / "refine.json").read_text())
     assert {node["type"] for node in workflow["nodes"]} == {"DiscomfortPort", "ImageSharpen"}
 
 

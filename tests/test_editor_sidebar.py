@@ -267,7 +267,7 @@ async def test_a_script_s_run_is_seen_live_and_stays_in_the_list(sidebar: Sideba
     )
     await card.click()
     await sidebar.state("running")
-    await sidebar.shown(".dc-stats", re.compile("iteration [2-6] of 6"))
+    await sidebar.shown(".dc-stats", re.compile("[2-6] of 6 iterations"))
     await sidebar.state("finished")
     assert (await asyncio.to_thread(script.answer))["values"] == {"count": 64, "prompt": PLAIN["prompt"]}
     await sidebar.shown(".dc-stats", "6 of 6 iterations")
@@ -300,7 +300,7 @@ async def test_pictures_have_thumbnails_over_the_iterations_and_a_large_one(
     Image.new("RGB", (400, 300), (200, 40, 40)).save(tmp_path / "red.png")
     script.run([painting()], {"picture": str(tmp_path / "red.png")}, iterations=4)
     await sidebar.choose_live()
-    for iteration in (2, 3):
+    for iteration in (1, 2):
         await sidebar.press("step")
         await sidebar.shown(".dc-paused", f"in iteration {iteration}")
     await (await sidebar.shown("[data-port=picture]")).click()
@@ -320,7 +320,7 @@ async def test_pictures_have_thumbnails_over_the_iterations_and_a_large_one(
     slider = sidebar.page.locator(".dc-scrub input")
     await slider.focus()
     await slider.press("ArrowLeft")
-    await sidebar.shown(".dc-caption", "iteration 1")
+    await sidebar.shown(".dc-caption", "iteration 0")
     assert (await sidebar.page.evaluate(pixel, ".dc-stage img"))[1] < 100
     await sidebar.page.locator(".dc-strip button").last.click()
     await sidebar.page.click("text=Full picture")
@@ -387,7 +387,7 @@ async def test_step_lets_one_workflow_run(
     for count in (1, 2):
         await sidebar.press("step")
         await sidebar.shown(".dc-paused", "One step done")
-        await sidebar.shown(".dc-paused", f"in iteration {count + 1}")
+        await sidebar.shown(".dc-paused", f"in iteration {count}")
         assert log.read_text().count("end") == count
         await sidebar.shown("[data-port=count] .dc-short", str(2**count))
     await sidebar.press("continue")
@@ -424,7 +424,7 @@ async def test_pause_holds_a_run_and_stop_ends_it(sidebar: Sidebar, script: Scri
     """Stop asks once more, and No leaves the run alone."""
     script.run([doubling(seconds=0.2)], PLAIN, iterations=500)
     await sidebar.choose_live()
-    await sidebar.shown(".dc-stats", re.compile(r"iteration [1-9]\d* of 500"))
+    await sidebar.shown(".dc-stats", re.compile(r"[1-9]\d* of 500 iterations"))
     await sidebar.press("pause")
     await sidebar.state("paused")
     await sidebar.shown(".dc-paused-head", "Paused")
@@ -444,9 +444,9 @@ async def test_a_refreshed_page_shows_what_it_showed(sidebar: Sidebar, script: S
     script.run([doubling()], PLAIN, iterations=2)
     await sidebar.choose_live()
     await sidebar.press("step")
-    await sidebar.shown(".dc-paused", "in iteration 2")
+    await sidebar.shown(".dc-paused", "in iteration 1")
     await sidebar.load()
-    await sidebar.shown(".dc-paused", "in iteration 2")
+    await sidebar.shown(".dc-paused", "in iteration 1")
     assert await sidebar.page.input_value("#discomfort-edit-count") == "2"
     assert await sidebar.page.locator(".dc-iteration").count() == 2
     await sidebar.edit("count", "50")
@@ -480,7 +480,7 @@ async def test_a_killed_script_s_run_is_shown_as_killed(sidebar: Sidebar, script
     """At once, in the run and in the list."""
     script.run([doubling(seconds=0.2)], PLAIN, iterations=500)
     await sidebar.choose_live()
-    await sidebar.shown(".dc-stats", re.compile(r"iteration [1-9]\d* of 500"))
+    await sidebar.shown(".dc-stats", re.compile(r"[1-9]\d* of 500 iterations"))
     await asyncio.to_thread(script.kill)
     await sidebar.state("killed")
     await sidebar.shown(".dc-failure", "The process of this run is gone")
@@ -497,7 +497,7 @@ async def test_an_error_leads_to_its_node(sidebar: Sidebar, script: Script, tmp_
     assert (await asyncio.to_thread(script.answer)) == {"error": "WorkflowExecutionError"}
     await sidebar.choose_last(outer)
     failure = await sidebar.shown(".dc-failure", "8 is refused")
-    await sidebar.shown(".dc-failure", "check.json · iteration 3")
+    await sidebar.shown(".dc-failure", "check.json · iteration 2")
     await failure.locator("summary").click()
     await sidebar.shown(".dc-failure pre", "raise ValueError")
     before = await sidebar.page.evaluate("() => app.extensionManager.workflow.openWorkflows.length")
@@ -732,7 +732,7 @@ async def test_five_thousand_iterations_do_not_slow_the_page(sidebar: Sidebar, o
     await page.route("**/discomfort/runs/*/events*", give_events)
     await page.evaluate("() => app.api.dispatchEvent(new CustomEvent('discomfort.runs', { detail: {} }))")
     await sidebar.choose_live()
-    await sidebar.shown(".dc-stats", "iteration 5000 of 10000")
+    await sidebar.shown(".dc-stats", "5000 of 10000 iterations")
     await sidebar.shown(".dc-count", "5,000")
     assert await page.locator(".dc-iteration").count() == 40
     assert await page.evaluate("() => document.querySelectorAll('.discomfort-sidebar *').length") < 1500

@@ -335,7 +335,7 @@ async def look_into_the_sidebar(person: Person) -> None:
     await person.shown(".dc-stats", "6 of 6 iterations")
     await (await person.shown("[data-port=image]")).click()
     await person.wait("() => [...document.querySelectorAll('.dc-strip img')].some((image) => image.naturalWidth)")
-    await person.shown(".dc-caption", "iteration 6")
+    await person.shown(".dc-caption", "iteration 5")
     await person.picture("editor-guide-sidebar.png", (0, 38, 800, 722))
 
 
@@ -388,7 +388,7 @@ async def stop_at_a_breakpoint(person: Person, outer: OuterServer, loop: int) ->
     await (await person.shown("[aria-label='Runs that go on'] .dc-card")).click()
     await person.shown(".dc-paused", "Breakpoint “image”")
     await person.page.click("[data-command=continue]")
-    await person.shown(".dc-paused", "in iteration 2")
+    await person.shown(".dc-paused", "in iteration 1")
     await person.picture("editor-guide-breakpoint.png", (0, 38, 800, 680))
     await (await person.shown("[aria-label='Breakpoint at image']")).click()
     await asyncio.to_thread(wait_for_settings, outer, {"breakpoints": []})

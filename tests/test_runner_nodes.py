@@ -1116,7 +1116,7 @@ async def test_the_extender_says_what_it_cannot_give(client: driver.Client, work
 @on_server
 async def test_a_workflow_of_the_editor_is_converted_and_run(outer_comfyui: OuterServer, client: driver.Client) -> None:
     random_picture(outer_comfyui.input_folder, "refine.png")
-    shutil.copy(TESTS.parent / "examples" / "refine.json", outer_comfyui.workflows_folder)
+    shutil.copy(TESTS.parent / "examples" / "workflows" / "refine.json", outer_comfyui.workflows_folder)
     run = await client.run(
         {
             "1": node("LoadImage", image="refine.png"),

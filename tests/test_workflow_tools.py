@@ -35,7 +35,7 @@ from prompt_parts import node, port
 
 from discomfort import Branch, Discomfort, Loop, PerIteration, WorkflowContext, WorkflowExecutionError
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent / "examples" / "workflows"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -58,9 +58,9 @@ export function fullMoment(seconds) {
   return FULL.format(new Date(seconds * 1000))
 }
 
-/** Where in the run: people count from one. [0, 2] is "1.3". */
+/** Where in the run, counted from zero as in conditions, messages and records: [0, 2] is "0.2". */
 export function place(path) {
-  return (path ?? []).map((index) => index + 1).join(".")
+  return (path ?? []).join(".")
 }
 
 // What is told of memory (server_memory.py), under the names that people see.

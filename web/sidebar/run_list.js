@@ -59,10 +59,10 @@ class RunCard {
     if (status)
       words.push(
         total > 1
-          ? `iteration ${Math.min(total, status.iteration + 1)} of ${total}`
+          ? `${Math.min(total, status.iteration + 1)} of ${total} iterations`
           : total
             ? ""
-            : `iteration ${status.iteration + 1}`,
+            : `iteration ${status.iteration}`,
       )
     words.push(clock(Date.now() / 1000 - this.run.started), sourceWord(this.run))
     return words.filter(Boolean).join(" · ")

@@ -4,7 +4,7 @@
 
 import { openWorkflow, showNode, tell } from "./editor_graph.js"
 import { button, icon, keyed, make, setAttribute, setShown, setText } from "./dom.js"
-import { clock, duration, fullMoment, number } from "./formats.js"
+import { clock, duration, fullMoment, number, place } from "./formats.js"
 import { IterationList } from "./iteration_list.js"
 import { AskingButton, ProgressBar, Section, StateMark } from "./parts.js"
 import { PauseView } from "./pause_view.js"
@@ -158,8 +158,8 @@ export class RunView {
     const done = run.end ? (run.end.iterations ?? begun) : Math.max(0, begun - 1)
     setShown(this.#bar.element, total > 1)
     this.#bar.update(total ? done / total : null)
-    const counts = run.end ? `${done} of ${total} iterations` : `iteration ${begun} of ${total}`
-    setText(this.#count, total > 1 ? counts : begun > 1 ? `iteration ${begun}` : "")
+    const counts = `${run.end ? done : begun} of ${total} iterations`
+    setText(this.#count, total > 1 ? counts : begun > 1 ? `iteration ${begun - 1}` : "")
     const started = run.head?.started ?? run.head?.t ?? entry?.started
     const until = run.end ? run.end.t : isLive ? Date.now() / 1000 : run.lastTime
     setText(
@@ -343,7 +343,7 @@ class FailureView {
     const [message, ...behind] = isKilled ? [lost] : error.message.split(/\n\s*(?=Traceback )/)
     setText(this.#message, message)
     const node = error?.node_id ? `${error.title || error.class_type || "node"} (${error.node_id})` : ""
-    const at = error?.path?.length ? `iteration ${error.path.map((one) => one + 1).join(".")}` : ""
+    const at = error?.path?.length ? `iteration ${place(error.path)}` : ""
     setText(this.#where, [node, error?.workflow, at].filter(Boolean).join(" · "))
     setShown(this.#node, Boolean(error?.node_id && error.workflow))
     setShown(this.#runner, Boolean(error && run.head?.outer_node))
