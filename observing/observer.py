@@ -22,7 +22,7 @@ from ..progress_events import NodeProgress, NodeStarted, ProgressEvent
 from ..prompt_graph import INPUT, OUTPUT
 from ..run_record import error_entry
 from ..workflow_json import ANY_TYPE
-from . import sketches
+from . import pictures, sketches
 from .editors import Editor, Link, find_editors, local_hub
 from .link import RemoteLink
 from .run_control import Gate, RunControl, RunStoppedError
@@ -104,6 +104,9 @@ class Observer:
         # Names of the small pictures that were made; of every so manieth iteration one is made.
         self._thumbnails: set[str] = set()
         self._stride = 1
+        # {name: (path, digest)} of the last values that none was made of, and whether one is made of every value now.
+        self._unpictured: dict[str, tuple[Path, str]] = {}
+        self._wants_all = False
         self._node_now: Json | None = None
         self._percent: float | None = None
         self._iteration = 0
@@ -422,6 +425,9 @@ class Observer:
             while self._unseen:
                 (path, name), held = self._unseen.popitem()  # the newest first: it is what people look at
                 found = await asyncio.to_thread(self._sketch, held, path[0])
+                if found.pop("is_unpictured", False):
+                    note = path, str(found["digest"])
+                    self._unpictured[name] = max(note, self._unpictured.get(name, note))
                 del held
                 self._append("sketch", path=list(path), name=name, value=found)
         finally:
@@ -437,7 +443,9 @@ class Observer:
         try:
             value = load_object(held)
             found.update(sketches.sketch(value))
-            is_wanted = self._is_over or iteration % self._stride == 0
+            is_wanted = self._wants_all or iteration % self._stride == 0
+            if not is_wanted and pictures.count(value):
+                return {**found, "is_unpictured": True}
             picture = sketches.thumbnail_of(value, held.content_id) if is_wanted else None
         except Exception as e:  # a class that only the server has
             return {**found, "note": f"not looked at: {type(e).__name__}: {str(e)[:300]}"}
@@ -453,16 +461,27 @@ class Observer:
 
     async def _finish_sketches(self) -> None:
         """Look at what there is to see now, for some seconds at most. Never raises, but for a cancellation."""
-        self._next_sketch = 0.0
-        if self._sketching is None:
-            self._sketch_soon()
-        if self._sketching is not None:
-            await asyncio.wait([self._sketching], timeout=_LAST_LOOK)
+        deadline = time.monotonic() + _LAST_LOOK
+        self._wants_all = True
+        await self._sketch_until(deadline)
+        for name, (path, digest) in self._unpictured.items():
+            if name in self._context and self._context.digest(name) == digest:
+                self._unseen.setdefault((path, name), self._context.hold(name))
+        self._unpictured.clear()
+        await self._sketch_until(deadline)
+        self._wants_all = False
         if self._is_over:
             self._unseen.clear()
             if self._sketching is not None:
                 self._sketching.cancel()
                 await asyncio.wait([self._sketching])
+
+    async def _sketch_until(self, deadline: float) -> None:
+        self._next_sketch = 0.0
+        if self._sketching is None:
+            self._sketch_soon()
+        if self._sketching is not None:
+            await asyncio.wait([self._sketching], timeout=max(0.0, deadline - time.monotonic()))
 
     # ---- telling ----
 

@@ -230,14 +230,6 @@ def test_a_watched_loop_is_compared_with_one_that_nobody_sees(tmp_path: Path) ->
         assert all(case[kind] > 0 for kind in ("off", "nobody", "watched"))
 
 
-def test_the_folder_loader_is_compared_with_pillow(tmp_path: Path) -> None:
-    file = tmp_path / "figures.json"
-    done = run(str(BENCHMARKS / "folder_images.py"), "--quick", "--only", "small", "--json", str(file), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    ways = json.loads(file.read_text())["sets"]["small"]
-    assert ways["loader"][0]["total"] == ways["usual loop"][0]["total"]
-
-
 def test_the_slope_of_memory_is_the_least_squares_one() -> None:
     code = (
         "import math, sys; sys.path.insert(0, sys.argv[1])\n"

@@ -478,9 +478,13 @@ async def test_looking_at_large_values_holds_nobody_up(
     server: Server, values: tuple[Run, WorkflowContext], strict_loop: Any
 ) -> None:
     run, context = values
-    context.save("image", torch.rand(16, 1024, 1024, 3))
-    for _ in range(5000):
-        run.history.append("iteration", path=[0], words="x" * 200)
+
+    def fill() -> None:
+        context.save("image", torch.rand(16, 1024, 1024, 3))
+        for _ in range(5000):
+            run.history.append("iteration", path=[0], words="x" * 200)
+
+    await asyncio.to_thread(fill)
     await asyncio.gather(
         server.get(f"{run.path}/values/image"),
         *(server.client.get(f"/discomfort{run.path}/values/image/picture?item={item}") for item in range(8)),

@@ -706,7 +706,7 @@ def test_the_benchmark_still_runs_and_compares_pixels(tmp_path: Path) -> None:
     totals = {way: runs[0]["total"] for way, runs in found.items()}
     assert totals["loader"] == totals["usual loop"] > 0
     assert done.stdout.count("| loader | ") == 1
-    assert done.returncode == ("**not kept**" in done.stdout)
+    assert done.returncode == 0  # whether goals are kept says nothing here
 
 
 # ---- in a server ----
