@@ -15,6 +15,8 @@ from typing import Any
 
 # Elements of a tensor that are looked at in one step: a copy of so many as float64 takes 32 MB.
 _CHUNK = 2**22
+# Of a tensor that is too large to be looked at in full: so many runs of so many elements at most.
+_RUNS, _RUN = 64, 2**16
 _TEXT = 200
 _HEX = 32
 _INLINE = 8
@@ -44,6 +46,28 @@ def summarize(value: Any, depth: int = 4, items: int = 20) -> dict[str, Any]:
         return _summarize(value, depth, items)
     except Exception as exc:  # the value's own code, which may do anything
         return {"type": _type_name(value), "not_computed": f"{type(exc).__name__}: {exc}"}
+
+
+def summarize_part(tensor: Any, most: int) -> dict[str, Any]:
+    """Describe a torch tensor as :func:`summarize` does, but of one of more than *most* elements only a part is looked
+    at: ``sampled`` is True then, and the figures are those of the part.
+    """
+    if tensor.numel() <= most:
+        return summarize(tensor)
+    return {**summarize(_part_of(tensor, most)), "shape": list(tensor.shape), "sampled": True}
+
+
+def _part_of(tensor: Any, most: int) -> Any:
+    """Runs of elements from all over a tensor, one behind the other: only the memory that they lie in is read."""
+    import torch
+
+    if not tensor.is_contiguous():
+        # Flattening it would write it out.
+        longest = max(range(tensor.dim()), key=lambda dim: int(tensor.shape[dim]))
+        return tensor.detach().movedim(longest, 0)[:: -(-tensor.numel() // most)]
+    flat = tensor.detach().view(-1)
+    step, length = flat.numel() // _RUNS, max(1, min(most // _RUNS, _RUN))
+    return torch.cat([flat[start * step : start * step + length] for start in range(_RUNS)])
 
 
 def _summarize(value: Any, depth: int, items: int) -> dict[str, Any]:

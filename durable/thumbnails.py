@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from .. import value_pictures
 
 # Pixels of the longer side, and how many pictures a run keeps.
 SIZE = 192
@@ -32,18 +33,10 @@ def safe_name(name: str) -> str:
 
 def encode(picture: Any) -> bytes:
     """The first image of an IMAGE as a small JPEG. Takes a few milliseconds."""
-    import torch
-    from PIL import Image
-
-    one = picture[0].detach()
-    step = max(1, max(one.shape[0], one.shape[1]) // (2 * SIZE))
-    levels = one[::step, ::step].to(device="cpu", dtype=torch.float32).nan_to_num(0.0).clamp(0, 1)
-    array = (levels * 255).round().to(torch.uint8).contiguous().numpy()
-    image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array[..., :3].copy())
-    image.thumbnail((SIZE, SIZE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+    found = value_pictures.to_picture(picture, 0, SIZE)
+    if found is None:
+        raise ValueError(f"it is no picture: {type(picture).__name__}")
+    return value_pictures.as_jpeg(found)
 
 
 class Chosen:

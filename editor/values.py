@@ -11,9 +11,9 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import value_pictures
 from ..durable.secrets import is_secret_name
-from ..observing import pictures
-from ..value_summary import summarize
+from ..value_summary import summarize, summarize_part
 from ..workflow_context import StoreError, WorkflowContext
 
 if TYPE_CHECKING:
@@ -24,9 +24,8 @@ Json = dict[str, Any]
 #: characters of a text that are handed out; a longer one cannot be edited
 TEXT_LIMIT = 200_000
 
-# Elements of a tensor that are all looked at; of a larger one, parts of so many elements from so many places.
+# Elements of a tensor that are all looked at; of a larger one only parts are.
 _WHOLE = 32 * 2**20
-_PARTS, _PART = 64, 2**16
 # Items of a container.
 _ITEMS = 20
 # Pixels up to which a picture is sent without loss.
@@ -71,7 +70,7 @@ def describe(run_id: str, name: str) -> Json:
         if info["pass_by"] == "ref":  # noqa: S105 (no password)
             kind = value.get("type") if isinstance(value, Mapping) else None
             return {**found, "summary": {"type": "reference", "value": str(kind or "")}}
-        words = {"summary": _without_secrets(summary_of(value)), "pictures": pictures.count(value)}
+        words = {"summary": _without_secrets(summary_of(value)), "pictures": value_pictures.count(value)}
         return {**found, **words, **_plain(value)}
 
 
@@ -86,8 +85,8 @@ def _plain(value: Any) -> Json:
 
 def summary_of(value: Any) -> Json:
     """As ``value_summary.summarize``, but of a tensor of gigabytes only parts are read: then ``sampled`` is true."""
-    if pictures.is_tensor(value) and value.numel() > _WHOLE:
-        return {**summarize(_sample(value)), "shape": list(value.shape), "sampled": True}
+    if value_pictures.is_tensor(value) and value.numel() > _WHOLE:
+        return summarize_part(value, _WHOLE)
     if isinstance(value, Mapping) and any(map(_is_large, value.values())):
         return _container(value, [(repr(key), one) for key, one in value.items()])
     if isinstance(value, (list, tuple)) and any(map(_is_large, value)):
@@ -96,25 +95,12 @@ def summary_of(value: Any) -> Json:
 
 
 def _is_large(value: Any) -> bool:
-    return pictures.is_tensor(value) and value.numel() > _WHOLE
+    return value_pictures.is_tensor(value) and value.numel() > _WHOLE
 
 
 def _container(value: Any, entries: list[tuple[str, Any]]) -> Json:
     items = [{"key": key, "value": summary_of(one)} for key, one in entries[:_ITEMS]]
     return {"type": type(value).__name__, "length": len(entries), "items": items}
-
-
-def _sample(tensor: Any) -> Any:
-    """Parts of a tensor from all over it, one behind the other. Only their pages are read."""
-    import torch
-
-    if not tensor.is_contiguous():
-        # Flattening it would write it out.
-        longest = max(range(tensor.dim()), key=lambda dim: int(tensor.shape[dim]))
-        return tensor.movedim(longest, 0)[:: -(-tensor.numel() // _WHOLE)]
-    flat = tensor.detach().view(-1)
-    step = flat.numel() // _PARTS
-    return torch.cat([flat[start * step : start * step + _PART] for start in range(_PARTS)])
 
 
 def _without_secrets(summary: Json) -> Json:
@@ -154,9 +140,9 @@ def picture(run_id: str, name: str, item: int, size: int, known: str = "") -> En
         if tag == known:
             return EncodedPicture(tag, b"", "")
         value = _load(context, name)
-        found = pictures.to_picture(value, item, size)
+        found = value_pictures.to_picture(value, item, size)
         if found is None:
-            count = pictures.count(value)
+            count = value_pictures.count(value)
             what = f"has {count} pictures, so there is no number {item}" if count else "cannot be shown as a picture"
             raise NoValueError(f"The value of {name!r} {what}.")
         return EncodedPicture(tag, *_encoded(found))
@@ -167,7 +153,7 @@ def _encoded(found: Image.Image) -> tuple[bytes, str]:
     from PIL import features
 
     if found.width * found.height <= _SMALL_PICTURE or not features.check("webp"):
-        return pictures.as_png(found), "image/png"
+        return value_pictures.as_png(found), "image/png"
     buffer = io.BytesIO()
     found.save(buffer, "WEBP", quality=90, method=0)
     return buffer.getvalue(), "image/webp"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..control_flow import PerIteration
 from ..nodes_internal import only
 from . import outer
-from .node_run import NodeRun, content_hash, run_for_node, workflow_path
+from .node_run import NodeRun, changed, run_for_node, workflow_path
 from .padding import DIRECTIONS, pad_image
-from .runner_sockets import PlanPorts, plan_ports
+from .runner_sockets import FREE_MEMORY_FIRST, HIDDEN, PlanPorts, plan_ports
 
 if TYPE_CHECKING:
     import torch
@@ -203,25 +203,15 @@ class DiscomfortExtenderWorkflowRunner:
                         "tooltip": "Name of the INPUT port that gets the mask. A workflow without it gets none.",
                     },
                 ),
-                "free_memory_first": (
-                    "BOOLEAN",
-                    {
-                        "default": False,
-                        "tooltip": "Take the models of this ComfyUI off the GPU before the run, so that those of the "
-                        "workflow have room.",
-                    },
-                ),
+                "free_memory_first": FREE_MEMORY_FIRST,
             },
-            "hidden": {"unique_id": "UNIQUE_ID", "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+            "hidden": dict(HIDDEN),
         }
 
     @classmethod
     def IS_CHANGED(cls, workflow: Any = "", **_: Any) -> Any:
-        """An edited file runs again; NaN (equal to nothing) where it cannot be read, so that the run says why."""
-        try:
-            return content_hash([only(workflow)])
-        except (OSError, ValueError, TypeError):
-            return float("nan")
+        """See :func:`.node_run.changed`."""
+        return changed([only(workflow)])
 
     def extend_image(
         self, image: Any, unique_id: Any = "", prompt: Any = None, extra_pnginfo: Any = None, **arguments: Any

@@ -11,8 +11,10 @@ from ..control_flow import Branch, Condition, Step
 from ..nodes_internal import ANY_TYPE, only
 from . import outer
 from .batching import join_batch
-from .node_run import NodeRun, content_hash, run_for_node, workflow_path
+from .node_run import NodeRun, changed, run_for_node, workflow_path
 from .runner_sockets import (
+    FREE_MEMORY_FIRST,
+    HIDDEN,
     MAX_OUTPUTS,
     PORTS_WIDGET,
     PlanPorts,
@@ -300,18 +302,11 @@ class DiscomfortLoopExecutor:
                     "Name of a folder (in 'discomfort' in the output folder) in which the run is kept: queued again "
                     "after an interruption it goes on where it was. Empty: nothing is kept."
                 ),
-                "free_memory_first": (
-                    "BOOLEAN",
-                    {
-                        "default": False,
-                        "tooltip": "Take the models of this ComfyUI off the GPU before the run, so that those of the "
-                        "workflows have room.",
-                    },
-                ),
+                "free_memory_first": FREE_MEMORY_FIRST,
             },
             # A dict of this kind takes the sockets of all ports, whatever they are called.
             "optional": PortInputs({"ports": PORTS_WIDGET}),
-            "hidden": {"unique_id": "UNIQUE_ID", "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+            "hidden": dict(HIDDEN),
         }
 
     @classmethod
@@ -319,8 +314,8 @@ class DiscomfortLoopExecutor:
         """An edited file runs again, and so does whatever is not the same twice; NaN equals nothing."""
         try:
             widgets = LoopWidgets.of(arguments)
-            return float("nan") if widgets.always_runs else content_hash(widgets.names)
-        except (OSError, ValueError, TypeError, AttributeError):  # the run itself says what is wrong
+            return float("nan") if widgets.always_runs else changed(widgets.names)
+        except AttributeError:  # a widget's value comes by wire: it is None here
             return float("nan")
 
     def run_workflows(

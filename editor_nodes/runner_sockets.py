@@ -26,6 +26,18 @@ MAX_OUTPUTS = 32
 #: what the names of the inputs for ports begin with
 INPUT_PREFIX = "in:"
 
+#: what every runner node has besides its own
+HIDDEN = {"unique_id": "UNIQUE_ID", "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
+
+FREE_MEMORY_FIRST = (
+    "BOOLEAN",
+    {
+        "default": False,
+        "tooltip": "Take the models of this ComfyUI off the GPU before the run, so that those of the workflows have "
+        "room.",
+    },
+)
+
 PORTS_WIDGET = (
     "STRING",
     {

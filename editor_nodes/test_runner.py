@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 
 from ..nodes_internal import ANY_TYPE, only
 from . import outer
-from .node_run import NodeRun, content_hash, run_for_node, workflow_path
+from .node_run import NodeRun, changed, run_for_node, workflow_path
 from .runner_sockets import (
+    FREE_MEMORY_FIRST,
+    HIDDEN,
     MAX_OUTPUTS,
     PORTS_WIDGET,
     PortInputs,
@@ -45,27 +47,17 @@ class DiscomfortTestRunner:
                     "STRING",
                     {"default": "", "tooltip": "The workflow: one of your saved ones, or the path of a .json file."},
                 ),
-                "free_memory_first": (
-                    "BOOLEAN",
-                    {
-                        "default": False,
-                        "tooltip": "Take the models of this ComfyUI off the GPU before the run, so that those of the "
-                        "workflow have room.",
-                    },
-                ),
+                "free_memory_first": FREE_MEMORY_FIRST,
             },
             # A dict of this kind takes the sockets of all ports, whatever they are called.
             "optional": PortInputs({"ports": PORTS_WIDGET}),
-            "hidden": {"unique_id": "UNIQUE_ID", "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+            "hidden": dict(HIDDEN),
         }
 
     @classmethod
     def IS_CHANGED(cls, workflow: Any = "", **_: Any) -> Any:
-        """An edited file runs again; NaN (equal to nothing) where it cannot be read, so that the run says why."""
-        try:
-            return content_hash([only(workflow)])
-        except (OSError, ValueError, TypeError):
-            return float("nan")
+        """See :func:`.node_run.changed`."""
+        return changed([only(workflow)])
 
     def run_workflow(
         self,

@@ -5,7 +5,7 @@ A run is observed where an editor with Discomfort is open on the machine, be the
 - ``editors.py``: which editors there are;
 - ``run_history.py``: the folder of an observed run, ``events.jsonl`` and small pictures, written by the run and read by
   the editor, also when the run is long over;
-- ``sketches.py``: a value in a few words and a small picture; ``pictures.py``: values as pictures;
+- ``sketches.py``: a value in a few words and a small picture;
 - ``run_control.py``: pause, step, continue, stop, breakpoints, and edits of values;
 - ``link.py``: the wire from a script to an editor in another process;
 - ``observer.py``: joins these for one run.

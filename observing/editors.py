@@ -74,11 +74,17 @@ class PublishedEditor:
         self.address = address
         self._folder = servers_root() / f"editor-{os.getpid()}"
         self._lock: filelock.BaseFileLock | None = make_locked_folder(self._folder)
-        note = json.dumps({"address": address, "token": self.token, "pid": os.getpid()})
+        try:
+            self._write({"address": address, "token": self.token, "pid": os.getpid()})
+        except BaseException:
+            self.withdraw()
+            raise
+
+    def _write(self, note: Json) -> None:
         # Written aside and renamed: nobody reads half of it.
         fd = os.open(self._folder / ".editor.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(fd, "w", encoding="utf-8") as file:
-            file.write(note)
+            json.dump(note, file)
         os.replace(self._folder / ".editor.json", self._folder / "editor.json")
 
     def withdraw(self) -> None:

@@ -17,16 +17,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import value_pictures
 from ..durable.secrets import is_secret_name
 from ..progress_events import NodeProgress, NodeStarted, ProgressEvent
 from ..prompt_graph import INPUT, OUTPUT
 from ..run_record import error_entry
 from ..workflow_json import ANY_TYPE
-from . import pictures, sketches
+from . import sketches
 from .editors import Editor, Link, find_editors, local_hub
 from .link import RemoteLink
 from .run_control import Gate, RunControl, RunStoppedError
-from .run_history import RunHistory, prune
+from .run_history import RunHistory, prune_sometimes
 
 if TYPE_CHECKING:
     from ..object_store import HeldObject
@@ -110,6 +111,7 @@ class Observer:
         self._node_now: Json | None = None
         self._percent: float | None = None
         self._iteration = 0
+        self._iterations = 0
         self._paused_event: Json | None = None
         self._pauses = 0
         self._teller: asyncio.TimerHandle | None = None
@@ -173,6 +175,7 @@ class Observer:
             notes.append({"name": prepared.name, "nodes": count, "ports": _ports(prepared), "file": number})
         node = self._node or {}
         described = self._describe()
+        self._iterations = described["iterations"]
         history.append(
             "run",
             run_id=self._context.run_id,
@@ -222,7 +225,7 @@ class Observer:
             )
             self._say_goodbye()
             await self._close_links()
-            await asyncio.to_thread(prune)
+            await asyncio.to_thread(prune_sometimes)
 
     def _say_goodbye(self) -> None:
         if self._teller is not None:
@@ -444,7 +447,7 @@ class Observer:
             value = load_object(held)
             found.update(sketches.sketch(value))
             is_wanted = self._wants_all or iteration % self._stride == 0
-            if not is_wanted and pictures.count(value):
+            if not is_wanted and value_pictures.count(value):
                 return {**found, "is_unpictured": True}
             picture = sketches.thumbnail_of(value, held.content_id) if is_wanted else None
         except Exception as e:  # a class that only the server has
@@ -498,6 +501,7 @@ class Observer:
             "node": self._node_now,
             "percent": self._percent,
             "iteration": self._iteration,
+            "iterations": self._iterations,
             "paused_at": self._paused_event,
         }
 

@@ -35,6 +35,9 @@ KEPT_BYTES = 512 * 2**20
 
 # Bytes of a run's events, beyond which only its end is written: a run of a million quick steps.
 EVENTS_LIMIT = 64 * 2**20
+# Seconds between two times at which a process removes old runs, and when the next one is.
+_PRUNE_EVERY = 300.0
+_next_prune = 0.0
 # Bytes in which the last event is looked for: an end with a long error.
 _TAIL = 256 * 1024
 
@@ -78,7 +81,12 @@ class RunHistory:
         self.folder.mkdir(mode=0o700)
         self._lock = filelock.FileLock(self.folder / "lock", mode=0o600, thread_local=False)
         self._lock.acquire(timeout=0)
-        self._events = os.open(self.folder / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            self._events = os.open(self.folder / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError:
+            self._lock.release()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         #: bytes of events.jsonl
         self.length = 0
         self._is_full = False
@@ -119,6 +127,14 @@ class RunHistory:
             os.close(self._events)
             self._events = -1
             self._lock.release()
+
+
+def prune_sometimes() -> None:
+    """:func:`prune`, unless this process did it just now: to weigh thousands of small pictures takes a while."""
+    global _next_prune
+    if time.monotonic() >= _next_prune:
+        _next_prune = time.monotonic() + _PRUNE_EVERY
+        prune()
 
 
 def prune() -> None:

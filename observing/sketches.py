@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .. import value_pictures
 from ..durable.secrets import is_secret_name
 from ..durable.thumbnails import file_name
-from ..value_summary import summarize
-from . import pictures
+from ..value_summary import summarize, summarize_part
 
 if TYPE_CHECKING:
     from ..workflow_context import WorkflowContext
@@ -71,34 +71,24 @@ def sketch(value: Any) -> Json:
         return {"kind": "number", "type": words["type"], "value": words["value"]}
     if isinstance(value, str):
         return {"kind": "text", "type": "str", "text": value[:_TEXT], "length": len(value)}
-    tensor = value["samples"] if pictures.is_latent(value) else value
-    if pictures.is_tensor(tensor):
-        return {**_figures(tensor), "kind": pictures.kind_of(value)}
+    tensor = value["samples"] if value_pictures.is_latent(value) else value
+    if value_pictures.is_tensor(tensor):
+        return {**_figures(tensor), "kind": value_pictures.kind_of(value)}
     words = summarize(value, depth=2, items=8)
     kind = "list" if isinstance(value, (list, tuple)) else "other"
     return {"kind": kind, **{key: words[key] for key in ("type", "length", "items", "attributes") if key in words}}
 
 
 def _figures(tensor: Any) -> Json:
-    sample, is_sample = tensor, tensor.numel() > _SAMPLE
-    if is_sample:
-        # Whole rows of the first axes would be one part of a picture; every n-th element is all of it.
-        flat = tensor.reshape(-1) if tensor.is_contiguous() else tensor.flatten()
-        sample = flat[:: -(-flat.numel() // _SAMPLE)]
-    words = summarize(sample)
-    found: Json = {key: words[key] for key in ("dtype", "min", "max", "mean", "nan", "not_computed") if key in words}
-    return {
-        "type": "tensor",
-        **found,
-        "shape": list(tensor.shape),
-        **({"sampled": True} if is_sample else {}),
-    }
+    words = summarize_part(tensor, _SAMPLE)
+    names = ("dtype", "min", "max", "mean", "nan", "not_computed", "shape", "sampled")
+    return {"type": "tensor", **{name: words[name] for name in names if name in words}}
 
 
 def thumbnail_of(value: Any, digest: str) -> tuple[str, bytes] | None:
     """(file name, JPEG) of the first picture of a value; None where it is none."""
-    picture = pictures.to_picture(value, 0, _THUMBNAIL)
-    return None if picture is None else (file_name(digest), pictures.as_jpeg(picture))
+    picture = value_pictures.to_picture(value, 0, _THUMBNAIL)
+    return None if picture is None else (file_name(digest), value_pictures.as_jpeg(picture))
 
 
 def is_editable(found: Mapping[str, Any]) -> bool:

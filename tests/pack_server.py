@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
+
+from discomfort import Discomfort
 
 TESTS = Path(__file__).parent
 
@@ -30,3 +33,17 @@ def pack_config(write_config: Callable[..., Path], folder: Path, path: str = "em
     packs.write_text(json.dumps({"custom_nodes": {"base_path": str(TESTS), "custom_nodes": "run_packs"}}))
     command = f"python3 main.py --extra-model-paths-config '{packs}'"
     return write_config(COMFYUI_PATH=path, API_COMMAND_LINE=command, DEVICE="cpu", **keys)
+
+
+def discomfort_fixture() -> Any:
+    """``d = discomfort_fixture()`` in a module: a running Discomfort whose server has the pack, on each of SERVERS."""
+
+    @pytest_asyncio.fixture(scope="module", loop_scope="module", params=SERVERS)
+    async def d(
+        request: pytest.FixtureRequest, write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    ) -> AsyncIterator[Discomfort]:
+        config = pack_config(write_config, tmp_path_factory.mktemp("packs"), server_path(request.param))
+        async with await Discomfort.create(config) as discomfort:
+            yield discomfort
+
+    return d

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import torch
 from discomfort.batch import BatchItem, BatchResult, BatchRow, list_pictures
 from discomfort.durable.run_folder import RunRecordFolder
 from discomfort.progress_events import ItemFinished, StepFinished
-from pack_server import SERVERS, pack_config, server_path
+from pack_server import discomfort_fixture
 from prompt_parts import node, port
 
 from discomfort import Discomfort, PerIteration, PreflightError, Retry, RunChangedError, WorkflowExecutionError
@@ -28,14 +27,7 @@ TESTS = Path(__file__).parent
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SERVERS)
-async def d(
-    request: pytest.FixtureRequest, write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Discomfort]:
-    """A running Discomfort whose server has the pack of tests/run_packs."""
-    config = pack_config(write_config, tmp_path_factory.mktemp("packs"), server_path(request.param))
-    async with await Discomfort.create(config) as discomfort:
-        yield discomfort
+d = discomfort_fixture()
 
 
 @pytest.fixture

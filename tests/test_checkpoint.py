@@ -15,16 +15,15 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import torch
 from discomfort.durable.run_folder import RunRecordFolder, from_line, to_line
 from discomfort.progress_events import StepFinished
-from pack_server import SERVERS, pack_config, server_path
+from pack_server import discomfort_fixture, pack_config
 from prompt_parts import node, port
 
 from discomfort import (
@@ -45,14 +44,7 @@ TESTS = Path(__file__).parent
 in_module_loop = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SERVERS)
-async def d(
-    request: pytest.FixtureRequest, write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Discomfort]:
-    """A running Discomfort whose server has the pack of tests/run_packs."""
-    config = pack_config(write_config, tmp_path_factory.mktemp("packs"), server_path(request.param))
-    async with await Discomfort.create(config) as discomfort:
-        yield discomfort
+d = discomfort_fixture()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from aiohttp import WSMsgType, web
 from discomfort.durable.replay import replay
 from discomfort.durable.run_folder import RunRecordFolder
 from discomfort.observing import editors, observer, run_history
-from pack_server import SERVERS, pack_config, server_path
+from pack_server import discomfort_fixture
 from prompt_parts import node, port
 
 from discomfort import Discomfort, RunStoppedError, WorkflowContext, WorkflowExecutionError
@@ -34,14 +34,7 @@ TESTS = Path(__file__).parent
 in_module_loop = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SERVERS)
-async def d(
-    request: pytest.FixtureRequest, write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Discomfort]:
-    """A running Discomfort whose server has the pack of tests/run_packs."""
-    config = pack_config(write_config, tmp_path_factory.mktemp("packs"), server_path(request.param))
-    async with await Discomfort.create(config) as discomfort:
-        yield discomfort
+d = discomfort_fixture()
 
 
 class Hub:
@@ -702,6 +695,17 @@ def test_other_users_cannot_read_an_editors_token() -> None:
     assert not published._folder.exists()
 
 
+def test_an_editor_that_cannot_say_so_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(editors.PublishedEditor, "_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            editors.publish_editor("http://127.0.0.1:9")
+    editors.publish_editor("http://127.0.0.1:9").withdraw()  # neither folder nor lock is in its way
+
+
 # ---- the history ----
 
 
@@ -784,6 +788,33 @@ def test_a_full_disk_is_no_error(root: Path, monkeypatch: pytest.MonkeyPatch) ->
         history.append("step")
         history.append("end")
     history.close()
+
+
+def test_a_folder_that_cannot_be_begun_is_not_left(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def refuse(path: Any, *rest: Any, **more: Any) -> int:
+        if str(path).endswith("events.jsonl"):
+            raise OSError(28, "No space left on device")
+        return opened(path, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            run_history.RunHistory("a" * 32)
+    assert list(root.iterdir()) == []
+
+
+def test_old_runs_are_not_weighed_at_every_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_history, "KEPT_RUNS", 1)
+    monkeypatch.setattr(run_history, "_next_prune", 0.0)
+    for number in range(3):
+        make_run(f"{number}" * 32, float(number))
+    run_history.prune_sometimes()
+    assert len(run_history.list_runs()) == 1
+    make_run("8" * 32, 8.0)
+    run_history.prune_sometimes()
+    assert len(run_history.list_runs()) == 2
 
 
 @pytest.mark.parametrize("name", ["../run", "..", "a/b.jpg", "", "x.png", "é.jpg"])

@@ -9,14 +9,12 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import pytest_asyncio
 import torch
 from discomfort.durable.compare import attempts, value_difference
 from discomfort.durable.replay import MissingValuesError, NoSuchIterationError, ReplayError, ReplayResult, replay
@@ -25,7 +23,7 @@ from discomfort.durable.run_folder import RunFolderError, RunRecordFolder, objec
 from discomfort.durable.secrets import REMOVED
 from discomfort.object_store import Folder, write_object
 from kept_runs import files_of, rewrite, step, write_run
-from pack_server import SERVERS, pack_config, server_path
+from pack_server import discomfort_fixture
 from prompt_parts import node, port
 
 from discomfort import Branch, Discomfort, Loop, PerIteration, WorkflowContext
@@ -35,14 +33,7 @@ TESTS = Path(__file__).parent
 on_a_server = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SERVERS)
-async def d(
-    request: pytest.FixtureRequest, write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Discomfort]:
-    """A running Discomfort whose server has the pack of tests/run_packs."""
-    config = pack_config(write_config, tmp_path_factory.mktemp("packs"), server_path(request.param))
-    async with await Discomfort.create(config) as discomfort:
-        yield discomfort
+d = discomfort_fixture()
 
 
 @pytest.fixture

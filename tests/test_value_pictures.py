@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from discomfort.observing import pictures
-from discomfort.observing.pictures import count, kind_of, to_picture
+from discomfort.value_pictures import count, kind_of, to_picture
 from PIL import Image
+
+from discomfort import value_pictures as pictures
 
 
 def pixel(picture: Image.Image | None, x: int, y: int) -> Any:
