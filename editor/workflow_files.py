@@ -81,7 +81,8 @@ def _missing(name: str, written: Path, places: Sequence[Path]) -> str:
 
 
 def list_workflows(places: Sequence[Path] | None = None) -> list[Json]:
-    """The user's workflows and the examples, each with the ``name`` that :func:`resolve_workflow` takes, and ``path``.
+    """The user's workflows and the examples, each with the ``name`` that :func:`resolve_workflow` takes, its
+    ``path``, and ``is_example``.
 
     Args:
         places: as of :func:`resolve_workflow`. ComfyUI's own folder is not searched: it may hold anything.
@@ -93,7 +94,7 @@ def list_workflows(places: Sequence[Path] | None = None) -> list[Json]:
             for path in _json_files(place):
                 name = path.relative_to(place).as_posix()
                 # One of the same name in an earlier folder is what the name means.
-                found.setdefault(name, {"name": name, "path": str(path)})
+                found.setdefault(name, {"name": name, "path": str(path), "is_example": place == EXAMPLES})
     return sorted(found.values(), key=lambda one: str(one["name"]).lower())
 
 

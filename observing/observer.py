@@ -14,11 +14,12 @@ import contextvars
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import value_pictures
-from ..durable.secrets import is_secret_name
+from ..durable.kept_run import secret_text
+from ..durable.secrets import is_secret_name, without_secrets
 from ..progress_events import NodeProgress, NodeStarted, ProgressEvent
 from ..prompt_graph import INPUT, OUTPUT
 from ..run_record import error_entry
@@ -173,6 +174,8 @@ class Observer:
                 history.add_workflow(len(notes), workflow)
             count = len(prepared.template.prompt)
             notes.append({"name": prepared.name, "nodes": count, "ports": _ports(prepared), "file": number})
+            history.secrets |= without_secrets(prepared.template.prompt)[1]
+        self._learn_secrets(self._context.list_keys())
         node = self._node or {}
         described = self._describe()
         self._iterations = described["iterations"]
@@ -192,6 +195,12 @@ class Observer:
             outputs = {name: {"kind": "other", "type": "", "digest": digest, "note": "made before an editor was open"}
                        for name, digest in step.outputs.items()}  # fmt: skip
             history.append("step", **_step_fields(step, 0), outputs=outputs)
+
+    def _learn_secrets(self, names: Iterable[str]) -> None:
+        """What is under a secret's name is written nowhere, not even where an error repeats it."""
+        if self._history is not None:
+            found = (secret_text(self._context, name) for name in names)
+            self._history.secrets |= {text for text in found if text}
 
     def _lost(self, link: RemoteLink) -> None:
         """An editor has gone; the last one takes the pause with it, which nobody could end any more."""
@@ -285,6 +294,7 @@ class Observer:
         self.control.note_written(names)
         if self._history is None:
             return
+        self._learn_secrets(names)
         outputs = {name: sketches.poor_sketch(self._context, name) for name in names}
         self._append("step", **_step_fields(step, nodes), outputs=outputs)
         for name, found in outputs.items():
@@ -309,6 +319,7 @@ class Observer:
     def note_input(self, path: Path, name: str) -> None:
         """A per-iteration input was saved."""
         if self._history is not None:
+            self._learn_secrets([name])
             self._append("input", path=list(path), name=name, value=sketches.poor_sketch(self._context, name))
 
     def note_condition(self, path: Path, what: str, text: str, result: bool) -> None:

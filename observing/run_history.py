@@ -24,6 +24,7 @@ import filelock
 
 from ..comfy_serverless import cache_folder
 from ..durable.run_folder import finite
+from ..durable.secrets import blotted
 
 log = logging.getLogger("discomfort.observing")
 
@@ -89,6 +90,8 @@ class RunHistory:
             raise
         #: bytes of events.jsonl
         self.length = 0
+        #: texts that are blotted out of whatever is written: errors repeat what they were given
+        self.secrets: set[str] = set()
         self._is_full = False
 
     def append(self, kind: str, **fields: Any) -> None:
@@ -96,7 +99,7 @@ class RunHistory:
         if self._is_full and kind != "end":
             return
         entry = {"kind": kind, "t": round(time.time(), 3), **fields}
-        line = json.dumps(finite(entry), separators=(",", ":"), default=str).encode() + b"\n"
+        line = blotted(json.dumps(finite(entry), separators=(",", ":"), default=str), self.secrets).encode() + b"\n"
         try:
             self.length += os.write(self._events, line)
         except OSError as e:

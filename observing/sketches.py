@@ -33,6 +33,13 @@ def poor_sketch(context: WorkflowContext, name: str) -> Json:
 
     Never raises: what this process cannot load is told in a note.
     """
+    try:
+        return _poor_sketch(context, name)
+    except Exception as e:  # of a damaged object, say: whoever needs it says so
+        return {"kind": "other", "type": "", "note": f"not looked at: {type(e).__name__}: {str(e)[:300]}"}
+
+
+def _poor_sketch(context: WorkflowContext, name: str) -> Json:
     info = context.get_storage_info(name)
     if info is None:
         return {"kind": "other", "type": "nothing", "note": "it is not there any more"}

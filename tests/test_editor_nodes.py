@@ -813,6 +813,18 @@ async def test_the_menu_of_a_runner(editor: Editor, save: Callable[..., None]) -
     assert await editor.ask(tabs) == before
 
 
+async def test_the_menu_opens_examples_too(editor: Editor) -> None:
+    """Of a workflow that is not saved, but among the examples of the pack."""
+    example = json.loads(
+        (Path(__file__).parent.parent / "example_workflows" / "Test a workflow.json").read_text(encoding="utf-8")
+    )
+    await editor.load(example)
+    runner = next(node["id"] for node in example["nodes"] if node["type"] == "DiscomfortTestRunner")
+    await press_menu(editor, runner, "Open workflow")
+    await editor.wait("() => app.graph._nodes.filter((node) => node.type === 'DiscomfortPort').length === 3")
+    await editor.ask("() => app.extensionManager.workflow.closeWorkflow(app.extensionManager.workflow.activeWorkflow)")
+
+
 async def press_menu(editor: Editor, node_id: int, item: str) -> None:
     """Choose an item of a node's context menu, as the editor builds it."""
     await editor.ask(

@@ -666,7 +666,8 @@ async def test_workflows_ports_and_conditions(server: Server, comfyui_folders: P
     for name in ("part_make.json", "part_use.json"):
         (comfyui_folders / name).write_bytes((WORKFLOWS / name).read_bytes())
     listed = (await server.get("/workflows"))["workflows"]
-    assert {"name": "part_make.json", "path": str(comfyui_folders / "part_make.json")} in listed
+    path = str(comfyui_folders / "part_make.json")
+    assert {"name": "part_make.json", "path": path, "is_example": False} in listed
     found = await server.post("/ports", {"workflows": ["part_make.json", "part_use.json"], "then": [], "otherwise": []})
     assert {one["unique_id"] for one in found["outputs"]} >= {"inverted", "picture"}
     assert "inverted" not in {one["unique_id"] for one in found["inputs"]}

@@ -243,6 +243,20 @@ async def test_secrets_are_not_told(d: Discomfort, hub: Hub) -> None:
 
 
 @in_module_loop
+async def test_an_error_that_repeats_a_secret_does_not_tell_it(d: Discomfort, hub: Hub) -> None:
+    prompt = {
+        "1": port("token"), "2": node("RunTestSecret", api_key="sk-in-a-widget", token=["1", 0], fail=True),
+        "3": port("out", ["2", 0]),
+    }  # fmt: skip
+    with pytest.raises(WorkflowExecutionError, match="sk-in-a-widget"):
+        await d.run([prompt], {"token": "sk-in-a-port"})
+    assert hub.events("end")[0]["state"] == "failed"
+    assert "(secret, not recorded)" in hub.events("step_failed")[0]["error"]["message"]
+    for file in hub.folders[-1].rglob("*"):
+        assert not file.is_file() or not any(key in file.read_bytes() for key in (b"sk-in-a-widget", b"sk-in-a-port"))
+
+
+@in_module_loop
 async def test_latents_masks_and_other_tensors(d: Discomfort, hub: Hub) -> None:
     values = {
         "latent": {"samples": torch.randn(2, 4, 16, 24)},

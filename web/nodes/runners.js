@@ -8,7 +8,7 @@ import { allowMarks, colourSockets, mark } from "../shared/marks.js";
 import { watchConditions } from "./condition.js";
 import { allGraphs, rootGraph } from "./port_graph.js";
 import { adjustSockets, hidePorts, isWired, nameOf, notePorts, portsOf, prepareDefinition } from "./sockets.js";
-import { knownWorkflows, loadWorkflows, offerWorkflows } from "./workflow_list.js";
+import { isExample, knownWorkflows, loadWorkflows, offerWorkflows } from "./workflow_list.js";
 
 const TEST_RUNNER = "DiscomfortTestRunner";
 const LOOP = "DiscomfortLoopExecutor";
@@ -22,6 +22,8 @@ const CHOOSERS = {
 const COMBO = "workflow";
 const CONDITIONS = ["condition", "branch_condition"];
 
+// The folder of this pack, as the server knows it: /extensions/<folder>/nodes/runners.js
+const PACK = new URL("..", import.meta.url).pathname.split("/").at(-2);
 // Milliseconds: for typing to pause; for an answer before a queueing that does not wait longer.
 const PAUSE = 300;
 const QUEUE_PATIENCE = 3000;
@@ -272,7 +274,7 @@ async function askForFile(node) {
   if (typeof value === "string") setValue(node, COMBO, value.trim());
 }
 
-/** Open a saved workflow as the list of workflows does, in a tab of its own. */
+/** Open a saved workflow as the list of workflows does, or one of our examples, in a tab of its own. */
 async function openWorkflow(name) {
   const file = name.endsWith(".json") ? name : `${name}.json`;
   const store = app.extensionManager.workflow;
@@ -282,7 +284,12 @@ async function openWorkflow(name) {
       if (!saved.isLoaded) await saved.load();
       return app.loadGraphData(JSON.parse(JSON.stringify(saved.activeState ?? saved.initialState)), true, true, saved);
     }
-    const answer = await api.fetchApi(`/userdata/${encodeURIComponent(`workflows/${file}`)}`);
+    await loadWorkflows();
+    const answer = await api.fetchApi(
+      isExample(file)
+        ? `/workflow_templates/${PACK}/${encodeURIComponent(file)}`
+        : `/userdata/${encodeURIComponent(`workflows/${file}`)}`,
+    );
     if (!answer.ok) throw new Error(`${answer.status}`);
     return app.loadGraphData(await answer.json(), true, true, file.split("/").pop().replace(/\.json$/, ""));
   };
@@ -292,7 +299,7 @@ async function openWorkflow(name) {
     app.extensionManager.toast?.add?.({
       severity: "error",
       summary: text("runner.open", "Open workflow"),
-      detail: text("runner.cannotOpen", "'{name}' is not among your saved workflows ({error}).", {
+      detail: text("runner.cannotOpen", "'{name}' is neither among your saved workflows nor an example ({error}).", {
         name,
         error: error.message ?? error,
       }),

@@ -3,10 +3,7 @@
  */
 
 import { app } from "../../../scripts/app.js"
-
-function rootGraph() {
-  return app.rootGraph ?? app.graph
-}
+import { rootGraph } from "../nodes/port_graph.js"
 
 // Keys that some writers set to null where there is nothing: the editor's validation complains of that.
 const LEFT_OUT = new Set(["slot_index", "showAdvanced"])
