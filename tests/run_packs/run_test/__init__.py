@@ -267,6 +267,8 @@ class RunTestFlaky:
         if way == "memory":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         if way == "die":
+            # Not before the answer to the queueing is out: one that is lost, the connector queues again by itself.
+            time.sleep(0.5)
             os.kill(os.getpid(), signal.SIGKILL)
         if way == "hang":
             time.sleep(60)  # no interrupt gets through
