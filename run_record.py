@@ -36,9 +36,9 @@ class StepRecord:
     references: dict[str, str] = dataclasses.field(default_factory=dict)
     #: how often it was tried; more than 1 means that the server died, hung or ran out of memory, or a node failed
     attempts: int = 1
-    #: what went wrong before it worked: {"reason", "error", "action", "delay"}, see docs/run-record.md
+    #: what went wrong before it worked: {"reason", "error", "action", "delay"}, see docs/reference/run-record.md
     retries: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    #: memory after it, in bytes, by name (docs/run-record.md); at most a second old
+    #: memory after it, in bytes, by name (docs/reference/run-record.md); at most a second old
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
     #: whether it was finished by an earlier process, and taken from the run's folder
     is_recalled: bool = False
@@ -144,7 +144,7 @@ class RunRecord:
     checkpoint_bytes: int = 0
     #: iterations of the outermost loop that failed and were passed over
     skipped: list[IterationFailure] = dataclasses.field(default_factory=list)
-    #: what was done because memory went over a ceiling, see docs/run-record.md
+    #: what was done because memory went over a ceiling, see docs/reference/run-record.md
     recycles: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     #: waiting for the server to be freed or restarted for that
     recycle_seconds: float = 0.0

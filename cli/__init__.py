@@ -1,39 +1,82 @@
 """The command line: ``python -m discomfort`` (or ``discomfort`` where the package is installed).
 
-A table of contents: each group of commands has a file of its own. Nothing here does any work; the commands call what
-the package offers to programs too.
-
-Exit status: 0 when what was asked for is so, 1 after an error (one paragraph on standard error), 2 for a command line
-that is not understood, 3 where what was asked about does not exist: ``server status`` finds no server, ``context show``
-no such run or key, ``replay``, ``diff`` and ``report`` no run in the folder; 4 where ``replay`` or ``diff`` finds a
-difference. ``--json`` prints data for programs.
+A table of contents: each command has its place in a file of its own, which is loaded when it is called. So ``--help``
+is there at once, and ``doctor`` also where a package is missing that another command needs. Nothing here does any
+work; the commands call what the package offers to programs too. Exit statuses and what ``--json`` prints: output.py,
+and docs/reference/command-line.md for users.
 """
 
 from __future__ import annotations
 
+import errno
+import importlib
+import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 from .. import __version__
-from ..comfy_serverless import ConnectorError
-from .context import context
-from .runs import diff, replay, report
-from .server import server
+from .output import Failure, Status, tell_error
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Place(NamedTuple):
+    """Where a command is, and the line about it in --help (the first one of its own help; a test compares)."""
+
+    module: str
+    name: str
+    help: str
+
+
+#: in the order of --help
+COMMANDS = {
+    "run": _Place(".run", "run", "Run workflows, in a loop if you like."),
+    "batch": _Place(".batch", "batch", "Run workflows on each of many items, resumably."),
+    "ports": _Place(".workflows", "ports", "List the ports of a workflow: what goes in, what comes out."),
+    "check": _Place(".workflows", "check", "Say what is wrong with workflows, before a server does."),
+    "convert": _Place(".workflows", "convert", "Make the API prompt of an editor workflow, as the editor would."),
+    "stitch": _Place(".workflows", "stitch", "Make one workflow of several, joined at their ports."),
+    "replay": _Place(".runs", "replay", "Run a recorded run again, and say whether it gives the same."),
+    "diff": _Place(".runs", "diff", "Say what differs between two recorded runs, and where it begins."),
+    "report": _Place(".runs", "report", "Write the report of a recorded run, one HTML page, and print its path."),
+    "context": _Place(".context", "context", "Look at the data of runs: what is stored, where, how much."),
+    "server": _Place(".server", "server", "Keep a ComfyUI server warm between scripts."),
+    "doctor": _Place(".doctor", "doctor", "Look at this machine: what is there, what is missing, what to do."),
+    "demo": _Place(".demo", "demo", "Run an example, or copy the examples to try them."),
+    "completion": _Place(".completion", "completion", "Print what makes your shell complete these commands."),
+}
+
+
+class _Commands(click.Group):
+    """The commands of the table, each loaded when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        try:
+            command = getattr(importlib.import_module(place.module, __name__), place.name)
+        except ModuleNotFoundError as error:
+            raise Failure(
+                f"{cmd_name} needs the package {error.name}, which is not installed in {sys.executable}. "
+                f"`{program()} doctor` says what is missing, and how to install it."
+            ) from error
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.help) for name, place in COMMANDS.items()])
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="discomfort")
 def commands() -> None:
     """Run ComfyUI from code: loops, conditions and state around your workflows."""
-
-
-commands.add_command(server)
-commands.add_command(context)
-commands.add_command(replay)
-commands.add_command(diff)
-commands.add_command(report)
 
 
 def program() -> str:
@@ -48,10 +91,34 @@ def program() -> str:
 
 
 def main() -> int:
-    """Run the command line of this process; returns the exit status (or raises SystemExit with it)."""
+    """Run the command line of this process; returns the exit status."""
+    as_json = "--json" in sys.argv
     try:
-        commands(prog_name=program())
-    except ConnectorError as e:
-        print(f"discomfort: {e}", file=sys.stderr)
-        return 1
-    return 0
+        status = commands.main(prog_name=program(), standalone_mode=False)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except click.ClickException as error:
+        return tell_error(error, as_json)
+    except (click.Abort, KeyboardInterrupt) as error:
+        if str(error):  # that of a run which is kept says how it goes on
+            click.echo(f"discomfort: {error}", err=True)
+        return Status.INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        # `| head`: nobody reads any more. What Python would still write at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Status.ERROR
+    except RuntimeError as error:
+        if not _is_of_the_connector(error):
+            raise
+        failure = Failure(str(error))
+        failure.__cause__ = error
+        return tell_error(failure, as_json)
+    return status if isinstance(status, int) else Status.DONE
+
+
+def _is_of_the_connector(error: RuntimeError) -> bool:
+    """Whether it is a ConnectorError: a sentence for people. The module may not be there (see doctor)."""
+    module = sys.modules.get(f"{__package__.rpartition('.')[0]}.comfy_serverless")
+    return module is not None and isinstance(error, module.ConnectorError)

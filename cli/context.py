@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
 import logging
 import os
 import re
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +17,8 @@ import click
 from .. import value_summary, workflow_context
 from ..object_store import ObjectInfo, RunStore, RunSummary, Usage, look_into
 from ..workflow_context import StoreClosed, StoreError, UnknownKeyError
-from .wording import duration
+from .output import JSON, Failure, NotFound, printable, say, say_json, say_table
+from .wording import ago, command, counted, date, duration, shortened, size
 
 _CONFIG = click.option(
     "--config",
@@ -30,23 +27,6 @@ _CONFIG = click.option(
     help="The configuration that the contexts were made with, as in WorkflowContext(); without it the default one. "
     "Its CONTEXTS_DIR_NAME decides where runs are looked for.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
-
-#: exit status where the run or key that was asked for does not exist, as in ``server status``
-NO_SUCH_THING = 3
-
-
-class _Failure(click.ClickException):
-    """What ends a command: one paragraph on standard error, and exit status 1."""
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"discomfort: {_printable(self.message)}", err=True)
-
-
-class _NoSuchThing(_Failure):
-    """The run or key that was asked for does not exist."""
-
-    exit_code = NO_SUCH_THING
 
 
 @contextlib.contextmanager
@@ -60,12 +40,12 @@ def _told() -> Iterator[None]:
     except BrokenPipeError:  # `| head`: click ends the program in silence
         raise
     except (UnknownKeyError, StoreClosed) as exc:
-        raise _NoSuchThing(str(exc)) from exc
+        raise NotFound(str(exc)) from exc
     except (StoreError, OSError, ValueError) as exc:
         text = str(exc)
         if isinstance(exc, OSError) and isinstance(exc, StoreError):
             text = exc.strerror or text
-        raise _Failure(text) from exc
+        raise Failure(text) from exc
     finally:
         logger.removeHandler(handler)
 
@@ -74,15 +54,16 @@ class _Warnings(logging.Handler):
     """Prints what the package warns of, for people."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"discomfort: {_printable(record.getMessage())}", err=True)
+        click.echo(f"discomfort: {printable(record.getMessage())}", err=True)
 
 
 @click.group()
 def context() -> None:
-    """Look at the data of runs: what is stored, where, how much, and what dead processes left.
+    """Look at the data of runs: what is stored, where, how much.
 
     A run's data lies in shared memory and on disk, in a folder of its own, for as long as its owner lives (the script
-    that runs the workflows). `list` and `show` change nothing and may be used while runs are at work.
+    that runs the workflows). `list` and `show` change nothing and may be used while runs are at work; `sweep` removes
+    what dead processes left.
     """
 
 
@@ -91,7 +72,7 @@ def context() -> None:
 
 @context.command(name="list")
 @_CONFIG
-@_JSON
+@JSON
 def list_(config_path: Path | None, as_json: bool) -> None:
     """List the runs of this user that have data here, live and dead."""
     with _told():
@@ -99,10 +80,10 @@ def list_(config_path: Path | None, as_json: bool) -> None:
         memory = _shared_memory(config_path)
         if as_json:
             content = {"runs": [_run_json(run) for run in runs], "shared_memory": memory}
-            click.echo(json.dumps(content, indent=2))
+            say_json(content)
             return
         _say_runs(runs, config_path)
-        _say(_memory_text(memory))
+        say(_memory_text(memory))
 
 
 def _shared_memory(config_path: Path | None) -> dict[str, Any] | None:
@@ -120,7 +101,7 @@ def _shared_memory(config_path: Path | None) -> dict[str, Any] | None:
 def _memory_text(memory: dict[str, Any] | None) -> str:
     if memory is None:
         return "No shared memory here: runs keep everything on disk."
-    free, total = _bytes(memory["free_bytes"]), _bytes(memory["total_bytes"])
+    free, total = size(memory["free_bytes"]), size(memory["total_bytes"])
     return f"Shared memory {memory['path']}: {free} of {total} free."
 
 
@@ -130,25 +111,25 @@ def _run_json(run: RunSummary) -> dict[str, Any]:
 
 def _say_runs(runs: list[RunSummary], config_path: Path | None) -> None:
     if not runs:
-        _say(f"No run has data here ({_places(config_path)}).")
+        say(f"No run has data here ({_places(config_path)}).")
         return
     header = ("RUN", "STATE", "OWNER", "AGE", ">KEYS", ">MEMORY", ">DISK", "FOLDER")
     names = _short_ids(runs)
-    _say_table(header, [_run_row(run, names[run.run_id]) for run in runs])
-    _say("")
+    say_table(header, [_run_row(run, names[run.run_id]) for run in runs])
+    say("")
     for run in runs:
         if run.problem:
-            _say(f"{names[run.run_id] or run.path}: {run.problem}")
+            say(f"{names[run.run_id] or run.path}: {run.problem}")
     dead = [run for run in runs if run.is_alive is False]
     ram, disk = sum(run.ram_bytes for run in runs), sum(run.disk_bytes for run in runs)
     count = sum(bool(run.run_id) for run in runs)
-    _say(f"{_count(count, 'run')}, {len(dead)} dead: {_bytes(ram)} of memory, {_bytes(disk)} on disk.")
+    say(f"{counted(count, 'run')}, {len(dead)} dead: {size(ram)} of memory, {size(disk)} on disk.")
     if len(dead) < count:
-        _say(f"What a run holds: {_command('show', config_path)} RUN")
+        say(f"What a run holds: {command('context show', config_path)} RUN")
     if dead:
-        _say(
+        say(
             f"The owner of a dead run ended without cleaning up. The next run removes what it left, or do it now: "
-            f"{_command('sweep', config_path)}"
+            f"{command('context sweep', config_path)}"
         )
 
 
@@ -158,9 +139,9 @@ def _run_row(run: RunSummary, name: str) -> Sequence[str]:
     owner = "?" if run.owner_pid is None else str(run.owner_pid)
     if run.is_alive and run.owner_pid is not None:
         command = _command_of(run.owner_pid, run.created)
-        owner = _shortened(f"{run.owner_pid} {' '.join(map(os.path.basename, command[:3]))}".strip(), 28)
+        owner = shortened(f"{run.owner_pid} {' '.join(map(os.path.basename, command[:3]))}".strip(), 28)
     age = "?" if run.created is None else duration(time.time() - run.created)
-    sizes = (f"{run.keys:,}", _bytes(run.ram_bytes), _bytes(run.disk_bytes))
+    sizes = (f"{run.keys:,}", size(run.ram_bytes), size(run.disk_bytes))
     return (name, run.state, owner, age, *sizes, run.path)
 
 
@@ -192,7 +173,7 @@ def _short_ids(runs: Iterable[RunSummary]) -> dict[str, str]:
 )
 @click.option("--no-load", is_flag=True, help="With KEY: tell what is known of the value without loading it.")
 @_CONFIG
-@_JSON
+@JSON
 def show(run_id: str, key: str | None, sort: str, no_load: bool, config_path: Path | None, as_json: bool) -> None:
     """Show what a run has stored, or describe the value of one KEY.
 
@@ -221,14 +202,14 @@ def _find(wanted: str, config_path: Path | None) -> RunSummary:
         )
     runs = [run for run in workflow_context.list_contexts(config_path) if run.run_id.startswith(start)]
     if not runs:
-        raise _NoSuchThing(
+        raise NotFound(
             f"no run's id {'is' if len(start) == 32 else 'begins with'} {start} (looked in {_places(config_path)}). "
             f"Its owner has shut it down, or it was swept, or it is in other folders (--config, DISCOMFORT_RAM_ROOT, "
-            f"DISCOMFORT_DISK_ROOT). Those that exist: {_command('list', config_path)}"
+            f"DISCOMFORT_DISK_ROOT). Those that exist: {command('context list', config_path)}"
         )
     if len(runs) > 1:
         found = ", ".join(f"{run.run_id} ({run.state})" for run in runs[:20]) + (", ..." if len(runs) > 20 else "")
-        raise _Failure(f"{len(runs)} runs' ids begin with {start}: {found}. Give more digits")
+        raise Failure(f"{len(runs)} runs' ids begin with {start}: {found}. Give more digits")
     return runs[0]
 
 
@@ -238,7 +219,7 @@ def _open(run: RunSummary, config_path: Path | None) -> Iterator[RunStore]:
         store = look_into(run, workflow_context.context_roots(config_path))
     except FileNotFoundError:
         reason = run.problem or "it was removed at this moment, or a part of it is missing"
-        raise _NoSuchThing(f"run {run.run_id} has nothing to show: {reason}") from None
+        raise NotFound(f"run {run.run_id} has nothing to show: {reason}") from None
     with store:
         yield store
 
@@ -249,35 +230,35 @@ def _show_run(run: RunSummary, store: RunStore, sort: str, as_json: bool) -> Non
     if as_json:
         keys = [{"key": key, **(_info_json(info) if info else {"problem": problem})} for key, info, problem in rows]
         content = {"run": _run_json(run), "usage": usage._asdict(), "keys": keys}
-        click.echo(json.dumps(content, indent=2))
+        say_json(content)
         return
-    _say(f"Run {run.run_id}, {run.state}")
-    _say(f"  owner   {_owner_text(run)}")
+    say(f"Run {run.run_id}, {run.state}")
+    say(f"  owner   {_owner_text(run)}")
     if run.path != run.disk_path:
-        _say(f"  memory  {_memory_use(run, usage)}, {run.path}")
+        say(f"  memory  {_memory_use(run, usage)}, {run.path}")
     if run.disk_path is not None:
-        _say(f"  disk    {_bytes(usage.disk_bytes)}, {run.disk_path}")
+        say(f"  disk    {size(usage.disk_bytes)}, {run.disk_path}")
     if run.problem:
-        _say(f"  note    {run.problem}")
-    _say("")
+        say(f"  note    {run.problem}")
+    say("")
     if not rows:
-        _say("Nothing is stored.")
+        say("Nothing is stored.")
     else:
         header = ("KEY", ">SIZE", "WHERE", "KIND", "DIGEST", "SAVED", "BY")
-        _say_table(header, [_key_row(*row) for row in rows])
+        say_table(header, [_key_row(*row) for row in rows])
     damaged = usage.keys - len(rows)
     if damaged > 0:
-        _say(f"{_count(damaged, 'more entry', 'more entries')} could not be read.")
+        say(f"{counted(damaged, 'more entry', 'more entries')} could not be read.")
 
 
 def _memory_use(run: RunSummary, usage: Usage) -> str:
     """What the run has in shared memory, in words."""
-    text = _bytes(usage.ram_bytes)
+    text = size(usage.ram_bytes)
     if run.is_alive and usage.ram_capacity:
-        text += f" of the {_bytes(usage.ram_capacity)} it may use"
+        text += f" of the {size(usage.ram_capacity)} it may use"
     if usage.held_bytes:
-        text += f" ({_bytes(usage.held_bytes)} of it replaced values that are still in use)"
-    return text + (f", {_bytes(usage.idle_bytes)} idle" if usage.idle_bytes else "")
+        text += f" ({size(usage.held_bytes)} of it replaced values that are still in use)"
+    return text + (f", {size(usage.idle_bytes)} idle" if usage.idle_bytes else "")
 
 
 _Row = tuple[str, "ObjectInfo | None", str]
@@ -319,11 +300,11 @@ def _key_row(key: str, info: ObjectInfo | None, problem: str) -> Sequence[str]:
     algorithm, _, digits = info.digest.partition(":")
     return (
         _name(key),
-        _bytes(info.size),
+        size(info.size),
         "memory" if info.storage_type == "ram" else "disk",
         "recipe" if info.is_recipe else "value",
         f"{algorithm}:{digits[:12]}",
-        _ago(info.created_ns / 1e9),
+        ago(info.created_ns / 1e9),
         f"pid {info.pid}",
     )
 
@@ -338,18 +319,18 @@ def _show_key(run: RunSummary, store: RunStore, wanted: str, is_loaded: bool, as
     summary = value_summary.summarize(value) if is_loaded else None
     if as_json:
         content = {"run_id": run.run_id, "key": key, **_info_json(info), "value": summary}
-        click.echo(json.dumps(content, indent=2))
+        say_json(content)
         return
     saved = info.created_ns / 1e9
-    _say(f"{_name(key, limit=1000)} in run {run.run_id}, {run.state}")
-    _say(f"  size    {_bytes(info.size)}{', a recipe' if info.is_recipe else ''}")
-    _say(f"  {'memory' if info.storage_type == 'ram' else 'disk  '}  {info.path}")
-    _say(f"  digest  {info.digest}")
-    _say(f"  saved   {_moment(saved)}, {_ago(saved)}, by {_process_text(info.pid, saved)}")
+    say(f"{_name(key, limit=1000)} in run {run.run_id}, {run.state}")
+    say(f"  size    {size(info.size)}{', a recipe' if info.is_recipe else ''}")
+    say(f"  {'memory' if info.storage_type == 'ram' else 'disk  '}  {info.path}")
+    say(f"  digest  {info.digest}")
+    say(f"  saved   {date(saved)}, {ago(saved)}, by {_process_text(info.pid, saved)}")
     if summary is not None:
-        _say("")
+        say("")
         for line in value_summary.as_lines(summary):
-            _say(line)
+            say(line)
 
 
 def _load(store: RunStore, key: str, is_loaded: bool) -> tuple[ObjectInfo, Any]:
@@ -382,7 +363,7 @@ def _key_of(store: RunStore, wanted: str) -> str:
 @context.command()
 @click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
 @_CONFIG
-@_JSON
+@JSON
 def sweep(dry_run: bool, config_path: Path | None, as_json: bool) -> None:
     """Remove what dead owners left, in memory and on disk. Runs whose owner lives are never touched.
 
@@ -398,18 +379,18 @@ def sweep(dry_run: bool, config_path: Path | None, as_json: bool) -> None:
         ram, disk = sum(run.ram_bytes for run in swept), sum(run.disk_bytes for run in swept)
         if as_json:
             content = {"dry_run": dry_run, "removed": removed, "ram_bytes": ram, "disk_bytes": disk}
-            click.echo(json.dumps({**content, "runs": [_run_json(run) for run in swept]}, indent=2))
+            say_json({**content, "runs": [_run_json(run) for run in swept]})
             return
         verb = "Would remove" if dry_run else "Removed"
         for run in swept:
             owner = f"its owner, pid {run.owner_pid}, is dead" if run.owner_pid is not None else "it has no owner"
-            _say(f"{verb} run {run.run_id}: {owner}; {_count(run.keys, 'key')}")
+            say(f"{verb} run {run.run_id}: {owner}; {counted(run.keys, 'key')}")
         for path in removed:
-            _say(f"  {path}")
+            say(f"  {path}")
         if removed:
-            _say(f"{'It would free' if dry_run else 'Freed'} {_bytes(ram)} of memory and {_bytes(disk)} on disk.")
+            say(f"{'It would free' if dry_run else 'Freed'} {size(ram)} of memory and {size(disk)} on disk.")
         else:
-            _say("Nothing to remove: no dead owner left anything.")
+            say("Nothing to remove: no dead owner left anything.")
         _say_what_stays(before, dry_run)
 
 
@@ -420,25 +401,14 @@ def _folders(run: RunSummary) -> list[str]:
 def _say_what_stays(runs: list[RunSummary], dry_run: bool) -> None:
     live = sum(run.is_alive is True for run in runs)
     if live:
-        _say(f"{_count(live, 'run is', 'runs are')} in use and left alone.")
+        say(f"{counted(live, 'run is', 'runs are')} in use and left alone.")
     for run in runs:
         # Without --dry-run the sweep itself has warned of it.
         if run.is_alive is None and dry_run:
-            _say(f"{run.path} would be left alone: {run.problem}")
+            say(f"{run.path} would be left alone: {run.problem}")
 
 
 # ---- text ----
-
-
-def _printable(text: str) -> str:
-    """Text that cannot move the cursor or change the terminal: keys and types come from workflows."""
-    safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return safe.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _say(line: str) -> None:
-    click.echo(_printable(line).replace("\n", "\\n"))
 
 
 def _name(key: str, limit: int = 48) -> str:
@@ -449,43 +419,6 @@ def _name(key: str, limit: int = 48) -> str:
     return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
 
 
-def _shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
-def _say_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns; a header that begins with > is that of numbers, which stand on the right."""
-    cells = [[_printable(cell) for cell in row] for row in [[name.lstrip(">") for name in header], *rows]]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        columns = zip(row, widths, header, strict=True)
-        line = "  ".join(cell.rjust(n) if name.startswith(">") else cell.ljust(n) for cell, n, name in columns)
-        _say(line.rstrip())
-
-
-def _bytes(count: float) -> str:
-    """``0 B``, ``812 B``, ``48.0 MB``; in units of 1024, as in the configuration."""
-    if count < 1024:
-        return f"{count:.0f} B"
-    for unit in ("KB", "MB", "GB"):
-        count /= 1024
-        if count < 999.95:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1024:.1f} TB"
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def _ago(moment: float) -> str:
-    return f"{duration(time.time() - moment)} ago"
-
-
-def _moment(moment: float) -> str:
-    return datetime.datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def _owner_text(run: RunSummary) -> str:
     """Who made the run; its command only where that process can be it."""
     if run.owner_pid is None:
@@ -494,7 +427,7 @@ def _owner_text(run: RunSummary) -> str:
         who = _process_text(run.owner_pid, run.created)
     else:
         who = f"process {run.owner_pid}" + ("" if run.is_alive is None else ", which is dead")
-    return who if run.created is None else f"{who}, made {_moment(run.created)}, {_ago(run.created)}"
+    return who if run.created is None else f"{who}, made {date(run.created)}, {ago(run.created)}"
 
 
 def _process_text(pid: int, by: float | None = None) -> str:
@@ -514,9 +447,3 @@ def _command_of(pid: int, by: float | None) -> list[str]:
         if by is None or process.create_time() < by + 2:
             return [" ".join(word.split()) for word in process.cmdline()]
     return []
-
-
-def _command(name: str, config_path: Path | None) -> str:
-    """A command of this group, as it can be copied."""
-    words = [f"{click.get_current_context().find_root().info_name} context {name}"]
-    return " ".join([*words, *(["--config", shlex.quote(str(config_path))] if config_path else [])])

@@ -1,4 +1,7 @@
-"""``discomfort replay``, ``diff`` and ``report``: runs that were kept in a folder (durable/, docs/run-record.md)."""
+"""``discomfort replay``, ``diff`` and ``report``: runs that were kept in a folder (durable/).
+
+docs/reference/run-record.md has the format.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,11 @@ import click
 
 from ..comfy_serverless import ConnectorError
 from ..durable.run_folder import RunFolderError, RunRecordFolder, iter_steps, open_folder, write_file
-from .context import NO_SUCH_THING, _Failure, _NoSuchThing, _printable, _say
-
-#: exit status where two runs, or a run and its replay, differ
-DIFFERS = 4
+from .output import CONFIG, JSON, Failure, NotFound, Status, printable, say, say_json
 
 _RUN = click.Path(path_type=Path)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
 # So many lines of one kind are printed for people.
 _MOST = 20
-
-__all__ = ["DIFFERS", "NO_SUCH_THING", "diff", "replay", "report"]
 
 
 def _open(path: Path) -> RunRecordFolder:
@@ -33,7 +30,7 @@ def _open(path: Path) -> RunRecordFolder:
     folder = path.expanduser()
     if not RunRecordFolder.holds_run(folder):
         what = f"There is no run in {path}" if folder.is_dir() else f"There is no folder {path}"
-        raise _NoSuchThing(f"{what}. A run's folder is what was given as checkpoint=; manifest.json is in it.")
+        raise NotFound(f"{what}. A run's folder is what was given as checkpoint=; manifest.json is in it.")
     return RunRecordFolder.open(folder)
 
 
@@ -48,9 +45,9 @@ def _told() -> Iterator[None]:
     except BrokenPipeError:  # `| head`: click ends the program in silence
         raise
     except NoSuchIterationError as e:
-        raise _NoSuchThing(str(e)) from e
+        raise NotFound(str(e)) from e
     except (RunFolderError, ConnectorError, OSError, ValueError, ProtocolError, PreflightError) as e:
-        raise _Failure(str(e)) from e
+        raise Failure(str(e)) from e
 
 
 # ---- replay ----
@@ -75,14 +72,9 @@ def _told() -> Iterator[None]:
     help="A text that was left out of the record, in an environment variable.",
 )
 @click.option("--trust", is_flag=True, help="Load values that are more than plain data. Only what your own runs wrote.")
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The configuration of the server, as for create(); without it the default one.",
-)
+@CONFIG
 @click.option("-v", "--verbose", is_flag=True, help="Tell also of an identical one what it runs on now.")
-@_JSON
+@JSON
 def replay(
     run: Path,
     iteration: int | None,
@@ -106,26 +98,26 @@ def replay(
         values, texts = _read_inputs(inputs, record), _read_secrets(secrets)
         result = asyncio.run(_replay(record, iteration, values, texts, trust, config_path, as_json))
         if as_json:
-            click.echo(json.dumps(result.to_dict(), indent=2))
-            sys.exit(0 if result.is_identical else DIFFERS)
+            say_json(result.to_dict())
+            sys.exit(0 if result.is_identical else Status.NO)
         for difference in result.differences[:_MOST]:
-            _say(difference.sentence())
+            say(difference.sentence())
         _say_rest(len(result.differences), "differing value")
         for note in result.notes:
-            _say(f"note: {note}")
+            say(f"note: {note}")
         if verbose or not result.is_identical:
             for text in result.environment[:_MOST]:
-                _say(f"it runs on something else now: {text}")
+                say(f"it runs on something else now: {text}")
             _say_rest(len(result.environment), "difference of what it runs on")
             if verbose and not result.environment:
-                _say("it runs on the same versions, packs, devices and models as then, as far as is known")
-        _say(result.summary())
-    sys.exit(0 if result.is_identical else DIFFERS)
+                say("it runs on the same versions, packs, devices and models as then, as far as is known")
+        say(result.summary())
+    sys.exit(0 if result.is_identical else Status.NO)
 
 
 def _say_rest(count: int, what: str) -> None:
     if count > _MOST:
-        _say(f"... and {count - _MOST:,} more {what}{'s' if count - _MOST > 1 else ''} (--json has all)")
+        say(f"... and {count - _MOST:,} more {what}{'s' if count - _MOST > 1 else ''} (--json has all)")
 
 
 async def _replay(
@@ -159,7 +151,7 @@ def _progress(is_quiet: bool) -> Iterator[Any]:
 
         def progress(done: int, total: int, step: Mapping[str, Any]) -> None:
             bar.total = total
-            bar.set_description(_printable(str(step["workflow"])).replace("\n", " "), refresh=False)
+            bar.set_description(printable(str(step["workflow"])).replace("\n", " "), refresh=False)
             bar.update(done - bar.n)
 
         yield progress
@@ -253,7 +245,7 @@ def _read_secrets(options: Sequence[str]) -> dict[str, str]:
 @click.command()
 @click.argument("run_a", type=_RUN)
 @click.argument("run_b", type=_RUN)
-@_JSON
+@JSON
 def diff(run_a: Path, run_b: Path, as_json: bool) -> None:
     """Say what differs between two recorded runs, and where it begins.
 
@@ -279,16 +271,16 @@ def diff(run_a: Path, run_b: Path, as_json: bool) -> None:
                 "steps": [steps for steps, _ in counts],
                 "values": [values for _, values in counts],
             }
-            click.echo(json.dumps(content, indent=2))
-            sys.exit(DIFFERS if real else 0)
+            say_json(content)
+            sys.exit(Status.NO if real else 0)
         for one in found:
-            _say(f"{one.area}: {one.text}")
+            say(f"{one.area}: {one.text}")
         if not real:
-            _say(f"same: {counts[0][0]:,} steps, {counts[0][1]:,} values")
+            say(f"same: {counts[0][0]:,} steps, {counts[0][1]:,} values")
         else:
             areas = ", ".join(dict.fromkeys(one.area for one in real))
-            _say(f"differs: {areas}" + ("" if results_differ else "; what they did is the same"))
-    sys.exit(DIFFERS if real else 0)
+            say(f"differs: {areas}" + ("" if results_differ else "; what they did is the same"))
+    sys.exit(Status.NO if real else 0)
 
 
 def _step_counts(record: RunRecordFolder) -> tuple[int, int]:
@@ -303,10 +295,11 @@ def _step_counts(record: RunRecordFolder) -> tuple[int, int]:
 @click.command()
 @click.argument("run", type=_RUN)
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it there instead of RUN/report.html."
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it there instead of RUN/report.html."
 )
-def report(run: Path, output: Path | None) -> None:
-    """Write the report of a recorded run anew, one HTML page, and print its path.
+@JSON
+def report(run: Path, output: Path | None, as_json: bool) -> None:
+    """Write the report of a recorded run, one HTML page, and print its path.
 
     The run may be going on; exit status 3 where there is none.
     """
@@ -320,8 +313,11 @@ def report(run: Path, output: Path | None) -> None:
             _write(target, page)
         except OSError as e:
             advice = "" if output else " --output FILE writes it somewhere else."
-            raise _Failure(f"The report cannot be written to {target}: {e}.{advice}") from e
-        click.echo(target.resolve())
+            raise Failure(f"The report cannot be written to {target}: {e}.{advice}") from e
+        if as_json:
+            say_json({"report": str(target.resolve())})
+        else:
+            click.echo(target.resolve())
 
 
 def _write(target: Path, content: bytes) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -14,18 +12,8 @@ import click
 from .. import warm_server
 from ..comfy_serverless import ConnectorConfig, ServerChoice, choose_server
 from ..warm_server import WarmServerInUseError, WarmStatus
-from .wording import duration
-
-_CONFIG = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The configuration that the scripts pass to create(); without it the default one, as in create().",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
-
-#: exit status of ``status`` where no server is kept (the Linux Standard Base's number for "not running")
-NOT_RUNNING = 3
+from .output import CONFIG, JSON, Status, say_json
+from .wording import command, duration
 
 
 @click.group()
@@ -38,7 +26,7 @@ def server() -> None:
 
 
 @server.command()
-@_CONFIG
+@CONFIG
 @click.option(
     "--idle-timeout",
     type=click.FloatRange(min=0),
@@ -46,7 +34,7 @@ def server() -> None:
     help="Stop it after so long without use; 0: never. Without it WARM_IDLE_TIMEOUT of the configuration (1 hour).",
 )
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, for systemd, Docker and the like.")
-@_JSON
+@JSON
 def start(config_path: Path | None, idle_timeout: float | None, foreground: bool, as_json: bool) -> None:
     """Start a warm server, unless one runs already, and return when it is ready."""
     if foreground:
@@ -56,7 +44,7 @@ def start(config_path: Path | None, idle_timeout: float | None, foreground: bool
     with _hint_at_force(config_path):
         found = warm_server.start(config_path, idle_timeout, tell=lambda text: click.echo(text, err=as_json))
     if as_json:
-        click.echo(json.dumps(found.as_json()))
+        say_json(found.as_json())
         return
     click.echo(_describe(found))
     click.echo(f"Scripts with the same settings use it from now on. Stop it with: {_stop_command(config_path)}")
@@ -64,9 +52,7 @@ def start(config_path: Path | None, idle_timeout: float | None, foreground: bool
 
 def _stop_command(config_path: Path | None, *options: str) -> str:
     """The command that stops the warm server of a configuration, as it can be copied."""
-    words = [f"{click.get_current_context().find_root().info_name} server stop"]
-    words += ["--config", shlex.quote(str(config_path))] if config_path else []
-    return " ".join([*words, *options])
+    return " ".join([command("server stop", config_path), *options])
 
 
 @contextlib.contextmanager
@@ -75,8 +61,8 @@ def _hint_at_force(config_path: Path | None, *options: str) -> Iterator[None]:
     try:
         yield
     except WarmServerInUseError as e:
-        command = _stop_command(config_path, *options, "--force")
-        raise WarmServerInUseError(f"{e} Stop it all the same with: {command}") from e
+        advice = _stop_command(config_path, *options, "--force")
+        raise WarmServerInUseError(f"{e} Stop it all the same with: {advice}") from e
 
 
 def _say_what_starts(config_path: Path | None) -> None:
@@ -92,7 +78,7 @@ def _name(choice: ServerChoice) -> str:
 
 
 @server.command(hidden=True)
-@_CONFIG
+@CONFIG
 @click.option("--idle-timeout", type=float)
 def keep(config_path: Path | None, idle_timeout: float | None) -> None:
     """The process in the background; ``start`` starts it."""
@@ -100,25 +86,26 @@ def keep(config_path: Path | None, idle_timeout: float | None) -> None:
 
 
 @server.command()
-@_JSON
+@JSON
 def status(as_json: bool) -> None:
     """Show the warm servers: where, what, who uses them. Exit status 3 where there is none."""
     found = warm_server.status()
     if as_json:
-        click.echo(json.dumps([one.as_json() for one in found]))
+        say_json([one.as_json() for one in found])
     else:
         texts = list(map(_describe, found)) or ["No warm server runs."]
         if warm_server.unready(everywhere=True):
             texts.append("Another one is being started." if found else "One is being started.")
         click.echo("\n\n".join(texts))
-    sys.exit(0 if found else NOT_RUNNING)
+    sys.exit(0 if found else Status.NOT_FOUND)
 
 
 @server.command()
-@_CONFIG
+@CONFIG
 @click.option("--all", "stop_all", is_flag=True, help="Stop those of other configurations too.")
 @click.option("--force", is_flag=True, help="Stop it although somebody uses it.")
-def stop(config_path: Path | None, stop_all: bool, force: bool) -> None:
+@JSON
+def stop(config_path: Path | None, stop_all: bool, force: bool, as_json: bool) -> None:
     """Stop the warm server of this configuration; one that is in use only with --force."""
     if stop_all:
         wanted = warm_server.status()
@@ -126,14 +113,17 @@ def stop(config_path: Path | None, stop_all: bool, force: bool) -> None:
         one = warm_server.find(config_path)
         wanted = [one] if one is not None else []
     starting = warm_server.unready(config_path, everywhere=stop_all)
+    tell: Callable[[str], None] = (lambda text: None) if as_json else click.echo
     for running in wanted:
         with _hint_at_force(config_path, *(["--all"] if stop_all else [])):
             warm_server.stop(running, force)
-        click.echo(f"Stopped {running.server.address}.")
+        tell(f"Stopped {running.server.address}.")
     for folder in starting:
         warm_server.stop_unready(folder)
-        click.echo("Stopped one that was being started.")
-    if not wanted and not starting:
+        tell("Stopped one that was being started.")
+    if as_json:
+        say_json({"stopped": [one.server.address for one in wanted], "stopped_while_starting": len(starting)})
+    elif not wanted and not starting:
         others = [] if stop_all else warm_server.status()
         more = f" Of other configurations: {', '.join(o.server.address for o in others)} (--all)." if others else ""
         click.echo(f"No warm server runs{' for this configuration' if others else ''}.{more}")

@@ -19,5 +19,5 @@
 ====================  ==============================================================================================
 
 Nothing here knows how a step is run; ``workflow_tools`` does, and asks a ``Checkpoint`` what is done already, as does
-``batch`` of a ``BatchFolder``. The format of the folder is documented for its readers in docs/run-record.md.
+``batch`` of a ``BatchFolder``. The format of the folder is documented for its readers in docs/reference/run-record.md.
 """

@@ -437,7 +437,7 @@ def open_run(
         resume: True to go on with what the folder holds, if it is the same run; "force" to go on as far as it is;
             False to move it aside and begin anew.
         context: has the inputs' values already.
-        manifest: ``kind``, ``plan`` and ``options`` (docs/run-record.md).
+        manifest: ``kind``, ``plan`` and ``options`` (docs/reference/run-record.md).
         inputs: names of the values that the run begins with.
         prompts: {SHA-256 of it without its secrets: prompt} of the workflows.
         workflows: the editor's workflows, without secrets.

@@ -189,7 +189,7 @@ def same_algorithm(a: str, b: str) -> bool:
 
 
 def environment_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Where two environments (docs/run-record.md) differ."""
+    """Where two environments (docs/reference/run-record.md) differ."""
     return data_differences(a, b)
 
 

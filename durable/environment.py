@@ -1,7 +1,7 @@
 """What a run ran on: versions, custom-node packs, devices, and the model files that its prompts name.
 
-For the ``session`` lines of a run's journal (docs/run-record.md). What is not known is left out; nothing is guessed.
-The server's command line, which may hold secrets, is looked at but never recorded.
+For the ``session`` lines of a run's journal (docs/reference/run-record.md). What is not known is left out; nothing is
+guessed. The server's command line, which may hold secrets, is looked at but never recorded.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ async def _get(connector: ComfyConnector, path: str) -> Any:
 
 
 async def describe_environment(connector: ComfyConnector) -> Json:
-    """What a run on this server runs on: ``environment`` in docs/run-record.md. What is not known is missing.
+    """What a run on this server runs on: ``environment`` in docs/reference/run-record.md. What is not known is missing.
 
     The versions and commits of packs are told for a server of this machine only. Starts the server where it does not
     run. Cancelling is safe.

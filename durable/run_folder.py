@@ -146,7 +146,7 @@ class RunRecordFolder:
 
     Attributes:
         path: the folder.
-        manifest: see docs/run-record.md.
+        manifest: see docs/reference/run-record.md.
         entries: the journal, a list of dicts.
         damage: where the journal is damaged in the middle: (number of the first bad line, from 1; bytes before it).
     """

@@ -177,7 +177,7 @@ class ServerMemory:
         return any(ceiling.limit is not None for ceiling in self._ceilings)
 
     async def look(self, anew: bool = False) -> Json:
-        """The figures (docs/run-record.md, ``memory``), at most FRESH seconds old unless they are wanted *anew*.
+        """``memory`` of docs/reference/run-record.md, at most FRESH seconds old unless the figures are wanted *anew*.
 
         What cannot be found out (a server elsewhere, one that has just died) is left out; never raises for that.
         """

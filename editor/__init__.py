@@ -11,5 +11,5 @@
 - ``workflow_files.py``: finds workflows by name; ``runner_ports.py``: the ports of a list of them, which become a
   runner node's sockets; ``conditions.py``: what is wrong with a condition.
 
-docs/editor-protocol.md has the routes and messages. Nothing here imports torch before a value is looked at.
+docs/reference/editor-protocol.md has the routes and messages. Nothing here imports torch before a value is looked at.
 """

@@ -1,4 +1,4 @@
-"""The list of all routes; docs/editor-protocol.md says what each takes and gives."""
+"""The list of all routes; docs/reference/editor-protocol.md says what each takes and gives."""
 
 from __future__ import annotations
 

@@ -10,5 +10,5 @@ A run is observed where an editor with Discomfort is open on the machine, be the
 - ``link.py``: the wire from a script to an editor in another process;
 - ``observer.py``: joins these for one run.
 
-docs/editor-protocol.md has the formats.
+docs/reference/editor-protocol.md has the formats.
 """

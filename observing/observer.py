@@ -327,7 +327,7 @@ class Observer:
         self._append("condition", path=list(path), what=what, text=text, result=result)
 
     def note(self, kind: str, **fields: Any) -> None:
-        """Anything else of docs/editor-protocol.md."""
+        """Anything else of docs/reference/editor-protocol.md."""
         self._append(kind, **fields)
 
     # ---- the gate ----

@@ -83,7 +83,7 @@ class RunControl:
     # ---- from outside ----
 
     def tell(self, command: Mapping[str, Any]) -> None:
-        """Obey a command of docs/editor-protocol.md. From any thread; what is no command is ignored."""
+        """Obey a command of docs/reference/editor-protocol.md. From any thread; what is no command is ignored."""
         loop = self._loop
         if loop is None:
             return

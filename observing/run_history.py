@@ -2,7 +2,7 @@
 
 ``<cache folder>/runs/<run_id>/`` (mode 0700) has ``events.jsonl``, a line of JSON for everything that happened,
 ``thumbnails/<name>.jpg``, ``workflows/<n>.json``, and ``lock``, which the run's process holds for as long as it lives:
-a run without an end whose lock is free was killed. docs/editor-protocol.md has the events.
+a run without an end whose lock is free was killed. docs/reference/editor-protocol.md has the events.
 
 It is a cache: what has to survive is in a run's checkpoint folder. Nothing in it is fsynced, and the oldest runs go.
 """

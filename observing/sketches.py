@@ -1,7 +1,7 @@
 """A value in a few words and a small picture: what the sidebar shows of every port in every iteration.
 
-A sketch is JSON (docs/editor-protocol.md). Making one takes microseconds for numbers and texts, and for a tensor
-milliseconds: of a large one only a sample of its elements is looked at.
+A sketch is JSON (docs/reference/editor-protocol.md). Making one takes microseconds for numbers and texts, and for a
+tensor milliseconds: of a large one only a sample of its elements is looked at.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""comfy_serverless.py copied alone into an empty folder: the example of docs/connector.md, run as it stands there."""
+"""comfy_serverless.py copied alone in an empty folder: the example of docs/reference/connector.md, run as it stands."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ RUN = (
 
 def example() -> str:
     """The code block of the documentation."""
-    page = (ROOT / "docs" / "connector.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "connector.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- test: alone -->\n```python\n(.*?)```", page, re.DOTALL)
-    assert found is not None, "docs/connector.md has lost its example"
+    assert found is not None, "docs/reference/connector.md has lost its example"
     return found.group(1)
 
 

@@ -136,7 +136,7 @@ def test_the_demos_workflow_has_the_ports_that_the_readme_names() -> None:
 
 
 def test_every_page_that_the_readme_links_to_exists() -> None:
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
@@ -152,7 +152,7 @@ def test_the_docs_list_every_node_once_as_there_or_not() -> None:
     """The embedded server's own nodes, and of ComfyUI's those of the same families that it does not have."""
     from discomfort.embedded.core_nodes import NODE_CLASS_MAPPINGS
 
-    page = (ROOT / "docs" / "embedded-server.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "embedded-server.md").read_text(encoding="utf-8")
 
     def listed(name: str) -> list[str]:
         table = page.split(f"<!-- begin: {name} -->")[1].split("<!-- end")[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FAULTS = ROOT / "docs" / "faults.md"
+FAULTS = ROOT / "docs" / "measured" / "faults.md"
 
 
 def rows() -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""What docs/editor.md tells a new user to do, done in a real browser with mouse and keyboard, and what comes of it.
+"""What docs/tutorial/in-the-editor.md tells a new user to do, done in a real browser with mouse and keyboard.
 
 On the embedded server and on the ComfyUI of COMFYUI_PATH, whose editors are of different ages. With
 DISCOMFORT_SCREENSHOTS set to a folder, the pictures of that page are put there, of the embedded server:
@@ -265,7 +265,7 @@ async def test_the_page_for_users_step_by_step(
     assert told == set(person.taken), "the page and this test have the same pictures"
 
 
-DOCS = driver.ROOT / "docs" / "editor.md"
+DOCS = driver.ROOT / "docs" / "tutorial" / "in-the-editor.md"
 
 
 async def make_a_workflow_with_ports(person: Person) -> None:

@@ -452,11 +452,11 @@ async def test_a_picture_carries_the_seed_that_made_it(d: Discomfort) -> None:
 async def test_what_the_docs_say_of_the_cache_is_what_the_server_tells(
     d: Discomfort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both tables of docs/workflows.md: one input of five changes; two workflows in turn."""
+    """Both tables of docs/concepts/cache.md: one input of five changes; two workflows in turn."""
     monkeypatch.syspath_prepend(str(TESTS.parent / "benchmarks"))
     import caching
 
-    docs = (TESTS.parent / "docs" / "workflows.md").read_text(encoding="utf-8")
+    docs = (TESTS.parent / "docs" / "concepts" / "cache.md").read_text(encoding="utf-8")
     for table in await caching.tables(d):
         assert table in docs
 

@@ -207,7 +207,7 @@ def test_nearly_all_templates_are_of_core_nodes(known_types: frozenset[str]) -> 
 async def test_a_template_becomes_the_prompt_that_the_editor_makes(
     file: Path, template: Workflow, comfyui: ComfyConnector, editor: EditorPage, originals: dict[str, Opened]
 ) -> None:
-    """But for the nulls that the connector replaces: see "What a conversion leaves out" in docs/how-it-works.md."""
+    """But for the nulls that it replaces: see "What a conversion leaves out" in docs/concepts/processes.md."""
     expected = (await opened(file, editor, originals)).prompt
     replaced = [n for n in await comfyui.explain_conversion(template) if n.kind == "null_replaced"]
     prompt = await comfyui.get_prompt_from_workflow(template)

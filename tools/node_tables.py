@@ -1,4 +1,4 @@
-"""The tables of docs/embedded-server.md about nodes: which there are, since which version, and why others are not.
+"""The tables of docs/reference/embedded-server.md about nodes: which there are, since when, and why others are not.
 
 tools/write_reference.py writes them. The nodes of a ComfyUI are recorded from its answer to GET /object_info, when it
 was started with --disable-api-nodes --disable-all-custom-nodes:

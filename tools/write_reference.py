@@ -40,10 +40,10 @@ def difference_table() -> str:
 
 # Page and name of a table -> what writes it.
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
-    ("configuration.md", "configuration keys"): key_table,
-    ("embedded-server.md", "differences"): difference_table,
-    ("embedded-server.md", "nodes"): node_tables.node_table,
-    ("embedded-server.md", "missing nodes"): node_tables.missing_table,
+    ("reference/configuration.md", "configuration keys"): key_table,
+    ("reference/embedded-server.md", "differences"): difference_table,
+    ("reference/embedded-server.md", "nodes"): node_tables.node_table,
+    ("reference/embedded-server.md", "missing nodes"): node_tables.missing_table,
 }
 
 

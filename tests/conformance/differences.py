@@ -1,6 +1,6 @@
 """What the embedded server does otherwise than ComfyUI, on purpose; each case is shown by a test of this suite.
 
-``docs/embedded-server.md`` has the table (written by ``tools/write_reference.py``). A test says with
+``docs/reference/embedded-server.md`` has the table (written by ``tools/write_reference.py``). A test says with
 :func:`expected` what each of the two does, so an entry here cannot outlive its reason: when ComfyUI changes, or we
 do, that test fails.
 """
