@@ -1,0 +1,171 @@
+"""Every page of the documentation is followed word for word, in a fresh folder (tools/run_page.py says how)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+
+def load_runner() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("run_page", ROOT / "tools" / "run_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["run_page"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+run_page = load_runner()
+
+
+def pages_with_code() -> list[Path]:
+    return [page for page in sorted(DOCS.rglob("*.md")) if run_page.blocks_of(page)]
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """That of a new user without a ComfyUI. The store of conversions is shared: a browser need not start each time."""
+    left_out = ("COMFYUI_", "DISCOMFORT_RUN", "PYTHONPATH")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    return {**own, "HOME": str(folder), "COMFYUI_PATH": "embedded", "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def follow(page: Path, folder: Path, home: Path) -> None:
+    with run_page.PageRun(page, folder, Path(sys.executable), environment(home)) as run:
+        for _ in run.all_blocks():
+            pass
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", pages_with_code(), ids=lambda page: page.relative_to(DOCS).with_suffix("").as_posix())
+def test_a_page_does_what_it_says(page: Path, tmp_path: Path, nested: SimpleNamespace) -> None:
+    (tmp_path / "page").mkdir()
+    (tmp_path / "home").mkdir()
+    follow(page, tmp_path / "page", tmp_path / "home")
+    assert not nested.processes()
+
+
+def test_few_blocks_are_not_run_and_each_says_why() -> None:
+    left = [(page, block) for page in pages_with_code() for block in run_page.blocks_of(page) if block.not_run]
+    assert len(left) <= 12, [f"{page}:{block.line}" for page, block in left]
+    assert all(len(block.not_run.split()) > 2 for _, block in left)
+
+
+# ---- the runner itself ----
+
+
+def page_of(folder: Path, text: str) -> Path:
+    file = folder / "page.md"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+GOOD = """
+<!-- hidden python
+answer = 41
+-->
+
+```python
+import asyncio
+
+await asyncio.sleep(0)
+answer += 1
+answer
+```
+
+```text
+42
+```
+
+```python
+# first.py
+print("from a file")
+```
+
+<!-- file: data.json -->
+```json
+{"a": 1}
+```
+
+```sh
+export WORD=kept
+mkdir -p inner
+cp first.py data.json inner
+cd inner
+```
+
+```sh
+python first.py
+echo "$WORD"
+cat data.json
+```
+
+```text
+from a ...
+kept
+{"a": 1}
+```
+
+<!-- not run: it would take a year -->
+```sh
+sleep 31536000
+```
+
+```sh
+sleep 60 &
+echo $! > pid
+```
+
+```sh
+kill "$(cat pid)"
+```
+"""
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    (tmp_path / "fresh").mkdir()
+    return tmp_path / "fresh"
+
+
+def test_a_page_is_one_session(tmp_path: Path, fresh: Path) -> None:
+    follow(page_of(tmp_path, GOOD), fresh, tmp_path)
+    assert (fresh / "inner" / "data.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("```python\n1 / 0\n```", "ZeroDivisionError"),
+        ("```python\nprint('a')\n```\n\n```text\nb\n```", "the page says\nb"),
+        ("```python\nimport sys\nsys.exit(3)\n```", "SystemExit: 3"),
+        ("```python\nimport os\nos._exit(3)\n```", "the session ended with status 3"),
+        ("```sh\nfalse\ntrue\n```", "exit status 1"),
+        ("```sh\necho b\n```\n\n```text\na\n```", "printed\nb"),
+        ("```json\n{'a': 1}\n```", "not JSON"),
+        ("```toml\na = 1\n```", "'toml' cannot be run"),
+        ("    indented\n", "'' cannot be run"),
+        ("```sh\nsleep 60 &\n```", "leaves processes running"),
+    ],
+)
+def test_what_is_not_as_the_page_says_is_told_with_its_line(tmp_path: Path, fresh: Path, text: str, says: str) -> None:
+    page = page_of(tmp_path, f"Text.\n\n{text}\n")
+    with pytest.raises(run_page.PageError) as caught:
+        follow(page, fresh, tmp_path)
+    assert str(caught.value).startswith(f"{page}:")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["```sh\nsleep 60\n```", "```python\nimport time\ntime.sleep(60)\n```"])
+def test_a_block_that_hangs_ends(tmp_path: Path, fresh: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_page, "BLOCK_TIMEOUT", 0.5)
+    with pytest.raises(run_page.PageError, match="did not end within"):
+        follow(page_of(tmp_path, text), fresh, tmp_path)
