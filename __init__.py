@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "Discomfort": ".discomfort",
     "ComfyConnector": ".comfy_serverless",
+    "ConnectorConfig": ".comfy_serverless",
     "DiscomfortWorkflowTools": ".workflow_tools",
     "WorkflowTools": ".workflow_tools",
     "WorkflowExecutionError": ".workflow_tools",
@@ -56,6 +57,7 @@ __all__ = [
     "BatchResult",
     "Branch",
     "ComfyConnector",
+    "ConnectorConfig",
     "Discomfort",
     "DiscomfortWorkflowTools",
     "IterationFailure",
@@ -80,7 +82,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .batch import BatchItem, BatchResult
-    from .comfy_serverless import ComfyConnector
+    from .comfy_serverless import ComfyConnector, ConnectorConfig
     from .control_flow import Branch, Loop, PerIteration, load_steps
     from .discomfort import Discomfort
     from .durable.retry import Retry

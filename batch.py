@@ -129,6 +129,8 @@ class BatchResult:
         lines = [f"{'item':<{width}}  {'state':<11}  {'seconds':>8}  result"]
         for row in shown:
             outputs = ", ".join(f"{name}: {value}" for name, value in row.outputs.items())
+            # Below the folder that the last line names; whole paths would fill the row.
+            outputs = outputs.replace(str(Path(self.checkpoint, "_"))[:-1], "") if self.checkpoint else outputs
             result = row.error.splitlines()[0] if row.error else outputs
             key = row.key if len(row.key) <= 40 else f"...{row.key[-37:]}"
             lines.append(f"{key:<{width}}  {row.state:<11}  {row.seconds:>8.2f}  {result[:200]}")
@@ -266,7 +268,7 @@ class Batch:
         tools, request = self._tools, self._tools._read_batch_request(self._options)
         if not tools._has_server():
             raise_problems(request.problems)
-        upcoming = _Upcoming(self._items, self._pattern, self._key)
+        upcoming = _Upcoming(self._items, self._pattern, self._key, self._options.get("checkpoint"))
         async with tools._init_connector() as connector, tools._setup_storage(None) as store:
             _check_server_is_near(connector)
             run = _Run.of(request, store, connector, self._options["use_ram"])
@@ -514,8 +516,10 @@ class _ItemRunner:
 class _Upcoming:
     """The items, each named and read while the one before is running."""
 
-    def __init__(self, items: Any, pattern: str, key: Callable[[Any], Any] | None):
+    def __init__(self, items: Any, pattern: str, key: Callable[[Any], Any] | None, checkpoint: Any):
         self._key = key
+        # Where the batch's own pictures appear: they are not its items.
+        self._checkpoint = Path(checkpoint).expanduser().resolve() if checkpoint else None
         self._seen: dict[str, int] = {}
         self._next: asyncio.Task[_Item | None] | None = None
         self.total: int | None = None
@@ -524,7 +528,7 @@ class _Upcoming:
     def _iterate(self, items: Any, pattern: str) -> AsyncIterator[tuple[str | None, Any]]:
         if isinstance(items, (str, PathLike)):
             folder = Path(items).expanduser()
-            files = list_pictures(folder, pattern)
+            files = list_pictures(folder, pattern, self._checkpoint)
             self.total = len(files)
             return _each((file.relative_to(folder).as_posix(), file) for file in files)
         if isinstance(items, Mapping):
@@ -613,8 +617,9 @@ async def _each_async(items: AsyncIterable[Any]) -> AsyncIterator[tuple[str | No
         yield None, item
 
 
-def list_pictures(folder: Path, pattern: str = "*") -> list[Path]:
-    """The picture files of a folder that match a pattern ("**/*": those of its folders too), by name.
+def list_pictures(folder: Path, pattern: str = "*", but_not: Path | None = None) -> list[Path]:
+    """The picture files of a folder that match a pattern ("**/*": those of its folders too), by name; none of those
+    below *but_not*, an absolute path without links.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: no folder, or no picture in it.
@@ -624,6 +629,8 @@ def list_pictures(folder: Path, pattern: str = "*") -> list[Path]:
     if not folder.is_dir():
         raise NotADirectoryError(f"{str(folder)!r} is a file; items is a folder of pictures, or a list of items.")
     files = sorted(f for f in folder.glob(pattern) if f.suffix.lower() in PICTURE_SUFFIXES and f.is_file())
+    if but_not is not None and but_not != folder.resolve():
+        files = [file for file in files if but_not not in file.resolve().parents]
     if not files:
         known = ", ".join(sorted(PICTURE_SUFFIXES))
         raise ValueError(f"{str(folder)!r} has no pictures that match {pattern!r} ({known}).")

@@ -456,7 +456,7 @@ class ConnectorConfig:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(
-                f"Configuration file {file} does not exist. Leave config_path out to use the defaults."
+                f"Configuration file {file} does not exist. Name none to use the defaults."
             ) from None
         except OSError as e:
             raise ConfigError(f"Configuration file {file} cannot be read: {e}.") from e
@@ -2350,7 +2350,7 @@ class FrontendPage:
             tried.append(f"playwright install chromium: {problem}")
         raise BrowserError(
             "No browser could be started, and converting a workflow needs one. Tried: "
-            + ("; ".join(tried) or "nothing, because no Chromium, Chrome or Edge was found")
+            + ("; ".join(one.rstrip(".") for one in tried) or "nothing, because no Chromium, Chrome or Edge was found")
             + f". Install Chromium or Chrome, or run: {sys.executable} -m playwright install --with-deps chromium. "
             "DISCOMFORT_BROWSER may name the program. Prompts in API format need no browser."
         )
@@ -2596,7 +2596,7 @@ def types_in_workflow(workflow: Json) -> set[str]:
 
 @dataclasses.dataclass(frozen=True)
 class ConversionNote:
-    """One thing that a workflow holds and its prompt does not, or not as it is there. See :func:`conversion_notes`.
+    """One thing that a workflow holds and its prompt does not, or not as it is there. See ``conversion_notes``.
 
     ``dataclasses.asdict(note)`` is JSON.
     """
@@ -3027,7 +3027,7 @@ class ComfyConnector:
 
     Invariants:
         * One instance per process, and it belongs to the event loop that created it.
-        * Only :meth:`_set_state` changes the state; it logs old and new state, the reason, and the time between.
+        * Only ``_set_state`` changes the state; it logs old and new state, the reason, and the time between.
         * In state READY ``_server``, ``_folder`` and ``_session`` are set. Browser and websocket are lazy: the page
           appears with the first conversion that misses the store, the socket with the first run.
         * Nothing that blocks runs on the event loop: processes, folders and locks are handled in threads.
@@ -3927,11 +3927,11 @@ class ComfyConnector:
             on_event: called on the event loop with every event of this prompt; must return at once.
 
         Returns:
-            The server's history entry: ``{prompt_id: {"prompt", "outputs", "status", "meta"}}``.
+            ``{prompt_id: {"prompt", "outputs", "status", "meta"}}``, the server's history entry.
 
         Raises:
             PromptRejectedError, NodeExecutionError, PromptInterruptedError, RunTimeoutError, ServerDiedError: see
-            there; for workflows also what :meth:`get_prompt_from_workflow` raises.
+                there; for workflows also what :meth:`get_prompt_from_workflow` raises.
 
         Cancelling interrupts exactly this prompt on the server (or takes it out of the queue).
         """
@@ -4480,9 +4480,14 @@ class ComfyConnector:
             *folder_type*, as LoadImage takes it.
 
         Raises:
-            FileNotFoundError: no such source. FileExistsError: see *overwrite*. ValueError: a folder that is not
-            allowed. ConnectorError: no server runs. NotOurServerError: models, and files to be deleted again, on a
-            server that API_URL names: there is no request for them. Blocks while it copies.
+            FileNotFoundError: no such source.
+            FileExistsError: see *overwrite*.
+            ValueError: a folder that is not allowed.
+            ConnectorError: no server runs.
+            NotOurServerError: models, and files to be deleted again, on a server that API_URL names: there is no
+                request for them.
+
+        Blocks while it copies.
         """
         source = Path(source_path)
         if not source.is_file():

@@ -534,6 +534,7 @@ class Loop:
         body: tuple of steps.
         iterations: how many times at most; None: until the condition is false.
         condition: a Condition, or None for none.
+
     Raises, on construction: ValueError without both iterations and condition (it would never end) or with a
     negative number; and as `Condition.parse` and `parse_steps`.
     """

@@ -207,8 +207,10 @@ class PromptTemplate:
                 continue
             if port.mode == OUTPUT:
                 self.outputs[port.unique_id] = port
+            # Tags are for scripts: a prompt that was written by hand need not have them, but the node demands them.
+            tags = (prompt[port.node_id].get("inputs") or {}).get("tags", "")
             self._base[port.node_id] = with_inputs(
-                prompt[port.node_id], {"unique_id": port.unique_id, "mode": port.mode}
+                prompt[port.node_id], {"unique_id": port.unique_id, "tags": tags, "mode": port.mode}
             )
         for node_id, name, link in prompt_links(prompt):
             if str(link[0]) in self._readers:

@@ -232,9 +232,16 @@ class RunRecord:
         return "\n".join(lines)
 
 
+class NotDeliveredError(KeyError):
+    """No OUTPUT port of the run has delivered anything under a name."""
+
+    def __str__(self) -> str:  # KeyError would show the sentence in quotes
+        return str(self.args[0])
+
+
 class RunResult(dict[str, Any]):
     """``{unique_id: value}`` of everything the run's OUTPUT ports delivered: the last value, or for collected ones the
-    list of all values in the order of iterations.
+    list of all values in the order of iterations. A name that none delivered is a KeyError that says what there is.
     """
 
     def __init__(self, values: Mapping[str, Any], record: RunRecord, collected: Mapping[str, list[Any]] | None = None):
@@ -243,6 +250,19 @@ class RunResult(dict[str, Any]):
         self.record = record
         #: {unique_id: [value of each iteration]} for the names given as ``collect``
         self.collected = dict(collected or {})
+
+    def __missing__(self, name: Any) -> Any:
+        """
+        Raises:
+            NotDeliveredError: always.
+        """
+        there = f"There is {', '.join(map(repr, sorted(self)))}." if self else "No port delivered anything."
+        why = "A branch that was not taken, or a loop that never began, delivers nothing."
+        if not self.record.iterations:
+            why = "The run had no iteration: its condition was false before the first one."
+            if self.record.skipped:
+                why = "All of the run's iterations failed and were skipped (result.skipped)."
+        raise NotDeliveredError(f"The run has delivered no {name!r}. {there} {why}")
 
     @property
     def master_seed(self) -> int:

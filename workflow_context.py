@@ -242,7 +242,8 @@ class WorkflowContext:
                 with is_list.
             OSError: if neither memory nor disk can hold it; sizes and advice are in the message.
             RuntimeError: after shutdown, also the owner's.
-            In each case the previous value is still there.
+
+        In each case the previous value is still there.
         """
         if pass_by not in ("val", "ref"):
             raise ValueError(f"pass_by is {pass_by!r}; allowed are 'val' and 'ref'")
@@ -282,7 +283,7 @@ class WorkflowContext:
 
     def adopt(self, unique_id: str, held: object_store.HeldObject, use_ram: bool = True) -> None:
         """Save a copy of what :meth:`hold` kept, here or in another context, or of an object's file
-        (:func:`object_store.read_object`), under a name. Nothing is unpickled: content and digest are the same.
+        (``object_store.read_object``), under a name. Nothing is unpickled: content and digest are the same.
 
         Raises:
             OSError, RuntimeError: as :meth:`save`. StoreCorrupt: the object contradicts itself.
@@ -541,7 +542,7 @@ def list_contexts(config_path: str | os.PathLike[str] | None = None) -> list[Run
         config_path: as for WorkflowContext; runs of another CONTEXTS_DIR_NAME are not found.
 
     Returns:
-        What the folders tell of each: object_store.RunSummary. Folders that are refused are among them, with the
+        What the folders tell of each, as RunSummary of object_store. Folders that are refused are among them, with the
         reason in ``problem``. A run whose ``is_alive`` is False is what ``sweep`` would remove.
     """
     return object_store.list_runs(context_roots(config_path))

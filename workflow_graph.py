@@ -66,19 +66,19 @@ _ABSENT = object()
 class PortInfo(NamedTuple):
     """A DiscomfortPort of a workflow."""
 
-    # Flat id: "35", or "57:35" inside a subgraph.
+    #: Flat id: "35", or "57:35" inside a subgraph.
     node_id: str
-    # The name values travel under; "" where the port has none yet.
+    #: The name values travel under; "" where the port has none yet.
     unique_id: str
-    # "INPUT" (nothing comes in), "OUTPUT" (something comes in, nothing goes out) or "PASSTHRU" (both).
+    #: "INPUT" (nothing comes in), "OUTPUT" (something comes in, nothing goes out) or "PASSTHRU" (both).
     mode: str
-    # The type of the value, from the other end of the links; "*" where they do not tell.
+    #: The type of the value, from the other end of the links; "*" where they do not tell.
     type: str
-    # The type of what comes in; "*" for an INPUT.
+    #: The type of what comes in; "*" for an INPUT.
     input_type: str
-    # The type of what its readers want; "*" for an OUTPUT.
+    #: The type of what its readers want; "*" for an OUTPUT.
     output_type: str
-    # The port's tags, without blanks and empty ones.
+    #: The port's tags, without blanks and empty ones.
     tags: list[str]
 
     def to_dict(self) -> dict[str, Any]:

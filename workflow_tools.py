@@ -421,8 +421,8 @@ class DiscomfortWorkflowTools:
             hash_models: note the SHA-256 of model files too, not only names and sizes.
 
         Returns:
-            {unique_id: value} of everything that OUTPUT ports delivered, with the run's record. For a port of a type
-            that is passed by reference (:attr:`pass_by_rules`) the value is its recipe, a dict, which may be an input
+            ``{unique_id: value}`` of everything that OUTPUT ports delivered, with the run's record. For a port of a
+            type that is passed by reference (:attr:`pass_by_rules`) the value is its recipe, a dict, which may be an input
             of another run.
 
         Raises:
@@ -535,7 +535,7 @@ class DiscomfortWorkflowTools:
             input: the port that items go to; None: the only one that has no other value.
             key: function of an item that gives its name, by which a later call knows it again. None: the name of a
                 file (below the folder), the key of a dict, else its number.
-            pattern: which files of a folder; "**/*" for those of its folders too.
+            pattern: which files of a folder; ``"**/*"`` for those of its folders too.
             inputs: {unique_id: value} that all items share.
             iterations, loop_condition: as in run_sequential, for each item.
             checkpoint: folder in which what items deliver is saved as it appears: outputs/<port>/<item>.png or .txt,
@@ -757,6 +757,9 @@ class DiscomfortWorkflowTools:
             fields["error"] = error_entry(error)
         try:
             await run.checkpoint.finish(state, **fields)
+            if isinstance(error, asyncio.CancelledError) and run.checkpoint.path:
+                # In a notebook, say, where the error itself says nothing.
+                log.info("The run was cancelled. The same call goes on from what is kept in %s", run.checkpoint.path)
         except RunFolderError as e:
             log.warning("%s", e)
         finally:

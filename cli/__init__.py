@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from .. import __version__
 from .output import Failure, Status, tell_error
@@ -61,12 +62,16 @@ class _Commands(click.Group):
         try:
             command = getattr(importlib.import_module(place.module, __name__), place.name)
         except ModuleNotFoundError as error:
-            raise Failure(
-                f"{cmd_name} needs the package {error.name}, which is not installed in {sys.executable}. "
-                f"`{program()} doctor` says what is missing, and how to install it."
-            ) from error
+            raise _missing(cmd_name, error) from error
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What may stand next on the command line, from the table: no command is loaded for it."""
+        names = [
+            CompletionItem(name, help=place.help) for name, place in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -90,32 +95,49 @@ def program() -> str:
     return f"python {sys.argv[0]}"
 
 
+def _missing(what: str, error: ModuleNotFoundError) -> Failure:
+    return Failure(
+        f"{what} needs the package {error.name}, which is not installed in {sys.executable}. "
+        f"`{program()} doctor` says what is missing, and how to install it."
+    )
+
+
 def main() -> int:
     """Run the command line of this process; returns the exit status."""
     as_json = "--json" in sys.argv
     try:
         status = commands.main(prog_name=program(), standalone_mode=False)
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if ended.code is None or isinstance(ended.code, int):
+            return ended.code or 0
+        click.echo(ended.code, err=True)
+        return int(Status.ERROR)
     except click.ClickException as error:
         return tell_error(error, as_json)
     except (click.Abort, KeyboardInterrupt) as error:
-        if str(error):  # that of a run which is kept says how it goes on
-            click.echo(f"discomfort: {error}", err=True)
-        return Status.INTERRUPTED
+        told = str(error) or str(error.__cause__ or "")  # that of a run which is kept says how it goes on
+        if told:
+            click.echo(f"discomfort: {told}", err=True)
+        return int(Status.INTERRUPTED)
     except OSError as error:
         if error.errno != errno.EPIPE:
             raise
         # `| head`: nobody reads any more. What Python would still write at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Status.ERROR
+        return int(Status.ERROR)
+    except ModuleNotFoundError as error:  # of what a command imports when it is at work
+        if not error.name or error.name.startswith(f"{__package__}."):
+            raise
+        failure = _missing("This", error)
+        failure.__cause__ = error
+        return tell_error(failure, as_json)
     except RuntimeError as error:
         if not _is_of_the_connector(error):
             raise
         failure = Failure(str(error))
         failure.__cause__ = error
         return tell_error(failure, as_json)
-    return status if isinstance(status, int) else Status.DONE
+    return int(status) if isinstance(status, int) else 0
 
 
 def _is_of_the_connector(error: RuntimeError) -> bool:

@@ -23,9 +23,10 @@ from .wording import ago, command, counted, date, duration, shortened, size
 _CONFIG = click.option(
     "--config",
     "config_path",
+    metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The configuration that the contexts were made with, as in WorkflowContext(); without it the default one. "
-    "Its CONTEXTS_DIR_NAME decides where runs are looked for.",
+    help="The configuration that the runs were started with; without it the default one. Its CONTEXTS_DIR_NAME decides "
+    "where their data is looked for.",
 )
 
 
@@ -169,9 +170,9 @@ def _short_ids(runs: Iterable[RunSummary]) -> dict[str, str]:
     "--sort",
     type=click.Choice(["name", "size", "age"]),
     default="name",
-    help="Order of the keys: by name, the largest or the newest first.",
+    help="The order of the keys: by name, the largest first (size), or the newest first (age).",
 )
-@click.option("--no-load", is_flag=True, help="With KEY: tell what is known of the value without loading it.")
+@click.option("--no-load", is_flag=True, help="With KEY: say what is known of the value without loading it.")
 @_CONFIG
 @JSON
 def show(run_id: str, key: str | None, sort: str, no_load: bool, config_path: Path | None, as_json: bool) -> None:
@@ -182,6 +183,8 @@ def show(run_id: str, key: str | None, sort: str, no_load: bool, config_path: Pa
 
     Without KEY nothing is loaded. With KEY the value is loaded into this process: it is a pickle, so its classes are
     imported and may run code, as in the script that made it. --no-load keeps it from that.
+
+    Exit status 3 where there is no such run or key.
     """
     with _told():
         run = _find(run_id, config_path)
@@ -361,13 +364,14 @@ def _key_of(store: RunStore, wanted: str) -> str:
 
 
 @context.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @_CONFIG
 @JSON
 def sweep(dry_run: bool, config_path: Path | None, as_json: bool) -> None:
-    """Remove what dead owners left, in memory and on disk. Runs whose owner lives are never touched.
+    """Remove what dead owners left, in memory and on disk.
 
-    Every new run does this by itself; exit status 0 also where there was nothing.
+    Runs whose owner lives are never touched. Every new run does this by itself. Exit status 0 also where there was
+    nothing to remove.
     """
     with _told():
         before = workflow_context.list_contexts(config_path)

@@ -20,7 +20,8 @@ CONFIG = click.option(
     "--config",
     "config_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The configuration of the server, as for create(); without it the default one.",
+    metavar="FILE",
+    help="The configuration of the server: a comfy_serverless.json of your own.",
 )
 #: the option that every command has
 JSON = click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
@@ -52,7 +53,8 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, status: Status = Status.ERROR):
         super().__init__(message)
-        self.exit_code = status
+        # click declares it for classes; here it may differ from one error to the next.
+        vars(self)["exit_code"] = status
 
     def show(self, file: Any = None) -> None:
         click.echo(f"discomfort: {printable(self.message)}", err=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import click
 
 from ..comfy_serverless import ConnectorError
 from ..durable.run_folder import RunFolderError, RunRecordFolder, iter_steps, open_folder, write_file
+from .input_values import FileValues, files_in, read_file
 from .output import CONFIG, JSON, Failure, NotFound, Status, printable, say, say_json
 
 _RUN = click.Path(path_type=Path)
@@ -171,59 +171,22 @@ def _read_inputs(options: Sequence[str], record: RunRecordFolder) -> dict[str, A
     values: dict[str, Any] = {}
     for name, paths in files.items():
         if len(paths) > 1:
-            values[name] = PerIteration(_Files(dict(enumerate(paths))))
+            values[name] = PerIteration(FileValues(dict(enumerate(paths))))
         elif paths[0].is_dir():
-            values[name] = PerIteration(_Files(_files_in(paths[0], items)))
+            values[name] = PerIteration(FileValues(_files_in(paths[0], items)))
         else:
-            values[name] = _read_value(paths[0])
+            values[name] = read_file(paths[0])
     return values
 
 
 def _files_in(folder: Path, items: Mapping[int, str]) -> dict[int, Path]:
-    """The files in a folder by the iterations that they are for: those of a batch by the names of its items."""
-    from ..batch import PICTURE_SUFFIXES
-
-    known = {*PICTURE_SUFFIXES, ".json", ".txt"}
-    found = sorted(f for f in folder.rglob("*") if f.suffix.lower() in known and f.is_file())
-    names = {file.relative_to(folder).as_posix(): file for file in found}
-    if items:
-        return {number: names[item] for number, item in items.items() if item in names}
-    return dict(enumerate(file for file in found if file.parent == folder))
-
-
-class _Files(Sequence[Any]):
-    """Files as a sequence of their values, each read when it is asked for."""
-
-    def __init__(self, files: Mapping[int, Path]):
-        self._files = files
-
-    def __len__(self) -> int:
-        return max(self._files, default=-1) + 1
-
-    def __getitem__(self, index: Any) -> Any:
-        if index not in self._files:
-            raise IndexError(f"--input: there is no file for iteration {index}.")
-        return _read_value(self._files[index])
-
-
-def _read_value(file: Path) -> Any:
-    """The value in a file: of a .json, a .txt or a picture."""
-    if not file.exists():
-        raise ValueError(f"--input: there is no file {file}.")
-    kind = file.suffix.lower()
-    if kind == ".txt":
-        return file.read_text(encoding="utf-8")
-    if kind == ".json":
-        try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as e:
-            raise ValueError(f"--input: {file} is not JSON: {e}") from e
-    from ..image_files import open_image_as_tensor
-
-    try:
-        return open_image_as_tensor(file)
-    except (OSError, ValueError) as e:
-        raise ValueError(f"--input: {file} is neither .json nor .txt, and no picture: {e}") from e
+    """The files in a folder by the iterations that they are for: those of a batch by the names of its items, others in
+    the order in which `run` takes them.
+    """
+    if not items:
+        return dict(enumerate(files_in(folder)))
+    names = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return {number: names[item] for number, item in items.items() if item in names}
 
 
 def _read_secrets(options: Sequence[str]) -> dict[str, str]:

@@ -31,12 +31,16 @@ def server() -> None:
     "--idle-timeout",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Stop it after so long without use; 0: never. Without it WARM_IDLE_TIMEOUT of the configuration (1 hour).",
+    help="Stop the server after so long without use; 0: never. The default is WARM_IDLE_TIMEOUT of the configuration, "
+    "1 hour if it is not set.",
 )
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, for systemd, Docker and the like.")
 @JSON
 def start(config_path: Path | None, idle_timeout: float | None, foreground: bool, as_json: bool) -> None:
-    """Start a warm server, unless one runs already, and return when it is ready."""
+    """Start a warm server, unless one runs already.
+
+    The command returns when the server is ready, and the server stays; `stop` ends it, or a long time without use.
+    """
     if foreground:
         sys.exit(warm_server.keep(config_path, idle_timeout, foreground=True))
     if not as_json:
@@ -88,7 +92,10 @@ def keep(config_path: Path | None, idle_timeout: float | None) -> None:
 @server.command()
 @JSON
 def status(as_json: bool) -> None:
-    """Show the warm servers: where, what, who uses them. Exit status 3 where there is none."""
+    """Show the warm servers: where, what, who uses them.
+
+    Exit status 3 where there is none.
+    """
     found = warm_server.status()
     if as_json:
         say_json([one.as_json() for one in found])
@@ -102,11 +109,14 @@ def status(as_json: bool) -> None:
 
 @server.command()
 @CONFIG
-@click.option("--all", "stop_all", is_flag=True, help="Stop those of other configurations too.")
-@click.option("--force", is_flag=True, help="Stop it although somebody uses it.")
+@click.option("--all", "stop_all", is_flag=True, help="Stop the warm servers of other configurations, too.")
+@click.option("--force", is_flag=True, help="Stop a server although somebody uses it.")
 @JSON
 def stop(config_path: Path | None, stop_all: bool, force: bool, as_json: bool) -> None:
-    """Stop the warm server of this configuration; one that is in use only with --force."""
+    """Stop the warm server of this configuration.
+
+    One that is in use is stopped only with --force. Exit status 0 also where there was none.
+    """
     if stop_all:
         wanted = warm_server.status()
     else:

@@ -290,7 +290,7 @@ class RunRecordFolder:
             trust: unpickle whatever it is, because this user's own run wrote it; else plain data, tensors and arrays.
 
         Raises:
-            FileNotFoundError, RunFolderError: as :meth:`held`; it names what is not plain data.
+            FileNotFoundError, RunFolderError: as ``held``; it names what is not plain data.
         """
         if "value" in noted:
             return noted["value"]

@@ -17,29 +17,29 @@ from .store import RunStore
 class RunSummary(NamedTuple):
     """What can be told of a run from its folders, without opening any of its objects."""
 
-    # 32 hex digits; "" for a user's whole folder that is refused.
+    #: 32 hex digits; "" for a user's whole folder that is refused.
     run_id: str
-    # Its main folder; where only the one on disk is left, that.
+    #: Its main folder; where only the one on disk is left, that.
     path: str
-    # Its folder on disk: the twin, or ``path`` where everything is on disk; None where it has none.
+    #: Its folder on disk: the twin, or ``path`` where everything is on disk; None where it has none.
     disk_path: str | None
-    # Whether its owner holds its lock; None where that cannot be told (see ``problem``).
+    #: Whether its owner holds its lock; None where that cannot be told (see ``problem``).
     is_alive: bool | None
-    # What the owner wrote down, for humans: its process number, which may mean another process by now (or in this
-    # container), and local time. None and "" where it could not be read.
+    #: What the owner wrote down, for humans: its process number, which may mean another process by now (or in this
+    #: container), and local time. None and "" where it could not be read.
     owner_pid: int | None
     since: str
-    # When it was made, seconds since the epoch.
+    #: When it was made, seconds since the epoch.
     created: float | None
-    # Whether this version of the package can read it.
+    #: Whether this version of the package can read it.
     format_is_known: bool
-    # Bytes that its files take in shared memory (pages; with the reserve of a MiB that every run has, and with memory
-    # that is idle or only held by readers) and on disk.
+    #: Bytes that its files take in shared memory (pages; with the reserve of a MiB that every run has, and with memory
+    #: that is idle or only held by readers) and on disk.
     ram_bytes: int
     disk_bytes: int
-    # How many objects it has.
+    #: How many objects it has.
     keys: int
-    # Why it is refused or cannot be read, or what else is special about it; "" if nothing is.
+    #: Why it is refused or cannot be read, or what else is special about it; "" if nothing is.
     problem: str
 
     @property

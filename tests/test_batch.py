@@ -18,6 +18,7 @@ from discomfort.batch import BatchItem, BatchResult, BatchRow, list_pictures
 from discomfort.durable.run_folder import RunRecordFolder
 from discomfort.progress_events import ItemFinished, StepFinished
 from pack_server import discomfort_fixture
+from PIL import Image
 from prompt_parts import node, port
 
 from discomfort import Discomfort, PerIteration, PreflightError, Retry, RunChangedError, WorkflowExecutionError
@@ -405,6 +406,27 @@ async def test_the_table_has_the_failures_first_and_says_how_many_it_leaves_out(
     assert rows[0] == ["item", "state", "seconds", "error", "image"]
     assert rows[51] == ['the, bad "one"', "failed", "0.500", "first line | second line", ""]
     assert len(rows) == 102
+
+
+async def test_the_table_names_files_below_the_folder_that_its_last_line_names(tmp_path: Path) -> None:
+    result = BatchResult()
+    result.checkpoint = str(tmp_path)
+    result.rows = [BatchRow("a", "done", 1.0, {"image": str(tmp_path / "outputs" / "image" / "a.png")})]
+    lines = result.table().splitlines()
+    assert lines[1].endswith(f"image: {Path('outputs', 'image', 'a.png')}")
+    assert lines[-1].startswith(f"All of them: {tmp_path / 'results.csv'}")
+
+
+async def test_a_batch_in_the_folder_of_its_items_does_not_take_its_own_pictures_for_items(
+    d: Discomfort, tmp_path: Path
+) -> None:
+    for number in range(2):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    workflow = {"1": port("image"), "2": node("ImageInvert", image=["1", 0]), "3": port("image", ["2", 0])}
+    call = {"checkpoint": tmp_path / "inverted", "pattern": "**/*"}
+    await d.run_batch([workflow], tmp_path, **call)
+    again = await d.run_batch([workflow], tmp_path, **call)
+    assert [(row.key, row.state) for row in again.rows] == [("0.png", "done before"), ("1.png", "done before")]
 
 
 async def test_a_folders_folders_are_seen_with_the_pattern(tmp_path: Path, d: Discomfort) -> None:

@@ -59,7 +59,7 @@ def test_key_that_is_left_out_keeps_its_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, ["does not exist", "Leave config_path out"]),
+        (None, ["does not exist", "Name none to use the defaults"]),
         ("{", ["is not valid JSON", "line 1"]),
         ("[]", ["must hold a JSON object, not list"]),
         (b"\xff\xfe\x00", ["is not valid JSON"]),

@@ -50,7 +50,7 @@ time.sleep(0.2)
 note("end")
 """
 
-# Stands for ruff, mypy and pytest: notes its arguments and ends with the status that FAKE_STATUS names for it.
+# Stands for ruff, mypy, sphinx-build and pytest: notes its arguments, ends with the status that FAKE_STATUS names for it.
 FAKE_PROGRAM = """
 import json, os, sys
 name = os.path.basename(sys.argv[0]).removesuffix(".py")
@@ -327,9 +327,9 @@ def test_demo_runs_the_example_with_its_arguments_and_a_quiet_ctrl_c(ready_clone
 
 @pytest.fixture
 def checks(ready_clone: Clone) -> Callable[..., tuple[int, str, list[Any]]]:
-    """Runs `./dev test` with ruff, mypy and pytest faked; returns status, stderr and the calls they got."""
+    """Runs `./dev test` with all programs of the checks faked; returns status, stderr and the calls they got."""
     programs = Path(ready_clone.environ["PYTHONPATH"])
-    for name in ("ruff", "mypy", "pytest"):
+    for name in ("ruff", "mypy", "sphinx-build", "pytest"):
         fake = write_program(programs / f"{name}.py", FAKE_PROGRAM)
         write_program(
             ready_clone.root / ".venv" / "bin" / name, f"#!/bin/sh\nexec '{sys.executable}' '{fake}' \"$@\"\n"
@@ -349,10 +349,12 @@ def test_test_runs_every_check_and_hands_arguments_to_pytest(
     status, err, calls = checks("-k", "a and b")
     root = str(ready_clone.root)
     assert status == 0, err
-    assert [name for name, _, _ in calls] == ["ruff", "ruff", "mypy", "mypy", "pytest"]
+    assert [name for name, _, _ in calls] == ["ruff", "ruff", "mypy", "mypy", "sphinx-build", "pytest"]
     assert calls[0][1:] == [["check", "."], root]
     assert calls[1][1:] == [["format", "--check", "."], root]
-    assert calls[4][1:] == [["-k", "a and b"], root]
+    assert calls[4][1][-2:] == [f"{root}/docs", f"{root}/build/docs"]
+    assert {"-W", "--keep-going"} <= set(calls[4][1])
+    assert calls[5][1:] == [["-k", "a and b"], root]
     assert "passed" in err.rpartition("Summary")[2]
 
 
@@ -361,7 +363,7 @@ def test_the_whole_suite_runs_its_files_side_by_side(
 ) -> None:
     """A file in one process: its tests share a server."""
     _, _, calls = checks()
-    option, workers, *rest = calls[4][1]
+    option, workers, *rest = calls[5][1]
     assert (option, rest) == ("-n", ["--dist", "loadfile"])
     assert 1 <= int(workers) <= 4
 
@@ -376,16 +378,39 @@ def test_mypy_sees_the_clone_under_the_packages_name(
 
 @pytest.mark.parametrize(
     ("statuses", "expected"),
-    [({"pytest": 5}, 5), ({"ruff": 1}, 1), ({"mypy": 2}, 1), ({"ruff": 1, "pytest": 3}, 3)],
-    ids=["pytest's own status", "lint alone", "types alone", "pytest's before lint's"],
+    [
+        ({"pytest": 5}, 5),
+        ({"ruff": 1}, 1),
+        ({"mypy": 2}, 1),
+        ({"sphinx-build": 2}, 1),
+        ({"ruff": 1, "pytest": 3}, 3),
+    ],
+    ids=["pytest's own status", "lint alone", "types alone", "documentation alone", "pytest's before lint's"],
 )
 def test_a_failed_check_fails_the_test_command_but_stops_no_other_check(
     checks: Callable[..., tuple[int, str, list[Any]]], statuses: dict[str, int], expected: int
 ) -> None:
     status, err, calls = checks(**statuses)
     assert status == expected
-    assert len(calls) == 5
+    assert len(calls) == 6
     assert "FAILED" in err.rpartition("Summary")[2]
+
+
+def test_docs_builds_the_pages_or_looks_at_their_links(
+    ready_clone: Clone, checks: Callable[..., tuple[int, str, list[Any]]]
+) -> None:
+    checks()  # puts the fake programs there
+    for arguments, builder in ([], "html"), (["--links"], "linkcheck"):
+        ready_clone.program_log.unlink()
+        status, out, err = ready_clone.run("docs", *arguments)
+        assert (status, out) == (0, "")
+        name, words, _ = json.loads(ready_clone.program_log.read_text())
+        assert name == "sphinx-build"
+        assert words[words.index("-b") + 1] == builder
+        assert ("index.html" in err) == (builder == "html")
+    status, _, err = ready_clone.run("docs", "--fast")
+    assert status == 2
+    assert "--fast" in err
 
 
 def test_continuous_integration_runs_exactly_dev_test() -> None:

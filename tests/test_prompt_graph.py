@@ -187,3 +187,13 @@ def test_the_origin_of_a_port_lies_behind_ports_that_hand_on() -> None:
     assert template.readers("a") == [("p", "input_data")]
     ring = PromptTemplate({"1": port("a", ["2", 0]), "2": port("b", ["1", 0]), "3": port("c", ["2", 0])})
     assert ring.origin("3") is None
+
+
+def test_a_port_that_was_written_without_tags_gets_empty_ones() -> None:
+    """ComfyUI would refuse it, when it is queued: the input is a required one."""
+    written = {"1": node("Load", name="base"), "2": {"class_type": "DiscomfortPort", "inputs": {"unique_id": "out"}}}
+    written["2"]["inputs"]["input_data"] = ["1", 0]
+    assert PromptTemplate(written).fill({})["2"]["inputs"]["tags"] == ""
+    tagged = {**written, "2": port("out", ["1", 0])}
+    tagged["2"]["inputs"]["tags"] = "mine"
+    assert PromptTemplate(tagged).fill({})["2"]["inputs"]["tags"] == "mine"

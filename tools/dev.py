@@ -1,4 +1,4 @@
-"""The developers' commands: demo, test, setup, run. `./dev` finds a Python and starts this file.
+"""The developers' commands: demo, test, docs, setup, run. `./dev` finds a Python and starts this file.
 
 Only the standard library may be used here: it runs before anything is installed. Everything ./dev itself has
 to say goes to stderr; stdout belongs to the command.
@@ -25,7 +25,9 @@ USAGE = """\
 usage: ./dev COMMAND
 
   demo [ARGS]   run the demo: a workflow in a loop, until the picture is sharp enough
-  test [ARGS]   lint, types and all tests; ARGS go to pytest, for example: ./dev test -k store
+  test [ARGS]   lint, types, documentation and all tests; ARGS go to pytest, for example: ./dev test -k store
+  docs          build the documentation into build/docs; warnings are errors
+  docs --links  ask the network whether the links to other sites still work
   setup         only what each command does first: .venv, dependencies, a browser
   run CMD ...   run a command inside the environment, for example: ./dev run python my_script.py
 
@@ -56,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     commands: dict[str, Callable[[Environment, Sequence[str]], int]] = {
         "demo": demo,
         "test": test,
+        "docs": docs,
         "setup": setup,
         "run": run,
     }
@@ -129,6 +132,26 @@ def test(environment: Environment, arguments: Sequence[str]) -> int:
     return results[-1][1] or int(any(status for _, status, _ in results))
 
 
+def docs(environment: Environment, arguments: Sequence[str]) -> int:
+    """Builds the documentation, or looks at its links to other sites."""
+    if arguments not in ([], ["--links"]):
+        say(f"./dev docs takes no arguments but --links; got {' '.join(arguments)}")
+        return 2
+    set_up(environment)
+    folder = ROOT / "build" / ("links" if arguments else "docs")
+    command = _sphinx(environment, "linkcheck" if arguments else "html", folder)
+    status = environment.supervisor.call(command, cwd=ROOT, env=_environ(environment))
+    if status == 0 and not arguments:
+        say(f"Built: {(folder / 'index.html').as_uri()}")
+    return status
+
+
+def _sphinx(environment: Environment, builder: str, folder: Path) -> list[str | Path]:
+    """A build of docs/ from scratch: what Sphinx remembers of pages it does not warn of again."""
+    words: list[str | Path] = [environment.script("sphinx-build"), "-b", builder, "-E", "-q", "-W", "--keep-going"]
+    return [*words, "-j", "auto", "-d", ROOT / "build" / "doctrees", ROOT / "docs", folder]
+
+
 def set_up(environment: Environment) -> None:
     """Environment and browser; returns within a tenth of a second where both are there.
 
@@ -158,6 +181,7 @@ def _checks(environment: Environment, arguments: Sequence[str]) -> list[Check]:
         Check("ruff format --check", [ruff, "format", "--check", "."], ROOT),
         Check("mypy (package)", [*mypy, "-p", "discomfort"], _typing_folder()),
         Check("mypy (tools)", [*mypy, *tools], ROOT / "tools"),
+        Check("docs", _sphinx(environment, "html", ROOT / "build" / "docs"), ROOT),
         # Not `python -m pytest`: that puts the current folder first in sys.path, and there `import
         # discomfort` would find the module discomfort.py instead of the package it belongs to.
         Check("pytest", [environment.script("pytest"), *(arguments or _in_parallel())], ROOT, grace=60.0),

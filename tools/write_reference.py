@@ -7,13 +7,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import error_tables
+import event_tables
 import node_tables
+import own_node_tables
 from discomfort.comfy_serverless import ConnectorConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +45,13 @@ def difference_table() -> str:
 # Page and name of a table -> what writes it.
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("reference/configuration.md", "configuration keys"): key_table,
+    **{
+        ("reference/errors.md", f"errors: {group}"): functools.partial(error_tables.error_table, group)
+        for group in error_tables.CATALOGUE
+    },
+    ("reference/events.md", "progress events"): event_tables.progress_table,
+    ("reference/events.md", "server event"): event_tables.server_table,
+    ("reference/nodes.md", "discomfort nodes"): own_node_tables.node_sections,
     ("reference/embedded-server.md", "differences"): difference_table,
     ("reference/embedded-server.md", "nodes"): node_tables.node_table,
     ("reference/embedded-server.md", "missing nodes"): node_tables.missing_table,
