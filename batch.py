@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .durable.batch_folder import BatchFolder, load_item, source_note
+from .durable.source_files import file_note, open_file
 from .progress_events import ItemFinished, IterationFinished, IterationStarted, RunStarted
 from .run_plan import PlanCheck, raise_problems
 from .run_record import IterationFailure, error_entry
@@ -284,6 +285,7 @@ class Batch:
                 problems = [*request.problems, *await tools._prepare_all(run, request.outer)]
                 raise_problems(problems)
                 self._choose_input(run, request)
+                upcoming.kinds = self._picture_kinds(run)
                 for name, value in request.inputs.items():
                     run.save(name, value)
                 await tools._open_batch_folder(run, request)
@@ -310,6 +312,17 @@ class Batch:
             made |= set(prepared.outputs)
         names = list(dict.fromkeys(wanted))
         self._input = names[0] if len(names) == 1 else None  # else items have to be dicts
+
+    def _picture_kinds(self, run: Any) -> dict[str, str]:
+        """{port: what a picture for it is opened as}, "MASK" or "IMAGE"; "" is the port that items go to."""
+        wanted: dict[str, set[str]] = {}
+        for prepared in run.prepared.values():
+            for name, kind in prepared.input_types.items():
+                wanted.setdefault(name, set()).update(one.strip() for one in kind.split(","))
+        kinds = {
+            name: "MASK" if "MASK" in types and "IMAGE" not in types else "IMAGE" for name, types in wanted.items()
+        }
+        return {**kinds, "": kinds.get(self._input or "", "IMAGE")}
 
 
 class _ItemRunner:
@@ -394,14 +407,15 @@ class _ItemRunner:
         """Put an item's values into the context, and run the workflows."""
         run = self._run
         if item.values is None or again:
-            item.values = await asyncio.to_thread(_open_values, item.source)
-        values = self._by_port(item)
+            item.values = await asyncio.to_thread(_open_values, item.source, self._upcoming.kinds)
+        values, files = self._by_port(item), self._files_by_port(item)
         await run.checkpoint.live()
         run.tell(IterationStarted(run.context.run_id, number, self._upcoming.total or 0, (number,)))
         run.watch.begin_iteration((number,))
         for name, value in values.items():
             run.save(name, value)
-            await run.checkpoint.note_input((number,), name, sequence=True)
+            if self._folder is not None:
+                await self._folder.note_input((number,), name, sequence=True, file=files.get(name))
         # Seeds go on from item to item as they do from iteration to iteration; and as they would have without a crash.
         run.executions = collections.Counter(
             dict.fromkeys(run.prepared, number * (self._request.outer.iterations or 1))
@@ -440,6 +454,17 @@ class _ItemRunner:
                 "Say it with input='name', or let items be dicts {name: value}."
             )
         return {self._batch._input: values[""]}
+
+    def _files_by_port(self, item: _Item) -> dict[str, Json]:
+        """{unique_id: note} of the files that an item's values were read from, as they looked when it was read."""
+        kinds = self._upcoming.kinds
+        parts = item.source if isinstance(item.source, Mapping) else {"": item.source}
+        looks = item.note.get("parts", {}) if isinstance(item.source, Mapping) else {"": item.note}
+        return {
+            str(name) or self._batch._input or "": file_note(path, looks[str(name)], kinds.get(str(name), "IMAGE"))
+            for name, path in parts.items()
+            if isinstance(path, PathLike) and looks.get(str(name))
+        }
 
     async def _save(
         self, item: _Item, number: int, held: Mapping[str, HeldObject], values: dict[str, Any], seconds: float
@@ -523,6 +548,8 @@ class _Upcoming:
         self._seen: dict[str, int] = {}
         self._next: asyncio.Task[_Item | None] | None = None
         self.total: int | None = None
+        #: {port: what a picture for it is opened as}, see Batch._picture_kinds
+        self.kinds: dict[str, str] = {}
         self._source = self._iterate(items, pattern)
 
     def _iterate(self, items: Any, pattern: str) -> AsyncIterator[tuple[str | None, Any]]:
@@ -583,7 +610,7 @@ class _Upcoming:
         self._claim(key, number)
         item = _Item(key, source, source_note(source))
         try:
-            item.values = await asyncio.to_thread(_open_values, source)
+            item.values = await asyncio.to_thread(_open_values, source, self.kinds)
         except Exception as e:  # its own fault alone; told when its turn comes
             item.error = e
         return item
@@ -637,17 +664,14 @@ def list_pictures(folder: Path, pattern: str = "*", but_not: Path | None = None)
     return files
 
 
-def _open_values(source: Any) -> dict[str, Any]:
-    """{port: value} of an item, "" for the port that all items go to; pictures are opened."""
-    if isinstance(source, Mapping):
-        return {str(name): _open(value) for name, value in source.items()}
-    return {"": _open(source)}
+def _open_values(source: Any, kinds: Mapping[str, str]) -> dict[str, Any]:
+    """{port: value} of an item, "" for the port that all items go to; pictures are opened by *kinds* of the ports."""
+    parts = source if isinstance(source, Mapping) else {"": source}
+    return {str(name): _open(value, kinds.get(str(name), "IMAGE")) for name, value in parts.items()}
 
 
-def _open(value: Any) -> Any:
-    from .image_files import open_image_as_tensor
-
-    return open_image_as_tensor(value) if isinstance(value, PathLike) else value
+def _open(value: Any, kind: str) -> Any:
+    return open_file(value, kind) if isinstance(value, PathLike) else value
 
 
 __all__ = ["Batch", "BatchItem", "BatchResult", "BatchRow", "list_pictures"]

@@ -428,8 +428,16 @@ class ConnectorConfig:
     WARM_IDLE_TIMEOUT: float = _option(
         3600.0, "Seconds without any use after which such a warm server ends; 0: never.", minimum=0
     )
+    NODE_PACKS: Sequence[str | os.PathLike[str]] = _option(
+        (),
+        "Custom-node packs that the nested server loads besides those of its ComfyUI: a list of paths, each of a "
+        "folder with __init__.py or of a .py file. Nothing is written into the ComfyUI.",
+    )
     #: folder that relative paths in the configuration are relative to
     base_folder: Path = dataclasses.field(default=HERE, metadata={"internal": True})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "NODE_PACKS", _checked_packs(self.NODE_PACKS, "configuration"))
 
     @classmethod
     def keys(cls) -> list[str]:
@@ -455,9 +463,7 @@ class ConnectorConfig:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ConfigError(
-                f"Configuration file {file} does not exist. Name none to use the defaults."
-            ) from None
+            raise ConfigError(f"Configuration file {file} does not exist. Name none to use the defaults.") from None
         except OSError as e:
             raise ConfigError(f"Configuration file {file} cannot be read: {e}.") from e
         except ValueError as e:
@@ -480,6 +486,8 @@ class ConnectorConfig:
 
     @staticmethod
     def _check(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
+        if field.name == "NODE_PACKS":
+            return _checked_packs(value, source)
         expected = type(field.default)
         shown = repr(value) if field.repr else "set"  # a secret is not for messages
         # bool is an int in Python; JSON true must not pass as a port.
@@ -534,6 +542,56 @@ class ConnectorConfig:
         token = os.environ.get("DISCOMFORT_API_TOKEN", "").strip()
         _check_token(token, "The environment variable DISCOMFORT_API_TOKEN")
         return token
+
+    def node_packs(self) -> tuple[Path, ...]:
+        """The packs of NODE_PACKS as absolute paths, each a folder with ``__init__.py`` or a ``.py`` file.
+
+        The package that this file lies in is left out: it is loaded anyway.
+
+        Raises:
+            ConfigError: a path where there is no pack, or two packs of one name.
+        """
+        packs: dict[str, Path] = {}
+        for given in self.NODE_PACKS:
+            pack = Path(os.path.abspath(self.base_folder / Path(given).expanduser()))
+            is_file = pack.is_file()
+            if not pack.exists():
+                problem = "does not exist"
+            elif is_file and pack.suffix != ".py":
+                problem = "is a file, but not a .py file"
+            elif not is_file and not (pack / "__init__.py").is_file():
+                problem = "has no __init__.py"
+            elif pack.name.endswith(".disabled"):
+                problem = "is named as what ComfyUI does not load"
+            else:
+                problem = ""
+            if problem:
+                raise ConfigError(
+                    f"NODE_PACKS has {given!r}, but {pack} {problem}. A pack is a folder with an __init__.py, or a .py "
+                    f"file; relative paths count from {self.base_folder}."
+                )
+            if pack.resolve() == HERE:
+                continue
+            # By this name the server calls the pack, and its browser files.
+            other = packs.setdefault(os.path.normcase(pack.stem if is_file else pack.name), pack)
+            if other != pack:
+                raise ConfigError(
+                    f"NODE_PACKS has two packs of one name: {other} and {pack}. The server tells packs by the names of "
+                    "their folders: rename one of them, or leave it out."
+                )
+        return tuple(packs.values())
+
+
+def _checked_packs(value: Any, source: str) -> tuple[str, ...]:
+    """NODE_PACKS as it is kept. ConfigError: it is no list of paths."""
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(one, (str, os.PathLike)) and str(one) for one in value
+    ):
+        raise ConfigError(
+            f"{source}: NODE_PACKS is {value!r}, it must be a list of texts, each the path of a folder with "
+            "__init__.py or of a .py file (default [])."
+        )
+    return tuple(os.fspath(one) for one in value)
 
 
 def _check_token(token: str, source: str) -> None:
@@ -605,6 +663,8 @@ class ServerChoice:
     extra_args: tuple[str, ...]
     working_directory: Path
     reason: str
+    #: custom-node packs that it loads besides its own: NODE_PACKS
+    packs: tuple[Path, ...] = ()
 
     @property
     def data_folder(self) -> Path:
@@ -745,8 +805,12 @@ def choose_server(config: ConnectorConfig) -> ServerChoice:
 
     Raises:
         ServerNotFoundError: a named place holds no ComfyUI, or there is nothing at all to start.
-        ConfigError: API_COMMAND_LINE or COMFYUI_PYTHON cannot be used.
+        ConfigError: API_COMMAND_LINE, COMFYUI_PYTHON or NODE_PACKS cannot be used.
     """
+    return dataclasses.replace(_find_server(config), packs=config.node_packs())
+
+
+def _find_server(config: ConnectorConfig) -> ServerChoice:
     named = _named_place(config)
     if named is not None:  # a named place that is wrong is an error, never skipped
         value, path, source = named
@@ -1542,6 +1606,8 @@ class ServerProcess:
         self._job: int | None = None
         # how many processes the system had ended for want of memory when this one was started
         self._memory_kills = 0
+        #: {path: reason} of the packs that the server could not load, as far as its output has been read
+        self.failed_packs: dict[str, str] = {}
 
     def _build_command(self) -> list[str]:
         """Command line: the tree's own, then ours for everything that the configuration does not say itself."""
@@ -1564,12 +1630,16 @@ class ServerProcess:
             add("--cpu")
         if self.choice.kind == "embedded":
             add("--base-directory", str(self.choice.data_folder))
-        pack_config = self._link_own_pack()
+        pack_config = self._link_packs()
         if pack_config:
             args.extend(["--extra-model-paths-config", str(pack_config)])
-        if _has_argument(given, "--disable-all-custom-nodes") and self.choice.kind == "comfyui":
-            # Without our own nodes no port works. A list that is given is the user's word.
-            add("--whitelist-custom-nodes", self._name_in_tree() or "discomfort")
+        if _has_argument(given, "--disable-all-custom-nodes"):
+            # Without our own nodes no port works; NODE_PACKS are named one by one. A list that is given is the user's
+            # word. The embedded server has our nodes in any case.
+            wanted = [self._name_in_tree(HERE) or "discomfort"] if self.choice.kind == "comfyui" else []
+            wanted += [self._name_in_tree(pack) or pack.name for pack in self.choice.packs]
+            if wanted:
+                add("--whitelist-custom-nodes", *wanted)
         return [*self.choice.command, *given, *args]
 
     def supports(self, flag: str) -> bool:
@@ -1582,34 +1652,70 @@ class ServerProcess:
             return flag in ("--port", "--disable-auto-launch", "--cpu")
         return f'"{flag}"' in source
 
-    def _link_own_pack(self) -> Path | None:
-        """Tell the server where the custom-node package is that this file lies in, unless its tree holds it already.
+    def _link_packs(self) -> Path | None:
+        """Tell the server where the packs are that its tree does not hold: the one that this file lies in, NODE_PACKS.
 
-        Nothing is copied into the user's tree: a folder of ours holds a link to the package, and an extra paths file
-        names that folder. Returns that file, or None where there is nothing to tell.
+        Nothing is copied into the user's tree: folders of ours hold a link to each pack, and an extra paths file names
+        these folders. Returns that file, or None where there is nothing to tell.
         """
-        if not (HERE / "__init__.py").is_file() or not (HERE / "nodes.py").is_file():
-            return None  # this file was copied alone
-        if self.choice.kind == "embedded":
-            return None  # it loads the package that it is a part of
-        if self._name_in_tree() is not None:
+        sections = {}
+        if self._link_own_pack():
+            sections["discomfort"] = {"base_path": str(self.folder.path), "custom_nodes": "packs"}
+        folders = [self._link_pack(pack) for pack in self.choice.packs if self._name_in_tree(pack) is None]
+        if folders:
+            sections["node packs"] = {"custom_nodes": "\n".join(map(str, folders))}
+        if not sections:
             return None
+        file = self.folder.path / "packs.yaml"
+        # JSON is YAML; no library is needed to write it.
+        file.write_text(json.dumps(sections, ensure_ascii=False), encoding="utf-8")
+        return file
+
+    def _link_own_pack(self) -> bool:
+        """Link the package that this file lies in into ``packs``; False where the server needs no telling."""
+        if not (HERE / "__init__.py").is_file() or not (HERE / "nodes.py").is_file():
+            return False  # this file was copied alone
+        if self.choice.kind == "embedded":
+            return False  # it loads the package that it is a part of
+        if self._name_in_tree(HERE) is not None:
+            return False
         link = self.folder.path / "packs" / "discomfort"
         if not link.exists():
             try:
                 link.symlink_to(HERE, target_is_directory=True)
             except OSError:  # Windows without the privilege to make links: a package that loads the real one
                 self._write_pack_shim(link)
-        file = self.folder.path / "packs.yaml"
-        # JSON is YAML; no library is needed to write it.
-        file.write_text(json.dumps({"discomfort": {"base_path": str(self.folder.path), "custom_nodes": "packs"}}))
-        return file
+        return True
 
-    def _name_in_tree(self) -> str | None:
-        """Name of the entry in the tree's custom_nodes that is this file's package, None where there is none."""
+    def _link_pack(self, pack: Path) -> Path:
+        """The folder of ours that holds a link to *pack*, under its name, and nothing else.
+
+        A server imports a pack under the path at which it finds it, and a value of one of the pack's classes is pickled
+        with that path. Hence the folder is the same each time, and outlives this server: its name is a hash of the
+        pack's path. Where the cache folder cannot be written, it is in the private one.
+        """
+        name = hashlib.sha256(str(pack).encode(errors="surrogateescape")).hexdigest()[:12]
+        folder = cache_folder() / "node_packs" / name
+        try:
+            _make_link(pack, folder)
+        except OSError as e:
+            log.debug("The link to %s is not kept: %s", pack, e)
+            folder = self.folder.path / "node_packs" / name
+            _make_link(pack, folder)
+        same_name = self.choice.data_folder / "custom_nodes" / pack.name
+        if same_name.exists():
+            log.warning(
+                "%s, which NODE_PACKS names, is loaded besides %s: of nodes that both have, its own are used",
+                pack, same_name,
+            )  # fmt: skip
+        return folder
+
+    def _name_in_tree(self, pack: Path) -> str | None:
+        """Name of the entry in the tree's custom_nodes that is *pack*, None where there is none."""
         with contextlib.suppress(OSError):
+            pack = pack.resolve()
             for entry in (self.choice.data_folder / "custom_nodes").iterdir():
-                if entry.resolve() == HERE:
+                if entry.resolve() == pack:
                     return entry.name
         return None
 
@@ -1729,6 +1835,7 @@ class ServerProcess:
             for raw in iter(lambda: output.readline(16_384), b""):
                 line = raw.decode("utf-8", errors="replace").rstrip()
                 self.log_tail.append(line)
+                self._note_failed_pack(line)
                 if handler:
                     handler.emit(logging.LogRecord("server", logging.INFO, "", 0, line, None, None))
         except (OSError, ValueError):
@@ -1739,6 +1846,16 @@ class ServerProcess:
             if handler:
                 with contextlib.suppress(OSError):
                     handler.close()
+
+    def _note_failed_pack(self, line: str) -> None:
+        """Note what the server says of a pack that it could not load; a warning where the user named the pack."""
+        failed = _FAILED_PACK.search(line)
+        if failed is None or failed[1] in self.failed_packs:
+            return
+        self.failed_packs[failed[1]] = failed[2]
+        name = os.path.basename(failed[1])
+        if any(pack.name == name for pack in self.choice.packs):
+            log.warning("The server could not load the pack %s: %s (its log is %s)", name, failed[2], self.log_path)
 
     def wait_for_output(self, timeout: float) -> None:
         """Wait until what the ended process printed has been read. Blocks, at most *timeout* seconds."""
@@ -1809,6 +1926,32 @@ class ServerProcess:
             pass
 
 
+# What a server says of a pack that it could not load: (path, reason). The same in ComfyUI 0.3.64 and 0.33.
+_FAILED_PACK = re.compile(r"(?:Cannot import|Skip) (.+) module for custom nodes(?::| due to) ?(.*)")
+
+
+def _make_link(pack: Path, folder: Path) -> None:
+    """Make *folder*, with a link to *pack* in it; one that is there already is kept. OSError: it cannot be made."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    link = folder / pack.name
+    with contextlib.suppress(OSError):
+        if Path(os.readlink(link)) == pack:
+            return
+    try:
+        # Another process may make the same link at this moment.
+        young = folder / f"{secrets.token_hex(4)}.disabled"
+        young.symlink_to(pack, target_is_directory=pack.is_dir())
+        os.replace(young, link)
+    except OSError:
+        if not IS_WINDOWS:
+            raise
+        # Without the privilege to make links: a junction needs none, and of a single file a copy does.
+        if pack.is_file():
+            shutil.copyfile(pack, link)
+        elif not link.exists():
+            importlib.import_module("_winapi").CreateJunction(str(pack), str(link))
+
+
 def _count_memory_kills() -> int:
     """How many processes Linux has ended for want of memory since its boot (``oom_kill`` in /proc/vmstat); else 0."""
     with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as counters:
@@ -1876,6 +2019,11 @@ class AttachedServer:
     @property
     def was_killed_for_memory(self) -> bool:
         return False  # how a process ended is told to its parent alone
+
+    @property
+    def failed_packs(self) -> Mapping[str, str]:
+        """{path: reason} of the packs that it could not load, as far as that is known."""
+        return self.warm.failed_packs if self.warm else {}
 
     @property
     def log_path(self) -> Path | None:
@@ -1983,6 +2131,10 @@ class WarmServer:
     code_state: str
     #: what was started
     choice: ServerChoice
+    #: what it was started with, see warm_settings()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: packs that the server could not load, see ServerProcess
+    failed_packs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def is_alive(self) -> bool:
@@ -2014,6 +2166,7 @@ class WarmServer:
                 tuple(choice["extra_args"]),
                 Path(choice["working_directory"]),
                 choice["reason"],
+                tuple(map(Path, choice.get("packs", ()))),
             )
             paths = {name: Path(values[name]) for name in ("runtime_folder", "log_path")}
             return cls(**{**values, **paths, "choice": choice})
@@ -2021,23 +2174,44 @@ class WarmServer:
             return None
 
 
+def warm_settings(config: ConnectorConfig, choice: ServerChoice) -> Json:
+    """Everything that a start with *config* would give the server, as JSON, by names that people know."""
+    program = shutil.which(choice.command[0]) or choice.command[0]
+    return {
+        # python and python3 of one environment are one interpreter; those of two environments, which may be links to
+        # the same file, are not.
+        "interpreter": [os.path.realpath(os.path.dirname(program)), os.path.realpath(program)],
+        "ComfyUI": [choice.kind, str(choice.path)],
+        "API_COMMAND_LINE": [list(choice.command[1:]), list(choice.extra_args)],
+        "working directory": str(choice.working_directory),
+        "data folder": str(choice.data_folder),
+        "API_URL": config.host,
+        "DEVICE": "cpu" if _starts_on_cpu(config) else "gpu",
+        "CACHE_LRU": config.CACHE_LRU,
+        "NODE_PACKS": [str(pack) for pack in choice.packs],
+        **{name: os.environ.get(name) for name in _SERVER_VARIABLES},
+        "Discomfort": str(HERE),
+    }
+
+
 def warm_folder(config: ConnectorConfig, choice: ServerChoice) -> Path:
     """Folder of the keeper of a warm server, whether there is one or not.
 
     Its name is a hash of everything that a start with *config* would give the server: equal settings, equal folder.
     """
-    program = shutil.which(choice.command[0]) or choice.command[0]
-    settings = {
-        # python and python3 of one environment are one interpreter; those of two environments, which may be links to
-        # the same file, are not.
-        "interpreter": [os.path.realpath(os.path.dirname(program)), os.path.realpath(program)],
-        "choice": [choice.kind, str(choice.path), choice.command[1:], choice.extra_args, str(choice.working_directory)],
-        "data": str(choice.data_folder),
-        "config": [config.host, _starts_on_cpu(config), config.CACHE_LRU],
-        "environment": {name: os.environ.get(name) for name in _SERVER_VARIABLES},
-        "pack": str(HERE),
-    }
-    return servers_root() / f"warm-{hashlib.sha256(canonical_json(settings)).hexdigest()[:12]}"
+    settings = canonical_json(warm_settings(config, choice))
+    return servers_root() / f"warm-{hashlib.sha256(settings).hexdigest()[:12]}"
+
+
+def _tell_of_other_warm_servers(config: ConnectorConfig, choice: ServerChoice) -> None:
+    """Log why the warm servers that there are, none of which has these settings, are not used. Blocks for a moment."""
+    settings = warm_settings(config, choice)
+    for folder in sorted(servers_root().glob("warm-*")):
+        warm = WarmServer.read(folder)
+        if warm is not None and warm.settings and warm.is_alive:
+            other = [name for name in settings if warm.settings.get(name) != settings[name]]
+            if other:
+                log.info("The warm server at %s is not used: it has another %s", warm.address, ", ".join(other))
 
 
 # What a ComfyUI server loads of its own tree. Not the whole tree: people keep their scripts in it too.
@@ -2063,8 +2237,8 @@ _NO_CODE = frozenset(
 
 def code_state(choice: ServerChoice) -> str:
     """Hash of names, sizes and times of the Python files that the server may have loaded: its own, this package's, and
-    those of its custom nodes. A server that was started before one of them changed runs old code. Reads no file; tens
-    of milliseconds for a large installation. Blocks.
+    those of its custom nodes, with NODE_PACKS. A server that was started before one of them changed runs old code.
+    Reads no file; tens of milliseconds for a large installation. Blocks.
     """
     seen = hashlib.sha256()
 
@@ -2089,6 +2263,8 @@ def code_state(choice: ServerChoice) -> str:
                 look_into(folder)
     packs = choice.data_folder / "custom_nodes"
     look_at(packs.glob("*.py"))
+    for pack in choice.packs:
+        look_at([pack]) if pack.is_file() else look_into(pack)
     # One by one, because packs under development are links, which os.walk() does not follow but begins at.
     for pack in sorted(packs.glob("*/")):
         if not pack.name.startswith(".") and pack.name not in _NO_CODE and pack.resolve() != HERE:
@@ -2107,6 +2283,7 @@ def lease_warm_server(config: ConnectorConfig, choice: ServerChoice, client_id: 
     """
     folder = warm_folder(config, choice)
     if WarmServer.read(folder) is None:
+        _tell_of_other_warm_servers(config, choice)
         return None
     file = folder / "leases" / f"{os.getpid()}-{client_id}.lock"
     lease = filelock.FileLock(file, mode=0o600, thread_local=False)
@@ -2243,6 +2420,10 @@ _BROWSER_FILES = (
 )
 
 
+# Browsers (None: Playwright's own) that have started in this process without their sandbox and did not with it.
+_NO_SANDBOX: set[str | None] = set()
+
+
 def installed_browser() -> str | None:
     """An installed Chromium, Chrome or Edge, None where there is none."""
     for name in _BROWSER_PROGRAMS:
@@ -2373,13 +2554,32 @@ class FrontendPage:
         return candidates
 
     async def _launch_one(self, executable: str | None) -> Any:
-        args = list(_BROWSER_ARGS)
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            args.append("--no-sandbox")  # Chromium refuses to run as root with its sandbox; common in containers
+        # Chromium refuses to run as root with its sandbox; common in containers.
+        is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+        if is_root or executable in _NO_SANDBOX:
+            return await self._launch_with(executable, sandbox=False)
+        try:
+            return await self._launch_with(executable, sandbox=True)
+        except Exception as e:
+            if type(e).__name__ == "TimeoutError" or (executable and not shutil.which(executable)):
+                raise
+            # The words in which Chromium says that the system does not let it have a sandbox differ; so whatever it
+            # was, what counts is whether it starts without.
+            browser = await self._launch_with(executable, sandbox=False)
+            _NO_SANDBOX.add(executable)
+            log.debug("The browser did not start with its sandbox", exc_info=e)
+            log.warning(
+                "Chromium runs without its sandbox, with which it did not start: containers, and systems that restrict "
+                "user namespaces, as Ubuntu does since 23.10, refuse it. It opens ComfyUI's own editor and nothing else"
+            )
+            return browser
+
+    async def _launch_with(self, executable: str | None, sandbox: bool) -> Any:
         return await self._playwright.chromium.launch(
             headless=True,
             executable_path=executable,
-            args=args,
+            args=_BROWSER_ARGS,
+            chromium_sandbox=sandbox,  # without it Playwright says --no-sandbox
             timeout=self.config.CONVERSION_TIMEOUT * 1000,
             # Python keeps its own signal handling: the connector closes the browser.
             handle_sigint=False,
@@ -3380,9 +3580,16 @@ class ComfyConnector:
 
         Raises:
             ServerNotFoundError: nobody answers there, or something that is no ComfyUI.
+            ConfigError: it cannot be given NODE_PACKS.
             ConnectorError: it is the server that this very process is.
         """
         address = self.config.attached_url
+        if self.config.NODE_PACKS:
+            raise ConfigError(
+                f"NODE_PACKS names packs for a server that is started, but API_URL names one that runs already "
+                f"({address}). Have the packs loaded there and leave NODE_PACKS out, or set API_URL to a host alone "
+                "(127.0.0.1) to have a server started."
+            )
         if _is_served_here(address):
             raise ConnectorError(
                 f"API_URL names the server that this code runs in ({address}). A prompt queued from inside a node "
@@ -3901,10 +4108,14 @@ class ComfyConnector:
             text = f"{node_type} #{node_id}" + (f" ({title!r})" if title and title != node_type else "")
             described.append(text + (f" from the pack {pack!r}" if pack and pack != "comfy-core" else ""))
         server = "The embedded server" if self._choice and self._choice.kind == "embedded" else "This ComfyUI"
+        failed = dict(self._server.failed_packs) if self._server else {}
+        not_loaded = "; ".join(f"{os.path.basename(path)} ({reason})" for path, reason in sorted(failed.items()))
         raise UnknownNodeError(
             f"{server} does not have {'these nodes' if len(wrong) > 1 else 'the node'} of the workflow: "
             f"{', '.join(described)}. Install the pack (in ComfyUI: Manager, 'Install missing custom nodes') and "
-            f"start again" + (", or set COMFYUI_PATH to a ComfyUI that has it." if "embedded" in server else "."),
+            f"start again"
+            + (", or set COMFYUI_PATH to a ComfyUI that has it." if "embedded" in server else ".")
+            + (f" These packs could not be loaded: {not_loaded}." if not_loaded else ""),
             unknown,
         )
 

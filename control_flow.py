@@ -504,8 +504,9 @@ class PerIteration:
 
 # ------------------------------------------------------------------------------------------------------------ steps
 
-# A path, a workflow dict (editor or API format), a Branch or a Loop.
-Step = Union[str, Path, Mapping[str, Any], "Branch", "Loop"]
+# A path, a workflow dict (editor or API format), a Branch or a Loop, in any form that `parse_steps` takes but the list,
+# which is for JSON: as a type it would hide a list of steps inside a list. `parse_steps` leaves no tuple.
+Step = Union[str, os.PathLike[str], Mapping[str, Any], "Branch", "Loop", tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -627,7 +628,7 @@ def _based(step: Step, folder: Path) -> Step:
         return Branch(step.condition, then, otherwise)
     if isinstance(step, Loop):
         return Loop([_based(s, folder) for s in step.body], step.iterations, step.condition)
-    return step if isinstance(step, Mapping) else folder / step
+    return step if isinstance(step, (Mapping, tuple)) else folder / step
 
 
 def _is_tuple_form(step: Any) -> bool:

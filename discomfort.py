@@ -16,7 +16,7 @@ import os
 import runpy
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,10 @@ if __name__ == "__main__":
 
 if TYPE_CHECKING:
     from .batch import Batch
+    from .control_flow import ConditionSpec, Step
+    from .durable.retry import Retry
+    from .progress_events import ProgressCallback
+    from .run_request import Items, Keep, OnError, Resume, SeedPolicy
 
 if TYPE_CHECKING or __package__:
     from .comfy_serverless import ComfyConnector, ConnectorConfig
@@ -99,25 +103,91 @@ class Discomfort:
 
     async def run(
         self,
-        workflows: Sequence[Any],
+        workflows: Sequence[Step],
         inputs: Mapping[str, Any] | None = None,
         iterations: int = 1,
         use_ram: bool = True,
         context: WorkflowContext | None = None,
-        **control: Any,
+        *,
+        loop_condition: ConditionSpec | None = None,
+        collect: Iterable[str] = (),
+        progress: ProgressCallback | bool | None = None,
+        seed_policy: SeedPolicy = "as_saved",
+        master_seed: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: Resume = True,
+        keep: Keep = "needed",
+        retry: Retry | int | None = None,
+        on_error: OnError = "stop",
+        max_server_ram_gb: float | None = None,
+        max_vram_gb: float | None = None,
+        hash_models: bool = False,
     ) -> RunResult:
         """Run workflows, in a loop: :meth:`DiscomfortWorkflowTools.run_sequential` on this instance's server.
 
-        ``control`` takes loop_condition, collect, progress, seed_policy, master_seed, checkpoint, resume, keep, retry,
-        on_error, max_server_ram_gb, max_vram_gb and hash_models. Returns {unique_id: value}, with the run's record.
+        These are used most; run_sequential tells of all the others.
+
+        Args:
+            workflows: steps, run in this order: paths, workflow dicts, Branch, Loop.
+            inputs: {unique_id: value} for INPUT ports; a value may be a PerIteration.
+            iterations: how often the steps are run at most.
+            loop_condition: port name, expression or function; where it is false, the loop ends.
+            collect: unique_ids of OUTPUT ports whose value of every iteration is kept.
+            checkpoint: folder in which the run is kept, so that the same call goes on after a crash.
+            on_error: "stop", "skip" or a function: what happens when an iteration fails.
+
+        Returns:
+            ``{unique_id: value}`` of everything that OUTPUT ports delivered, with the run's record.
 
         Raises:
             RuntimeError: the instance was shut down. Else see run_sequential.
         """
         self._refuse_after_shutdown()
-        return await self.Tools.run_sequential(workflows, inputs, iterations, use_ram, context, **control)
+        return await self.Tools.run_sequential(
+            workflows,
+            inputs,
+            iterations,
+            use_ram,
+            context,
+            loop_condition=loop_condition,
+            collect=collect,
+            progress=progress,
+            seed_policy=seed_policy,
+            master_seed=master_seed,
+            checkpoint=checkpoint,
+            resume=resume,
+            keep=keep,
+            retry=retry,
+            on_error=on_error,
+            max_server_ram_gb=max_server_ram_gb,
+            max_vram_gb=max_vram_gb,
+            hash_models=hash_models,
+        )
 
-    def run_batch(self, workflows: Sequence[Any], items: Any, **control: Any) -> Batch:
+    def run_batch(
+        self,
+        workflows: Sequence[Step],
+        items: Items,
+        *,
+        input: str | None = None,
+        key: Callable[[Any], str | int] | None = None,
+        pattern: str = "*",
+        inputs: Mapping[str, Any] | None = None,
+        iterations: int = 1,
+        loop_condition: ConditionSpec | None = None,
+        use_ram: bool = True,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: Resume = True,
+        on_error: OnError = "skip",
+        retry: Retry | int | None = None,
+        retry_failed: bool = True,
+        progress: ProgressCallback | bool | None = None,
+        seed_policy: SeedPolicy = "as_saved",
+        master_seed: int | None = None,
+        max_server_ram_gb: float | None = None,
+        max_vram_gb: float | None = None,
+        hash_models: bool = False,
+    ) -> Batch:
         """Run workflows on each of many items: :meth:`DiscomfortWorkflowTools.run_batch` on this instance's server.
 
         ::
@@ -125,11 +195,41 @@ class Discomfort:
             async for item in d.run_batch(["upscale.json"], Path("photos"), checkpoint="upscaled"):
                 print(item.key, item.files["image"])
 
+        These are used most; run_batch there tells of all the others.
+
+        Args:
+            workflows: steps, as of :meth:`run`.
+            items: a folder of pictures, a list, a dict {key: item}, or an iterator.
+            input: the port that items go to; None: the only one that has no other value.
+            inputs: {unique_id: value} that all items share.
+            checkpoint: folder in which what items deliver is saved as it appears; the same call again does the rest.
+
         Raises:
             RuntimeError: the instance was shut down. Else see run_batch there.
         """
         self._refuse_after_shutdown()
-        return self.Tools.run_batch(workflows, items, **control)
+        return self.Tools.run_batch(
+            workflows,
+            items,
+            input=input,
+            key=key,
+            pattern=pattern,
+            inputs=inputs,
+            iterations=iterations,
+            loop_condition=loop_condition,
+            use_ram=use_ram,
+            checkpoint=checkpoint,
+            resume=resume,
+            on_error=on_error,
+            retry=retry,
+            retry_failed=retry_failed,
+            progress=progress,
+            seed_policy=seed_policy,
+            master_seed=master_seed,
+            max_server_ram_gb=max_server_ram_gb,
+            max_vram_gb=max_vram_gb,
+            hash_models=hash_models,
+        )
 
     def _refuse_after_shutdown(self) -> None:
         if self._is_shut_down:

@@ -8,6 +8,7 @@ then differ by one level.)
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +51,52 @@ def open_image_as_tensor(path: str | os.PathLike[str]) -> torch.Tensor:
     """
     import numpy as np
     import torch
+
+    with _opened(path) as image:
+        frames = [_frame_array(frame) for frame in _frames(image)]
+    return torch.from_numpy(np.stack(_of_one_size(frames)))
+
+
+def open_image_as_mask(path: str | os.PathLike[str]) -> torch.Tensor:
+    """Reads an image file as a mask.
+
+    Args:
+        path: any format Pillow reads, as :func:`open_image_as_tensor` takes it.
+
+    Returns:
+        float32 tensor [B,H,W] in 0..1: 1 minus alpha, as ComfyUI's LoadImage has it (transparent places become 1), or
+        the brightness of a picture that has no alpha. Turned as its EXIF orientation says. B is 1, or the number of
+        frames.
+
+    Raises:
+        FileNotFoundError: no such file (names path and current directory).
+        ValueError: a folder, no image, or a damaged one.
+    """
+    import numpy as np
+    import torch
+
+    alphas = []
+    with _opened(path) as image:
+        for frame in _frames(image):
+            if "A" not in frame.getbands() and "transparency" not in frame.info:
+                break
+            alpha = np.asarray(frame.convert("RGBA").getchannel("A"), dtype=np.float32)
+            alphas.append(1.0 - alpha / np.float32(255.0))
+    if alphas:
+        return torch.from_numpy(np.stack(_of_one_size(alphas)))
+    red, green, blue = open_image_as_tensor(path).unbind(-1)
+    # Grey stays exactly what it is; colours count as the eye sees them.
+    return red + 0.587 * (green - red) + 0.114 * (blue - red)
+
+
+def _of_one_size(frames: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    """Those of some frames that are of the first one's size."""
+    return [frame for frame in frames if frame.shape == frames[0].shape]
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """An image file; what goes wrong with it meanwhile is told with its name."""
     from PIL import Image, UnidentifiedImageError
 
     file = Path(path)
@@ -61,13 +108,11 @@ def open_image_as_tensor(path: str | os.PathLike[str]) -> torch.Tensor:
         raise FileNotFoundError(f"There is no image file {str(file)!r} (current directory: {str(Path.cwd())!r}).")
     try:
         with Image.open(file) as image:
-            frames = [_frame_array(frame) for frame in _frames(image)]
+            yield image
     except UnidentifiedImageError:
         raise ValueError(f"{str(file)!r} is not an image that Pillow can read.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"The image {str(file)!r} cannot be read: {error}") from error
-    same_size = [frame for frame in frames if frame.shape == frames[0].shape]
-    return torch.from_numpy(np.stack(same_size))
 
 
 def _frames(image: Image.Image) -> Iterator[Image.Image]:

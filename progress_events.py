@@ -116,7 +116,8 @@ class RunFinished(ProgressEvent):
     error: BaseException | None
 
 
-ProgressCallback = Callable[[ProgressEvent], Any]
+# It is not awaited: None, so that a type checker refuses an asynchronous function.
+ProgressCallback = Callable[[ProgressEvent], None]
 
 
 class TerminalBar:

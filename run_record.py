@@ -260,8 +260,8 @@ class RunResult(dict[str, Any]):
         why = "A branch that was not taken, or a loop that never began, delivers nothing."
         if not self.record.iterations:
             why = "The run had no iteration: its condition was false before the first one."
-            if self.record.skipped:
-                why = "All of the run's iterations failed and were skipped (result.skipped)."
+        elif len(self.record.skipped) == self.record.iterations:
+            why = "All of the run's iterations failed and were skipped (result.skipped)."
         raise NotDeliveredError(f"The run has delivered no {name!r}. {there} {why}")
 
     @property

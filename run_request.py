@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+import os
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from . import control_flow, prompt_graph, seeds
 from .durable import plan_text
@@ -17,6 +18,15 @@ from .run_record import IterationFailure
 
 Json = dict[str, Any]
 
+# What may be written as an argument of a run, for type checkers and editors. The checks below refuse the rest.
+SeedPolicy = Literal["as_saved", "fixed", "increment", "randomize"]
+Resume = bool | Literal["force"]
+Keep = Literal["needed", "all"]
+Decision = Literal["stop", "skip", "retry"]
+OnError = Literal["stop", "skip"] | Callable[[IterationFailure], Decision | Awaitable[Decision]]
+#: of a batch: a folder, a mapping {key: item}, a list, or an iterator
+Items = str | os.PathLike[str] | Mapping[Any, Any] | Iterable[Any] | AsyncIterable[Any]
+
 
 @dataclasses.dataclass(frozen=True)
 class RunRequest:
@@ -26,15 +36,15 @@ class RunRequest:
     inputs: Mapping[str, Any]
     collect: tuple[str, ...]
     listener: ProgressCallback | None
-    seed_policy: str
+    seed_policy: SeedPolicy
     #: None: a new one, or that of the run that goes on
     master_seed: int | None
     #: the folder that the run is kept in, None for none
     checkpoint: str | None
-    resume: bool | str
-    keep: str
+    resume: Resume
+    keep: Keep
     retry: Retry | None
-    on_error: str | Callable[[IterationFailure], Any]
+    on_error: OnError
     #: GB
     max_server_ram: float | None
     max_vram: float | None
@@ -47,22 +57,22 @@ class RunRequest:
 
 
 def read_request(
-    workflow_paths: Any,
-    inputs: Any,
-    iterations: Any,
-    loop_condition: Any,
-    collect: Any,
-    progress: Any,
-    seed_policy: Any,
-    master_seed: Any,
-    checkpoint: Any = None,
-    resume: Any = True,
-    keep: Any = "needed",
-    retry: Any = None,
-    on_error: Any = "stop",
-    max_server_ram_gb: Any = None,
-    max_vram_gb: Any = None,
-    hash_models: Any = False,
+    workflow_paths: Sequence[control_flow.Step],
+    inputs: Mapping[str, Any] | None,
+    iterations: int,
+    loop_condition: control_flow.ConditionSpec | None,
+    collect: Iterable[str],
+    progress: ProgressCallback | bool | None,
+    seed_policy: SeedPolicy,
+    master_seed: int | None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: Resume = True,
+    keep: Keep = "needed",
+    retry: Retry | int | None = None,
+    on_error: OnError = "stop",
+    max_server_ram_gb: float | None = None,
+    max_vram_gb: float | None = None,
+    hash_models: bool = False,
 ) -> RunRequest:
     """Check the arguments of a run, each by itself; what is wrong is noted, not raised."""
     problems: list[Exception] = []

@@ -51,6 +51,7 @@ from .comfy_serverless import (
     servers_root,
     sweep,
     warm_folder,
+    warm_settings,
 )
 
 log = logging.getLogger("discomfort.warm_server")
@@ -607,6 +608,8 @@ class _Keeper:
             idle_timeout=self.config.WARM_IDLE_TIMEOUT,
             code_state=state,
             choice=self.choice,
+            settings=warm_settings(self.config, self.choice),
+            failed_packs=dict(server.failed_packs),
         )
         try:
             published.publish(self.folder)

@@ -81,7 +81,9 @@ if TYPE_CHECKING:
 
     from .batch import Batch
     from .comfy_serverless import ComfyConnector, ServerEvent
+    from .control_flow import ConditionSpec, Step
     from .object_store import HeldObject
+    from .run_request import Items, Keep, OnError, Resume, SeedPolicy
     from .workflow_context import WorkflowContext
 
 log = logging.getLogger("discomfort.workflow_tools")
@@ -185,7 +187,7 @@ class _Run:
     watch: Observer = dataclasses.field(init=False)
     #: None: the tools' own SERVER_ATTEMPTS and RETRY_DELAY
     retry: Retry | None = None
-    on_error: str | Callable[[IterationFailure], Any] = "stop"
+    on_error: OnError = "stop"
     #: {unique_id: [key under which an iteration's value is kept]}
     kept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     #: what the listener raised: no iteration's fault, so that none is skipped for it
@@ -361,22 +363,22 @@ class DiscomfortWorkflowTools:
 
     async def run_sequential(
         self,
-        workflow_paths: Sequence[Any],
+        workflow_paths: Sequence[Step],
         inputs: Mapping[str, Any] | None = None,
         iterations: int = 1,
         use_ram: bool = True,
         context: WorkflowContext | None = None,
         *,
-        loop_condition: Any = None,
+        loop_condition: ConditionSpec | None = None,
         collect: Iterable[str] = (),
         progress: ProgressCallback | bool | None = None,
-        seed_policy: str = "as_saved",
+        seed_policy: SeedPolicy = "as_saved",
         master_seed: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
-        resume: bool | str = True,
-        keep: str = "needed",
+        resume: Resume = True,
+        keep: Keep = "needed",
         retry: Retry | int | None = None,
-        on_error: str | Callable[[IterationFailure], Any] = "stop",
+        on_error: OnError = "stop",
         max_server_ram_gb: float | None = None,
         max_vram_gb: float | None = None,
         hash_models: bool = False,
@@ -422,8 +424,8 @@ class DiscomfortWorkflowTools:
 
         Returns:
             ``{unique_id: value}`` of everything that OUTPUT ports delivered, with the run's record. For a port of a
-            type that is passed by reference (:attr:`pass_by_rules`) the value is its recipe, a dict, which may be an input
-            of another run.
+            type that is passed by reference (:attr:`pass_by_rules`) the value is its recipe, a dict, which may be an
+            input of another run.
 
         Raises:
             ValueError, FileNotFoundError, TypeError: an argument or a workflow cannot be used; nothing was queued.
@@ -504,23 +506,23 @@ class DiscomfortWorkflowTools:
 
     def run_batch(
         self,
-        workflow_paths: Sequence[Any],
-        items: Any,
+        workflow_paths: Sequence[Step],
+        items: Items,
         *,
         input: str | None = None,
-        key: Callable[[Any], Any] | None = None,
+        key: Callable[[Any], str | int] | None = None,
         pattern: str = "*",
         inputs: Mapping[str, Any] | None = None,
         iterations: int = 1,
-        loop_condition: Any = None,
+        loop_condition: ConditionSpec | None = None,
         use_ram: bool = True,
         checkpoint: str | os.PathLike[str] | None = None,
-        resume: bool | str = True,
-        on_error: str | Callable[[IterationFailure], Any] = "skip",
+        resume: Resume = True,
+        on_error: OnError = "skip",
         retry: Retry | int | None = None,
         retry_failed: bool = True,
         progress: ProgressCallback | bool | None = None,
-        seed_policy: str = "as_saved",
+        seed_policy: SeedPolicy = "as_saved",
         master_seed: int | None = None,
         max_server_ram_gb: float | None = None,
         max_vram_gb: float | None = None,
@@ -530,8 +532,9 @@ class DiscomfortWorkflowTools:
 
         Args:
             items: a folder (its picture files), a list, a dict {key: item}, an iterator or an asynchronous one. A path
-                object is opened as a picture when its turn comes; a text is a text; a dict is {port: value} for
-                several ports at once (path objects in it are opened); anything else is the value of one port.
+                object is opened as a picture when its turn comes, for a port that takes MASK as a mask (1 minus alpha,
+                or brightness); a text is a text; a dict is {port: value} for several ports at once (path objects in it
+                are opened); anything else is the value of one port.
             input: the port that items go to; None: the only one that has no other value.
             key: function of an item that gives its name, by which a later call knows it again. None: the name of a
                 file (below the folder), the key of a dict, else its number.
@@ -1410,7 +1413,7 @@ def _new_seed() -> int:
     return int.from_bytes(os.urandom(6), "big")  # short enough to be typed again
 
 
-def _recorded_seed(folder: str, resume: bool | str) -> int:
+def _recorded_seed(folder: str, resume: Resume) -> int:
     """The master seed of the run that goes on in a folder; a new one where none does."""
     if resume is not False and RunRecordFolder.holds_run(folder):
         seed = RunRecordFolder.open(folder).manifest["plan"].get("master_seed")

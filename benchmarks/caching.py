@@ -2,7 +2,7 @@
 
     ./dev run python benchmarks/caching.py
 
-Told by the server's own messages (execution_cached), on the server that the configuration names. docs/caching.md holds
+Told by the server's own messages (execution_cached), on the server that the configuration names. docs/concepts/cache.md has
 the tables; a test holds them against what the embedded server says.
 """
 

@@ -98,8 +98,8 @@ def batch(
 ) -> None:
     """Run workflows on each of many items, resumably.
 
-    WORKFLOW is as in `run`. An item is a picture for a port that takes IMAGE; a line or a .txt file for STRING; a
-    number for INT and FLOAT. In @LIST.json it is a value, or an object {port: value} for several ports; an object of
+    WORKFLOW is as in `run`. An item is a picture for a port that takes IMAGE or MASK; a line or a .txt file for STRING;
+    a number for INT and FLOAT. In @LIST.json it is a value, or an object {port: value} for several ports; an object of
     such items names them. Paths in a list count from the list's folder. Values of -i are the same for all items, and
     so are -n, --until and --while: they are about the loop on one item.
 
@@ -113,8 +113,8 @@ def batch(
 
     options = Common(**common)
     options.check(has_folder=True)
-    options.check_bound(options.iterations)
     with told(options.quiet, options.verbose):
+        options.check_bound(options.iterations)
         conditions = [text for text in (options.until, options.while_) if text is not None]
         plan = _read_plan(options, conditions)
         values = read_inputs(options.inputs, plan.kinds)
@@ -324,7 +324,7 @@ class _Items:
 
 
 def _of_file(file: Path, kind: str, where: str) -> Any:
-    """The item that a file is: pictures stay paths.
+    """The item that a file is: pictures stay paths, which are opened by the port's type.
 
     Raises:
         ValueError: the file has no value of this type.
@@ -332,12 +332,12 @@ def _of_file(file: Path, kind: str, where: str) -> Any:
     from ..batch import PICTURE_SUFFIXES
 
     members = set(kind.split(","))
-    if "IMAGE" in members or (ANY in members and file.suffix.lower() in PICTURE_SUFFIXES):
+    if members & {"IMAGE", "MASK"} or (ANY in members and file.suffix.lower() in PICTURE_SUFFIXES):
         return file
-    if members & {"MASK", "LATENT"}:
+    if "LATENT" in members:
         raise ValueError(
-            f"{where}: items of a batch are pictures for IMAGE, texts, numbers and JSON; the port takes {kind}. Let a "
-            "node of the workflow make it of a picture, or give it to all items with -i."
+            f"{where}: items of a batch are pictures for IMAGE and MASK, texts, numbers and JSON; the port takes "
+            f"{kind}. Let a node of the workflow make it of a picture, or give it to all items with -i."
         )
     return read_file(file, kind, where)
 

@@ -338,35 +338,13 @@ def _json_of(file: Path, where: str) -> Any:
 
 
 def _picture_of(file: Path, is_mask: bool, kind: str, where: str) -> Any:
-    from ..image_files import open_image_as_tensor
+    from ..image_files import open_image_as_mask, open_image_as_tensor
 
     try:
-        return _mask_of(file) if is_mask else open_image_as_tensor(file)
+        return open_image_as_mask(file) if is_mask else open_image_as_tensor(file)
     except (OSError, ValueError) as e:
         known = "neither .json nor .txt, and no picture" if ANY in _members(kind) else "no picture"
         raise ValueError(f"{where}: {file} is {known}: {e}") from e
-
-
-def _mask_of(file: Path) -> Any:
-    """The MASK [B,H,W] that a picture is: 1 minus alpha, or brightness where there is no alpha."""
-    import numpy as np
-    import torch
-    from PIL import Image, ImageOps, ImageSequence
-
-    from ..image_files import open_image_as_tensor
-
-    alphas = []
-    with Image.open(file) as image:
-        for frame in ImageSequence.Iterator(image):
-            if "A" not in frame.getbands() and "transparency" not in frame.info:
-                break
-            upright = ImageOps.exif_transpose(frame).convert("RGBA").getchannel("A")
-            alphas.append(1.0 - np.asarray(upright, dtype=np.float32) / np.float32(255.0))
-    if alphas:
-        return torch.from_numpy(np.stack([one for one in alphas if one.shape == alphas[0].shape]))
-    red, green, blue = open_image_as_tensor(file).unbind(-1)
-    # Grey stays exactly what it is; colours count as the eye sees them.
-    return red + 0.587 * (green - red) + 0.114 * (blue - red)
 
 
 def _latent_of(file: Path, where: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ from .output import CONFIG, JSON, Failure, NotFound, Status, printable, say, say
 _RUN = click.Path(path_type=Path)
 # So many lines of one kind are printed for people.
 _MOST = 20
+# A digest of a value, or a SHA-256; so many of its digits are printed for people.
+_DIGEST = re.compile(r"\b(?:(?:xxh3|blake2b|unique):[0-9a-f]{32}|[0-9a-f]{64})\b")
+_DIGITS = 12
 
 
 def _open(path: Path) -> RunRecordFolder:
@@ -62,7 +66,7 @@ def _told() -> Iterator[None]:
     multiple=True,
     metavar="NAME=FILE",
     help="A value that the record does not hold: a picture, a .json or a .txt. A folder, or several of these options "
-    "for one name, are a value for each iteration.",
+    "for one name, are a value for each iteration. Pictures of a batch are read where they were, if they are the same.",
 )
 @click.option(
     "--secret",
@@ -101,18 +105,30 @@ def replay(
             say_json(result.to_dict())
             sys.exit(0 if result.is_identical else Status.NO)
         for difference in result.differences[:_MOST]:
-            say(difference.sentence())
+            say(_brief(difference.sentence()))
         _say_rest(len(result.differences), "differing value")
         for note in result.notes:
             say(f"note: {note}")
         if verbose or not result.is_identical:
             for text in result.environment[:_MOST]:
-                say(f"it runs on something else now: {text}")
+                say(f"it runs on something else now: {_brief(text)}")
             _say_rest(len(result.environment), "difference of what it runs on")
             if verbose and not result.environment:
                 say("it runs on the same versions, packs, devices and models as then, as far as is known")
-        say(result.summary())
+        say(_brief(result.summary()))
     sys.exit(0 if result.is_identical else Status.NO)
+
+
+def _brief(text: str) -> str:
+    """A sentence with the first digits of its digests, as far as they tell them apart; --json has all digits."""
+
+    def first(digest: str) -> str:
+        return digest[: digest.find(":") + 1 + _DIGITS]
+
+    digests = set(_DIGEST.findall(text))
+    if len({first(digest) for digest in digests}) < len(digests):
+        return text
+    return _DIGEST.sub(lambda found: f"{first(found[0])}...", text)
 
 
 def _say_rest(count: int, what: str) -> None:
@@ -237,7 +253,7 @@ def diff(run_a: Path, run_b: Path, as_json: bool) -> None:
             say_json(content)
             sys.exit(Status.NO if real else 0)
         for one in found:
-            say(f"{one.area}: {one.text}")
+            say(f"{one.area}: {_brief(one.text)}")
         if not real:
             say(f"same: {counts[0][0]:,} steps, {counts[0][1]:,} values")
         else:

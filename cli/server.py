@@ -94,7 +94,7 @@ def keep(config_path: Path | None, idle_timeout: float | None) -> None:
 def status(as_json: bool) -> None:
     """Show the warm servers: where, what, who uses them.
 
-    Exit status 3 where there is none.
+    Exit status 3 where there is none, 4 where one of them does not answer.
     """
     found = warm_server.status()
     if as_json:
@@ -104,7 +104,9 @@ def status(as_json: bool) -> None:
         if warm_server.unready(everywhere=True):
             texts.append("Another one is being started." if found else "One is being started.")
         click.echo("\n\n".join(texts))
-    sys.exit(0 if found else Status.NOT_FOUND)
+    if not found:
+        sys.exit(Status.NOT_FOUND)
+    sys.exit(0 if all(one.is_healthy for one in found) else Status.NO)
 
 
 @server.command()

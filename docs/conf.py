@@ -71,8 +71,9 @@ nitpick_ignore_regex = [
     # the standard library and other packages: their pages are in the net (see above, no intersphinx)
     (r"py:.*", r"(asyncio|collections|os|pathlib|types|typing|dataclasses|enum|subprocess|contextlib)(\..*)?"),
     (r"py:.*", r"(torch|numpy|np|aiohttp|networkx|psutil)(\..*)?"),
-    # names for types, told where they are used: a dict of JSON, a function, what may be given as a workflow
-    (r"py:class", r"Json|_T|ProgressCallback|WorkflowSource|Step|ConditionSpec|ConditionFunction|Path"),
+    # what JSON gives, and what is imported under its name alone
+    (r"py:class", r"Json|Path"),
+    (r"py:class", r"SeedPolicy|Resume|Keep|OnError|Items"),
     (r"py:class", r".*\.HeldObject"),
     # modules: a page is about a part of the package, not about a file
     (r"py:mod", r".*"),
@@ -226,7 +227,7 @@ def _put_back(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
 def _find_name(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
     """Docstrings name things as the code around them does: `ComfyConnector.create` from another module, errors by name.
 
-    What is called so only once leads there; an error, to its row in the catalogue.
+    What is called so only once leads there; an error, to its row in the catalogue; a name of a type, to their table.
     """
     target = node.get("reftarget", "").lstrip(".")
     if node.get("refdomain") != "py" or not target:
@@ -235,6 +236,8 @@ def _find_name(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
     found = {entry[:2] for name, entry in objects.items() if name.endswith(f".{target}")}
     if len(found) == 1:
         page, anchor = found.pop()
+    elif target in TYPES:
+        page, anchor = "reference/python/tools", "names-of-types"
     elif target.rpartition(".")[2] in ERRORS:
         page, anchor = "reference/errors", target.rpartition(".")[2].lower()
     else:
@@ -242,7 +245,14 @@ def _find_name(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
     return make_refnode(app.builder, node["refdoc"], page, anchor, contnode, target)
 
 
-ERRORS = set(re.findall(r'<a id="\w+"></a>`(\w+)`', (DOCS / "reference" / "errors.md").read_text(encoding="utf-8")))
+def _names(page: str, pattern: str) -> set[str]:
+    """What a generated table of a page of the reference has in its first column."""
+    file = DOCS / "reference" / page
+    return set(re.findall(pattern, file.read_text(encoding="utf-8"), re.MULTILINE)) if file.exists() else set()
+
+
+ERRORS = _names("errors.md", r'<a id="\w+"></a>`(\w+)`')
+TYPES = _names("python/tools.md", r"^\| `(\w+)` \| `")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -101,11 +101,14 @@ class BatchFolder(KeptRun):
     async def live(self) -> None:
         await self._begin_session(steps=0, total=self.total)
 
-    async def note_input(self, path: tuple[int, ...], name: str, sequence: bool) -> None:
+    async def note_input(self, path: tuple[int, ...], name: str, sequence: bool, file: Json | None = None) -> None:
+        """As for any run; *file*: what the value was read from (source_files.file_note)."""
         note: Json = {"secret": True} if self._learn_secret(name) else {"digest": self._context.digest(name)}
         value = self._context.load(name) if "digest" in note else None
         if "digest" in note and is_plain(value) and len(repr(value)) <= 4096:
             note["value"] = value
+        elif "digest" in note and file is not None:
+            note["file"] = file
         await self._in_thread(
             self.folder.append, {"kind": "input", "path": list(path), "name": name, "value": note}, False
         )

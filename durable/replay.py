@@ -30,6 +30,7 @@ from .compare import environment_differences, model_differences, same_algorithm,
 from .replay_plan import MissingValuesError, NoSuchIterationError, Plan, ReplayError, reference_count
 from .run_folder import RunFolderError, RunRecordFolder, finite, iter_steps, sha256
 from .secrets import REMOVED
+from .source_files import open_file
 
 if TYPE_CHECKING:
     from ..comfy_serverless import ComfyConnector
@@ -235,6 +236,8 @@ class _Replay:
         # Names of given values that are not the recorded ones, and of those of which nobody can say.
         self._given_changed: set[str] = set()
         self._given_unknown: set[str] = set()
+        # Paths of files that are unchanged, and another value is read from them.
+        self._read_otherwise: set[str] = set()
         # Steps with nothing to compare, ports by reference, values whose digests cannot be compared.
         self._idle_steps = self._by_reference = self._incomparable = 0
         self._first_different: Json | None = None
@@ -313,6 +316,10 @@ class _Replay:
         # journal has no line for gave it back a former value.
         if note is None or note.get("digest") != content:
             note = self._plan.find(content) or note
+        if note is not None and "file" in note and note.get("digest") == content and not self._record.has_value(note):
+            await asyncio.to_thread(self._read, name, note, step)
+            self._state.live.add(name)
+            return
         if note is None or not self._record.has_value(note):
             if name in self._state.live:
                 return
@@ -333,6 +340,18 @@ class _Replay:
         found = self._context.digest(name)
         if content not in (found, REMOVED):
             (self._given_changed if same_algorithm(content, found) else self._given_unknown).add(name)
+
+    def _read(self, name: str, note: Json, step: Json) -> None:
+        """Put a value into the context that the batch had read from a file."""
+        file = note["file"]
+        try:
+            self._context.save(name, open_file(file["path"], str(file.get("type"))))
+        except (OSError, ValueError) as e:
+            raise ReplayError(f"{step_words(step)} reads {name!r}, which the batch was given as a file: {e}") from e
+        found = self._context.digest(name)
+        if found != note["digest"]:
+            is_known = same_algorithm(found, note["digest"])
+            (self._read_otherwise if is_known else self._given_unknown).add(file["path"] if is_known else name)
 
     def _adopt(self, name: str, note: Json, step: Json) -> None:
         """Put a recorded value into the context, where the server will unpickle it."""
@@ -438,6 +457,12 @@ class _Replay:
         for given, words in ((self._given_changed, changed), (self._given_unknown, unknown)):
             if given:
                 notes.append(f"what was given as {' and '.join(map(repr, sorted(given)))} {words}")
+        if self._read_otherwise:
+            files = _count(len(self._read_otherwise), "file")
+            notes.append(
+                f"from {files} another value is read than then, though size and time are the same (another version of "
+                f"Pillow reads other pixels), first {min(self._read_otherwise)}"
+            )
         if self.result.cached_nodes:
             nodes = _count(self.result.cached_nodes, "node")
             notes.append(f"{nodes} came from the server's cache, and were not computed again")

@@ -1,4 +1,4 @@
-"""What of a record is run again, and whether all that it reads is there. Asks no server, and loads no value.
+"""What of a record is run again, and whether all that it reads is there. Asks no server, and loads no value of it.
 
 A prompt is cut down to what its OUTPUT ports need, so that no SaveImage writes into anybody's folder again. What a step
 reads is what the loaders in its prompt name.
@@ -15,6 +15,7 @@ from ..prompt_graph import LOADER_TYPE, OUTPUT, PORT_TYPE, REFERENCE, Prompt, is
 from .compare import Attempt, StepPrompts, attempts, listed, node_words
 from .run_folder import RunFolderError, RunRecordFolder
 from .secrets import REMOVED, is_secret_name
+from .source_files import why_unusable
 
 Json = dict[str, Any]
 
@@ -237,6 +238,8 @@ class Plan:
             return "its name says that it is a secret, and secrets are never recorded"
         if self._record.has_value(note):
             return None
+        if "file" in note and note.get("digest") == content:
+            return why_unusable(note["file"], content)
         if "sequence" in note:
             return "an item of the sequence that the run was given; those are not kept"
         if note["from"] == "input":

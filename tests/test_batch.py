@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from discomfort.batch import BatchItem, BatchResult, BatchRow, list_pictures
+from discomfort.durable.replay import MissingValuesError, replay
 from discomfort.durable.run_folder import RunRecordFolder
 from discomfort.progress_events import ItemFinished, StepFinished
 from pack_server import discomfort_fixture
@@ -437,3 +439,112 @@ async def test_a_folders_folders_are_seen_with_the_pattern(tmp_path: Path, d: Di
     assert [f.name for f in list_pictures(tmp_path / "x")] == ["a.JPG", "b.png"]
     assert [f.name for f in list_pictures(tmp_path / "x", "**/*")] == ["a.JPG", "b.png", "c.png"]
     shutil.rmtree(tmp_path / "x")
+
+
+# ---- masks, and files that are read again ----
+
+
+MASKED = {
+    "1": port("mask"),
+    "2": node("InvertMask", mask=["1", 0]),
+    "3": node("MaskToImage", mask=["2", 0]),
+    "4": port("image", ["3", 0]),
+}
+
+
+async def test_items_for_a_mask_are_opened_as_masks(d: Discomfort, tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 6), (200, 10, 10, 51)).save(tmp_path / "a.png")
+    items = await gather(d.run_batch([MASKED], [tmp_path / "a.png"]))
+    assert items[0].error is None, items[0].error
+    assert torch.allclose(items[0].outputs["image"], torch.full((1, 6, 8, 3), 0.2), atol=1e-6)
+    both = {**INVERT, **{f"1{key}": moved(value) for key, value in MASKED.items()}}
+    both["14"] = port("mask image", ["13", 0])
+    pair = {"image": tmp_path / "a.png", "mask": tmp_path / "a.png"}
+    items = await gather(d.run_batch([both], [pair], checkpoint=tmp_path / "out"))
+    assert items[0].error is None, items[0].error
+    assert torch.allclose(items[0].outputs["mask image"], torch.full((1, 6, 8, 3), 0.2), atol=1e-6)
+    assert items[0].outputs["image"].shape == (1, 6, 8, 3)
+    notes = {e["name"]: e["value"]["file"] for e in entries(tmp_path / "out", "input")}
+    assert {name: note["type"] for name, note in notes.items()} == {"image": "IMAGE", "mask": "MASK"}
+    result = await replay(d, RunRecordFolder.open(tmp_path / "out"))
+    assert (result.is_identical, result.values) == (True, 2), result.summary()
+
+
+def moved(part: dict[str, Any]) -> dict[str, Any]:
+    """A node of a prompt whose ids all got a 1 in front."""
+    inputs = {k: [f"1{v[0]}", v[1]] if isinstance(v, list) else v for k, v in part["inputs"].items()}
+    return {**part, "inputs": inputs}
+
+
+def entries(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [entry for entry in RunRecordFolder.open(folder).entries if entry["kind"] == kind]
+
+
+async def test_a_replay_reads_pictures_where_they_were_and_asks_for_those_that_are_not_the_same(
+    d: Discomfort, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    monkeypatch.chdir(tmp_path)
+    await d.run_batch([INVERT], Path("photos"), checkpoint=folder)
+    monkeypatch.chdir("/")
+    files = [entry["value"]["file"] for entry in entries(folder, "input")]
+    status = (photos / "p0.png").stat()
+    looks = {"size": status.st_size, "modified": round(status.st_mtime, 3), "type": "IMAGE"}
+    assert files[0] == {"path": str(photos / "p0.png"), **looks}
+    result = await replay(d, RunRecordFolder.open(folder))
+    assert (result.is_identical, result.steps, result.notes) == (True, 5, []), result.summary()
+
+    os.utime(photos / "p0.png", (1, 1))  # copied, say: the picture is the same
+    result = await replay(d, RunRecordFolder.open(folder))
+    assert (result.is_identical, result.steps) == (True, 5), result.summary()
+
+    (photos / "p1.png").unlink()
+    with pytest.raises(MissingValuesError) as caught:
+        await replay(d, RunRecordFolder.open(folder))
+    assert caught.value.names == ["image"]
+    text = str(caught.value)
+    assert f"'image', which iteration 1 reads: it was read from {photos / 'p1.png'}, which is not there" in text
+    assert "p0.png" not in text
+    assert "p3.png" not in text
+    result = await replay(d, RunRecordFolder.open(folder), iteration=3)
+    assert (result.is_identical, result.steps) == (True, 1)
+    given = PerIteration([torch.full((1, 6, 8, 3), index * 51 / 255) for index in range(5)])
+    result = await replay(d, RunRecordFolder.open(folder), inputs={"image": given})
+    assert (result.is_identical, result.steps) == (True, 5), result.summary()
+
+
+def of_one_size(photos: Path) -> None:
+    """Make all pictures files of the same size."""
+    for file in photos.glob("*.png"):
+        file.write_bytes(file.read_bytes().ljust(200, b"\0"))
+
+
+async def test_a_picture_that_has_changed_is_named(d: Discomfort, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    of_one_size(photos)
+    await d.run_batch([INVERT], photos, checkpoint=folder)
+    content = (photos / "p2.png").read_bytes()
+    for new in (content + b"more", (photos / "p3.png").read_bytes()):
+        (photos / "p2.png").write_bytes(new)
+        os.utime(photos / "p2.png", (2, 2))
+        with pytest.raises(
+            MissingValuesError, match=r"p2\.png, which has changed since\nGive what is missing with --i"
+        ):
+            await replay(d, RunRecordFolder.open(folder))
+
+
+async def test_a_picture_that_looks_the_same_and_is_another_is_told(
+    d: Discomfort, photos: Path, tmp_path: Path
+) -> None:
+    """As another version of the library that reads pictures may do."""
+    folder = tmp_path / "out"
+    of_one_size(photos)
+    await d.run_batch([INVERT], photos, checkpoint=folder)
+    status = (photos / "p2.png").stat()
+    (photos / "p2.png").write_bytes((photos / "p3.png").read_bytes())
+    os.utime(photos / "p2.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (photos / "p2.png").stat().st_size == status.st_size
+    result = await replay(d, RunRecordFolder.open(folder))
+    assert [difference.path for difference in result.differences] == [(2,)]
+    assert result.differences[0].read_changed == ("image",)
+    assert any("from 1 file another value is read than then" in n and "p2.png" in n for n in result.notes)

@@ -117,7 +117,8 @@ def test_lists_of_items(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("@x.json", "3", "INT", "is a JSON int; a list of items"), ("@x.json", "[]", "INT", "has no items"),
         ("@x.json", "[1, 2.5]", "INT", "--items @x.json[1]: the port takes INT, and '2.5' is none"),
         ("@x.json", '[{"prot": 1}]', "INT", "there is no INPUT port 'prot'. There are: 'port'. Did you mean 'port'?"),
-        ("@x.jsonl", "{\n", "INT", "x.jsonl is not JSON"), ("photos", None, "MASK", "items of a batch are pictures"),
+        ("@x.jsonl", "{\n", "INT", "x.jsonl is not JSON"),
+        ("photos/p1.png", None, "LATENT", "items of a batch are pictures"),
         ("photos/p1.png", None, "STRING", "is no text in UTF-8"),
     ],
 )  # fmt: skip
@@ -211,6 +212,26 @@ def test_a_folder_with_a_bad_picture(here: Path, config: Path) -> None:
     text = batch(write("twice.json", ["invert.json", "invert.json"]), *words[1:], status=1).stderr
     assert "is another one than this command asks for" in text
     assert "--fresh" in text
+
+
+def test_masks_are_items_and_a_replay_finds_the_pictures_again(here: Path, config: Path) -> None:
+    Image.new("RGBA", (8, 6), (200, 10, 10, 51)).save("photos/p1.png")
+    made = node("MaskToImage", mask=["1", 0])
+    write("mask.json", {"1": port("mask"), "2": made, "3": port("image", ["2", 0])})
+    batch("mask.json", "--items", "photos", "--pattern", "p1.png", "-o", "out", "-q", "--config", config)
+    with Image.open("out/outputs/image/p1.png") as picture:
+        assert picture.getpixel((0, 0)) == (204, 204, 204)
+
+    def replay(*words: Any, status: int = 0) -> Any:
+        result = CliRunner().invoke(commands, ["replay", "out", "--config", str(config), *map(str, words)])
+        assert result.exit_code == status, result.output
+        return result
+
+    assert replay().stdout == "identical: 1 step, 1 value\n"
+    Path("photos/p1.png").rename("photos/elsewhere.png")
+    told = replay(status=1).stderr
+    assert f"'mask', which iteration 0 reads: it was read from {here / 'photos/p1.png'}, which is not there" in told
+    assert "--input NAME=FILE" in told
 
 
 def test_numbers_that_fail_and_are_tried_again_or_not(here: Path, config: Path, log: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -101,6 +103,30 @@ def test_a_copy_is_complete_and_says_what_to_do_next(tmp_path: Path) -> None:
     # What is named there, is there; test_what_a_copy_is_told_to_do_next_works does it.
     assert re.findall(r"^ +python (\S+)$", told, re.MULTILINE) == ["zoom.py"]
     assert (tmp_path / "mine" / "zoom.py").is_file()
+
+
+def test_what_a_copy_is_told_to_do_next_works(tmp_path: Path) -> None:
+    """Where the package is installed with its embedded server and nothing more."""
+    told = run("--copy", tmp_path / "mine")
+    words = [shlex.split(line) for line in re.findall(r"^ +((?:python|discomfort) .+)$", told, re.MULTILINE)]
+    assert [one[:2] for one in words] == [["python", "zoom.py"], ["discomfort", "run"]]
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    (stubs / "matplotlib.py").write_text("raise ModuleNotFoundError('no', name='matplotlib')\n", encoding="utf-8")
+    for one in words:
+        command = [sys.executable, *(["-m", "discomfort"] if one[0] == "discomfort" else []), *one[1:]]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path / "mine",
+            env={**os.environ, "COMFYUI_PATH": "embedded", "PYTHONPATH": str(stubs)},
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine" / "discomfort-results" / "zoom" / "zoom.webp").is_file()
+    assert (tmp_path / "mine" / "results" / "image.png").is_file()
 
 
 def test_a_second_copy_fills_in_what_is_missing(tmp_path: Path) -> None:

@@ -278,6 +278,30 @@ def test_a_command_line_that_makes_no_sense_is_status_2(here: Path, words: str, 
     assert says in run("invert.json", *shlex.split(words), status=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("", "The INPUT port 'image' (*) has no value: -i image=VALUE"),
+        (
+            "-i imgae=1",
+            "Invalid value for '-i': there is no INPUT port 'imgae'. There are: 'image'. Did you mean 'image'?",
+        ),
+        ("-i image=@photos -n 4", "'image' has 3 values, which is not enough for 4 iterations (-n)."),
+    ],
+)
+def test_what_is_wrong_with_values_is_a_sentence_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, sentence: str
+) -> None:
+    """How the command is written would be in the way: only of a line that is not understood is it told."""
+    assert run("invert.json", *shlex.split(words), status=2).stderr == f"discomfort: {sentence}\n"
+    assert "Usage: " in run("invert.json", "--iteratoins", 3, status=2).stderr
+    monkeypatch.setattr(sys, "argv", ["discomfort", "run", "invert.json", *shlex.split(words), "--json"])
+    assert main() == 2
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert (told["message"], told["status"]) == (sentence, 2)
+    assert told["type"] in ("UsageError", "BadParameter")
+
+
 def test_standard_input_is_read_by_one(here: Path) -> None:
     write("two.json", {"1": port("a"), "2": port("b"), "3": port("c", ["1", 0])})
     for words, says in (

@@ -173,6 +173,34 @@ def test_per_iteration_inputs_are_counted(make: Callable[..., Path]) -> None:
     ]
 
 
+def test_people_see_the_first_digits_of_digests_and_programs_all(make: Callable[..., Path]) -> None:
+    a, b = make("a"), make("b")
+    digests = [f"xxh3:{letter}0123456789abcdef0123456789abcde" for letter in "ab"]
+    sums = [letter * 64 for letter in "cd"]
+    for folder, digest, total in ((a, digests[0], sums[0]), (b, digests[1], sums[1])):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["inputs"] = {"image": {"digest": digest}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        model = {"folder": "vae", "name": "x", "sha256": total}
+        rewrite(folder, lambda e, model=model: e.update(models=[model]) if e["kind"] == "session" else None)
+    assert run("diff", a, b, status=4).splitlines()[:2] == [
+        "inputs: 'image': another value (its digest was xxh3:a0123456789a..., is xxh3:b0123456789a...)",
+        "models: vae/x: its SHA-256 was cccccccccccc..., is dddddddddddd...",
+    ]
+    told = run("diff", a, b, "--json", status=4)
+    assert all(one in told for one in (*digests, *sums))
+
+
+def test_digests_that_begin_alike_are_printed_as_a_whole(make: Callable[..., Path]) -> None:
+    a, b = make("a"), make("b")
+    digests = [f"xxh3:0123456789abcdef0123456789abcde{letter}" for letter in "ab"]
+    for folder, digest in zip((a, b), digests, strict=True):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["inputs"] = {"image": {"digest": digest}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert f"(its digest was {digests[0]}, is {digests[1]})" in run("diff", a, b, status=4)
+
+
 def test_what_is_still_going_on_or_failed_or_damaged_is_told(make: Callable[..., Path]) -> None:
     a, b, c = make("a"), make("b"), make("c")
     rewrite(b, lambda e: e.update(state="failed", error={"message": "no\nmemory"}) if e["kind"] == "end" else None)

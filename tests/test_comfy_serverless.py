@@ -83,6 +83,9 @@ def test_key_that_is_left_out_keeps_its_default(tmp_path: Path) -> None:
         ('{"API_URL": ""}', ["API_URL is ''", "a host name or an IP address"]),
         ('{"API_TOKEN": "two words"}', ["API_TOKEN has a space"]),
         ('{"API_TOKEN": 123}', ["API_TOKEN is set", "a text"]),
+        ('{"NODE_PACKS": "my_nodes"}', ["NODE_PACKS is 'my_nodes'", "a list of texts", "default []"]),
+        ('{"NODE_PACKS": [1]}', ["NODE_PACKS is [1]", "a list of texts"]),
+        ('{"NODE_PACKS": [""]}', ["NODE_PACKS is ['']", "a list of texts"]),
     ],
 )
 def test_bad_configuration_names_file_key_value_and_what_is_allowed(
@@ -478,6 +481,171 @@ def test_own_package_is_loaded_although_all_others_are_disabled(clean: Path, mon
     (tree / "custom_nodes").mkdir()
     (tree / "custom_nodes" / "my-discomfort").symlink_to(HERE)
     assert command(tree, line)[-2:] == ["--whitelist-custom-nodes", "my-discomfort"]
+
+
+def make_pack(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+    return path
+
+
+def test_paths_of_node_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = make_pack(tmp_path / "config" / "pack")
+    single = tmp_path / "home" / "single.py"
+    single.parent.mkdir()
+    single.write_text("")
+    monkeypatch.setenv("HOME", str(single.parent))
+    file = tmp_path / "config" / "config.json"
+    # A path that stands there twice is one pack; the package itself is loaded anyway.
+    file.write_text(json.dumps({"NODE_PACKS": ["pack", "~/single.py", "../config/pack/.", str(HERE)]}))
+    assert ConnectorConfig.load(file).node_packs() == (pack, single)
+    monkeypatch.chdir(tmp_path)
+    assert ConnectorConfig(NODE_PACKS=[pack], base_folder=Path()).node_packs() == (pack,)
+    assert ConnectorConfig(NODE_PACKS=["config/pack"], base_folder=Path()).node_packs() == (pack,)
+    assert ConnectorConfig().node_packs() == ()
+    with pytest.raises(cs.ConfigError, match="NODE_PACKS is 'config/pack', it must be a list"):
+        ConnectorConfig(NODE_PACKS="config/pack")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("nowhere", "does not exist"),
+        ("empty", "has no __init__.py"),
+        ("text.txt", "is a file, but not a .py file"),
+        ("off.disabled", "is named as what ComfyUI does not load"),
+    ],
+)
+def test_path_without_a_pack_is_named(clean: Path, name: str, problem: str) -> None:
+    (clean / "empty").mkdir()
+    (clean / "text.txt").write_text("")
+    make_pack(clean / "off.disabled")
+    config = ConnectorConfig.from_values(
+        {"COMFYUI_PATH": str(make_tree(clean / "tree")), "NODE_PACKS": [name]}, base_folder=clean
+    )
+    with pytest.raises(cs.ConfigError) as caught:
+        cs.choose_server(config)
+    for part in (f"NODE_PACKS has {name!r}", f"{clean / name} {problem}", "__init__.py", f"count from {clean}"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("other", ["b/pack", "b/pack.py"])
+def test_two_packs_of_one_name_are_both_named(tmp_path: Path, other: str) -> None:
+    first, second = make_pack(tmp_path / "a" / "pack"), tmp_path / other
+    if second.suffix:
+        second.parent.mkdir()
+        second.write_text("")
+    else:
+        make_pack(second)
+    with pytest.raises(cs.ConfigError, match="two packs of one name") as caught:
+        ConnectorConfig(NODE_PACKS=[first, second]).node_packs()
+    assert f"{first} and {second}" in str(caught.value)
+
+
+def links_of(words: list[str]) -> dict[str, Path]:
+    """{name: target} of the packs that a command line tells the server of."""
+    file = Path(words[words.index("--extra-model-paths-config") + 1])
+    folders = json.loads(file.read_text())["node packs"]["custom_nodes"].split("\n")
+    return {entry.name: entry for folder in folders for entry in Path(folder).iterdir()}
+
+
+def test_node_packs_are_announced_without_touching_the_tree(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(clean / "cache"))
+    tree = make_tree(clean / "tree", "custom_nodes/other/__init__.py")
+    (clean / "run").mkdir()
+    packs = [make_pack(clean / "my \u00e4 pack"), make_pack(clean / "other")]
+    single = clean / "single.py"
+    single.write_text("")
+    given = list(map(str, [*packs, single]))
+    links = links_of(command(tree, NODE_PACKS=given))
+    assert {name: link.resolve() for name, link in links.items()} == {p.name: p for p in [*packs, single]}
+    assert os.listdir(tree / "custom_nodes") == ["other"]
+    assert f"{packs[1]}, which NODE_PACKS names, is loaded besides {tree / 'custom_nodes' / 'other'}" in caplog.text
+    assert "single" not in caplog.text
+    # Values of a pack's classes are pickled with the path: it does not change from start to start.
+    assert links_of(command(tree, NODE_PACKS=given[::-1])) == links
+    # What the tree holds already, under any name, needs no telling.
+    (tree / "custom_nodes" / "mine").symlink_to(packs[0])
+    assert set(links_of(command(tree, NODE_PACKS=given))) == {"other", "single.py"}
+
+
+def test_link_to_a_pack_that_points_elsewhere_is_renewed(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(clean / "cache"))
+    tree, pack = make_tree(clean / "tree"), make_pack(clean / "pack")
+    (clean / "run").mkdir()
+    link = links_of(command(tree, NODE_PACKS=[str(pack)]))["pack"]
+    link.unlink()
+    link.symlink_to(clean / "nowhere")
+    assert links_of(command(tree, NODE_PACKS=[str(pack)])) == {"pack": link}
+    assert link.resolve() == pack
+
+
+def test_node_packs_need_no_cache_folder(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (clean / "cache").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(clean / "cache"))
+    (clean / "run").mkdir()
+    pack = make_pack(clean / "pack")
+    link = links_of(command(make_tree(clean / "tree"), NODE_PACKS=[str(pack)]))["pack"]
+    assert clean / "run" in link.parents
+    assert link.resolve() == pack
+
+
+def test_node_packs_are_loaded_although_all_others_are_disabled(clean: Path) -> None:
+    tree, pack = make_tree(clean / "tree"), make_pack(clean / "pack")
+    (tree / "comfy" / "cli_args.py").write_text('"--port" "--whitelist-custom-nodes"')
+    (clean / "run").mkdir()
+    words = command(tree, "python3 main.py --disable-all-custom-nodes", NODE_PACKS=[str(pack)])
+    assert words[words.index("--whitelist-custom-nodes") + 1 :] == ["discomfort", "pack"]
+
+
+# ---- the browser's sandbox ----
+
+
+class FakeChromium:
+    """Playwright's launcher, on a system where a browser starts with its sandbox, only without it, or not at all."""
+
+    def __init__(self, starts: str):
+        self.starts = starts
+        self.launches: list[bool] = []
+
+    async def launch(self, chromium_sandbox: bool, args: list[str], **options: Any) -> str:
+        assert "--no-sandbox" not in args  # Playwright says it where chromium_sandbox is not set
+        self.launches.append(chromium_sandbox)
+        if self.starts == "never" or (chromium_sandbox and self.starts == "without"):
+            raise RuntimeError("Chromium sandboxing failed!" if chromium_sandbox else "No library.")
+        return "a browser"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no root")
+@pytest.mark.parametrize(
+    ("user", "starts", "launches"),
+    [
+        (1000, "with", [True, True]),
+        (1000, "without", [True, False, False]),  # what was refused once is not tried again
+        (1000, "never", [True, False, True, False]),
+        (0, "without", [False, False]),
+    ],
+)
+async def test_browser_has_its_sandbox_where_the_system_lets_it(
+    user: int, starts: str, launches: list[bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(cs, "_NO_SANDBOX", set())
+    page = cs.FrontendPage(ConnectorConfig(), SimpleNamespace(path=Path("/nowhere")))  # type: ignore[arg-type]
+    chromium = FakeChromium(starts)
+    page._playwright = SimpleNamespace(chromium=chromium)
+    for _ in range(2):
+        if starts == "never":
+            with pytest.raises(RuntimeError, match="No library"):
+                await page._launch_one(None)
+        else:
+            assert await page._launch_one(None) == "a browser"
+    assert chromium.launches == launches
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == (1 if (user, starts) == (1000, "without") else 0)
+    assert all("runs without its sandbox" in text for text in warnings)
 
 
 # ---- the private folder ----

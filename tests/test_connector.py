@@ -563,6 +563,71 @@ NODE_CLASS_MAPPINGS = {"TestsSeed": TestsSeed, "TestsNamed": TestsNamed, "TestsS
 WEB_DIRECTORY = "./web"
 '''
 
+# ---- packs that the configuration names ----
+
+
+def number_pack(folder: Path, factor: int, more: str = "") -> Path:
+    """A pack with a node Times: n * factor, shown as text."""
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(
+        f"class Times:\n"
+        f"    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = 'tests', 'times', (), True\n"
+        f"    @classmethod\n"
+        f"    def INPUT_TYPES(cls):\n"
+        f"        return {{'required': {{'n': ('INT', {{}}) {more} }}}}\n"
+        f"    def times(self, n, **more):\n"
+        f"        return {{'ui': {{'text': [str(n * {factor})]}}}}\n"
+        f"NODE_CLASS_MAPPINGS = {{'Times': Times}}\n"
+    )
+    return folder
+
+
+async def times(connector: ComfyConnector, n: int) -> Any:
+    prompt = {"1": {"class_type": "Times", "inputs": {"n": n}}}
+    (entry,) = (await connector.run_workflow(prompt, use_workflow_json=False)).values()
+    return entry["outputs"]["1"]["text"]
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_nodes_of_named_packs_run_and_servers_do_not_mix_them(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, no_leaks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = json.loads(config_of(kind, request).read_text())
+    number_pack(tmp_path / "pack", 2)
+    (tmp_path / "broken.py").write_text("import no_such_module_at_all\n")
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**base, "NODE_PACKS": ["pack", "broken.py"]}))
+    workflow = flow([{**seed_node(1, [3, 4]), "type": "Times", "inputs": [], "outputs": []}], [])
+    connector = await ComfyConnector.create(file)
+    try:
+        assert await times(connector, 21) == ["42"]
+        assert "could not load the pack broken.py: No module named 'no_such_module_at_all'" in caplog.text
+        assert (await connector.get_prompt_from_workflow(workflow))["1"]["inputs"] == {"n": 3}
+        lost = flow([{**seed_node(1), "type": "Lost"}], [])
+        with pytest.raises(
+            cs.UnknownNodeError, match=r"could not be loaded: broken\.py \(No module named 'no_such_mod"
+        ):
+            await connector.get_prompt_from_workflow(lost)
+    finally:
+        await connector.kill_api()
+    # Another pack of the same name, with a node of the same name that has one widget more.
+    number_pack(tmp_path / "other" / "pack", 3, ", 'm': ('INT', {})")
+    file.write_text(json.dumps({**base, "NODE_PACKS": [str(tmp_path / "other" / "pack")]}))
+    connector = await ComfyConnector.create(file)
+    try:
+        assert (await connector.get_prompt_from_workflow(workflow))["1"]["inputs"] == {"n": 3, "m": 4}
+        with pytest.raises(cs.PromptRejectedError, match="m"):
+            await times(connector, 21)
+    finally:
+        await connector.kill_api()
+
+
+async def test_running_server_cannot_be_given_packs(tmp_path: Path, no_leaks: None) -> None:
+    pack = number_pack(tmp_path / "pack", 2)
+    with pytest.raises(cs.ConfigError, match=r"NODE_PACKS .* runs already \(http://127\.0\.0\.1:9\)"):
+        await ComfyConnector.create(cs.ConnectorConfig(API_URL="127.0.0.1:9", NODE_PACKS=[pack]))
+
+
 # What packs do that may hold up a page: dialogs of the browser and of the page, while it loads and for each workflow.
 PACK_SCRIPT = """
 import { app } from "../../scripts/app.js";

@@ -50,7 +50,7 @@ time.sleep(0.2)
 note("end")
 """
 
-# Stands for ruff, mypy, sphinx-build and pytest: notes its arguments, ends with the status that FAKE_STATUS names for it.
+# Stands for ruff, mypy, sphinx-build and pytest: notes its arguments, ends with the status that FAKE_STATUS names.
 FAKE_PROGRAM = """
 import json, os, sys
 name = os.path.basename(sys.argv[0]).removesuffix(".py")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
+from discomfort.durable import checkpoint
 from discomfort.workflow_tools import DiscomfortWorkflowTools, WorkflowTools
 
-from discomfort import ComfyConnector, Discomfort, WorkflowContext
+from discomfort import ComfyConnector, Discomfort, WorkflowContext, run_request, seeds
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -137,3 +139,80 @@ async def test_a_server_that_somebody_created_survives_the_runs_on_it(embedded_c
         assert connector.state == "ready"
     finally:
         await connector.kill_api()
+
+
+# ------------------------------------------------------------------------------------------------------- its arguments
+
+
+def arguments(function: Any) -> list[tuple[Any, ...]]:
+    """(name, kind, default, annotation) of what a method takes; the steps have the name that the tools give them."""
+    taken = list(inspect.signature(function).parameters.values())[1:]
+    names = ["workflow_paths" if one.name == "workflows" else one.name for one in taken]
+    return [(name, one.kind, one.default, one.annotation) for name, one in zip(names, taken, strict=True)]
+
+
+def test_it_takes_what_the_tools_take() -> None:
+    assert arguments(Discomfort.run) == arguments(DiscomfortWorkflowTools.run_sequential)
+    assert arguments(Discomfort.run_batch) == arguments(DiscomfortWorkflowTools.run_batch)
+    order = [name for name, kind, *_ in arguments(Discomfort.run) if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert order == ["workflow_paths", "inputs", "iterations", "use_ram", "context"]  # after the contract
+
+
+class Noted:
+    """Tools that note what they were called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    async def run_sequential(self, *words: Any, **control: Any) -> None:
+        self.calls.append(("run_sequential", words, control))
+
+    def run_batch(self, *words: Any, **control: Any) -> None:
+        self.calls.append(("run_batch", words, control))
+
+
+@pytest.mark.parametrize("name", ["run", "run_batch"])
+async def test_every_argument_arrives_under_its_name(name: str) -> None:
+    d: Any = object.__new__(Discomfort)
+    d.Tools, d._is_shut_down = Noted(), False
+    # The value of an argument says which one it is.
+    given = {one: f"given as {one}" for one in list(inspect.signature(getattr(Discomfort, name)).parameters)[1:]}
+    answer = getattr(d, name)(**given)
+    if name == "run":
+        await answer
+    ((called, words, control),) = d.Tools.calls
+    bound = inspect.signature(getattr(DiscomfortWorkflowTools, called)).bind(None, *words, **control).arguments
+    assert bound.pop("workflow_paths") == given.pop("workflows")
+    del bound["self"]
+    assert bound == given
+
+
+def test_an_argument_that_there_is_not_is_named() -> None:
+    d: Any = object.__new__(Discomfort)
+    with pytest.raises(TypeError, match="colect"):
+        d.run([INVERT], colect=["image"])
+    with pytest.raises(TypeError, match="colect"):
+        d.run_batch([INVERT], [], colect=["image"])
+
+
+def test_type_checkers_are_told_the_words_that_are_taken() -> None:
+    assert get_args(run_request.SeedPolicy) == seeds.POLICIES
+    assert get_args(run_request.Keep) == checkpoint.KEEP
+    told = [kind for kind in get_args(run_request.Resume) if kind is not bool]
+    assert [word for kind in told for word in get_args(kind)] == [
+        one for one in checkpoint.RESUME if not isinstance(one, bool)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "allowed"),
+    [
+        ({"seed_policy": "random"}, "seed_policy is 'random'; it must be one of 'as_saved'"),
+        ({"resume": "forced"}, "resume is 'forced'; it must be True, False or 'force'"),
+        ({"keep": "everything"}, "keep is 'everything'; it must be 'needed' or 'all'"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'; it must be 'stop', 'skip' or a function"),
+    ],
+)
+async def test_a_wrong_word_is_refused_with_those_that_there_are(argument: Any, allowed: str) -> None:
+    with pytest.raises(ValueError, match=allowed):
+        await DiscomfortWorkflowTools().run_sequential([INVERT], **argument)

@@ -102,10 +102,16 @@ cp first.py data.json inner
 cd inner
 ```
 
+```python
+# there.py
+print("there")
+```
+
 ```sh
 python first.py
 echo "$WORD"
 cat data.json
+test -f there.py
 ```
 
 ```text

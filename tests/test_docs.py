@@ -196,7 +196,7 @@ def test_every_configuration_key_is_told_of_with_its_default() -> None:
     keys = {name.upper(): default for name, default in ContextConfig()._asdict().items()}
     for field in dataclasses.fields(ConnectorConfig):
         if not field.metadata.get("internal"):
-            keys[field.name] = field.default
+            keys[field.name] = json.loads(json.dumps(field.default))
     assert {name: json.loads(default) for name, default in told.items()} == keys
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from discomfort.image_files import open_image_as_tensor, save_comfy_image_to_disk
+from discomfort.image_files import open_image_as_mask, open_image_as_tensor, save_comfy_image_to_disk
 from PIL import Image
 
 
@@ -118,6 +118,33 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         open_image_as_tensor(tmp_path / "a.png")
     with pytest.raises(ValueError, match="is a folder"):
         open_image_as_tensor(tmp_path)
+
+
+def test_a_mask_is_1_minus_alpha_or_else_brightness(tmp_path: Path) -> None:
+    pixels = noise(5, 7, 4)
+    Image.fromarray(pixels).save(tmp_path / "alpha.png")
+    mask = open_image_as_mask(tmp_path / "alpha.png")
+    assert (mask.shape, mask.dtype) == ((1, 5, 7), torch.float32)
+    assert np.array_equal(mask[0].numpy(), 1 - pixels[..., 3].astype(np.float32) / np.float32(255))
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.png")
+    grey = open_image_as_mask(tmp_path / "grey.png")
+    assert np.array_equal(grey[0].numpy(), pixels[..., 0].astype(np.float32) / np.float32(255))
+    with pytest.raises(FileNotFoundError, match="There is no image file"):
+        open_image_as_mask(tmp_path / "none.png")
+    with pytest.raises(ValueError, match="is a folder"):
+        open_image_as_mask(tmp_path)
+
+
+def test_the_frames_of_a_mask_are_turned_and_counted(tmp_path: Path) -> None:
+    frames = [Image.fromarray(noise(4, 6, 4)), Image.new("RGBA", (6, 4), (1, 2, 3, 51))]
+    frames[0].save(tmp_path / "two.png", save_all=True, append_images=frames[1:])
+    mask = open_image_as_mask(tmp_path / "two.png")
+    assert mask.shape == (2, 4, 6)
+    assert torch.equal(mask[1], torch.full((4, 6), 0.8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames[1].save(tmp_path / "turned.png", exif=exif)
+    assert open_image_as_mask(tmp_path / "turned.png").shape == (1, 6, 4)
 
 
 def test_saving_clamps_and_makes_folders(tmp_path: Path) -> None:

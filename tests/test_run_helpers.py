@@ -14,7 +14,7 @@ from discomfort.control_flow import Branch, Condition, ConditionError
 from discomfort.nodes_internal import PROTOCOL_VERSION
 from discomfort.prompt_graph import PromptTemplate, make_recipe
 from discomfort.run_plan import MissingValueError, PreparedWorkflow
-from discomfort.run_record import RunRecord, StepRecord
+from discomfort.run_record import IterationFailure, NotDeliveredError, RunRecord, RunResult, StepRecord
 from discomfort.workflow_tools import (
     ContextValues,
     DiscomfortWorkflowTools,
@@ -376,3 +376,29 @@ def test_bad_rules_are_refused(rules: Any, message: str, tmp_path: Path) -> None
         DiscomfortWorkflowTools(pass_by_rules=rules)
     with pytest.raises(FileNotFoundError):
         DiscomfortWorkflowTools(pass_by_rules=tmp_path / "none.json")
+
+
+# ---- RunResult ----
+
+
+@pytest.mark.parametrize(
+    ("values", "iterations", "skipped", "says"),
+    [
+        ({"score": 1, "image": 2}, 3, [1], "There is 'image', 'score'. A branch that was not taken, or a loop that"),
+        ({}, 2, [0], "No port delivered anything. A branch that was not taken, or a loop that never began, delivers"),
+        ({}, 0, [], "No port delivered anything. The run had no iteration: its condition was false before the first"),
+        ({}, 2, [0, 1], "No port delivered anything. All of the run's iterations failed and were skipped"),
+    ],
+)
+def test_a_name_that_no_port_delivered_is_told_with_those_that_there_are(
+    values: dict[str, Any], iterations: int, skipped: list[int], says: str
+) -> None:
+    record = RunRecord("x", iterations=iterations, skipped=[IterationFailure(n, "no") for n in skipped])
+    result = RunResult(values, record)
+    with pytest.raises(KeyError) as caught:
+        result["imgae"]
+    assert type(caught.value) is NotDeliveredError
+    assert str(caught.value).startswith(f"The run has delivered no 'imgae'. {says}")
+    assert result.get("imgae") is None
+    assert "imgae" not in result
+    assert dict(result) == values

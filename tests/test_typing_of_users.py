@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from discomfort import (
     BatchItem,
     BatchResult,
     Branch,
     ComfyConnector,
+    ConnectorConfig,
     Discomfort,
     IterationFailure,
     Loop,
@@ -48,14 +49,22 @@ def amount(iteration: int, values: dict[str, Any]) -> float:
     return 0.1 * iteration
 
 
-async def watch(event: dict[str, Any]) -> None:
-    print(event["type"])
+def watch(event: object) -> None:
+    print(event)
+
+
+def decide(failure: IterationFailure) -> Literal["skip", "retry"]:
+    return "retry" if failure.attempts < 3 else "skip"
+
+
+async def ask(failure: IterationFailure) -> Literal["stop", "skip"]:
+    return "skip" if "blurred" in failure.message else "stop"
 
 
 async def main() -> None:
     async with await Discomfort.create("server.json") as d:
-        steps: list[Any] = [
-            Branch(lambda values: values["score"] > 0.5, then=["good.json"], otherwise=["bad.json"]),
+        steps: list[Branch | Loop] = [
+            Branch(lambda values: values["score"] > 0.5, then=["good.json"], otherwise=[Path("bad.json")]),
             Loop(["refine.json"], iterations=3, condition="amount < 1"),
         ]
         result: RunResult = await d.run(
@@ -68,6 +77,11 @@ async def main() -> None:
             checkpoint=Path("tonight"),
             retry=Retry(server=2),
         )
+        await d.run(["a.json", Path("b.json"), {"nodes": []}, ("loop", ["c.json"], 3), *steps, *load_steps("d.json")])
+        await d.run(["a.json"], {}, 1, True, WorkflowContext(), resume="force", keep="all", on_error=decide, retry=2)
+        seen: list[object] = []
+        await d.run(["a.json"], seed_policy="randomize", on_error=lambda failure: "skip", progress=seen.append)
+        await d.run([Path("a.json")], loop_condition=lambda values: values["x"], on_error=ask, progress=False)
         text: str = result.record.summary()
         failures: list[IterationFailure] = []
         print(text, len(failures), result["image"])
@@ -76,6 +90,8 @@ async def main() -> None:
         async for item in batch:
             one: BatchItem = item
             print(one.key, one.files["image"])
+        d.run_batch(["upscale.json"], {"one": "a.png"}, key=str.lower, on_error="stop", seed_policy="fixed")
+        d.run_batch(["upscale.json"], (name for name in ["a.png"]), pattern="**/*", input="image", retry_failed=False)
         done: BatchResult = await d.run_batch(["upscale.json"], [{"image": "a.png"}], checkpoint="more")
         print(done)
 
@@ -87,7 +103,9 @@ async def main() -> None:
 
 
 async def connector_alone() -> None:
-    connector: ComfyConnector = await ComfyConnector.create()
+    config = ConnectorConfig(API_URL="127.0.0.1:8188")
+    connector: ComfyConnector = await ComfyConnector.create(config)
+    await (await Discomfort.create(config)).shutdown()
     try:
         print(await connector.run_workflow({}))
     except (WorkflowExecutionError, PreflightError, RunChangedError, RunInterrupted) as error:
@@ -100,7 +118,20 @@ asyncio.run(main())
 """
 
 WRONG = """
-from discomfort import Discomfort, Loop, Retry, WorkflowContext
+import discomfort
+from discomfort import ConnectorConfig, Discomfort, Loop, Retry, WorkflowContext
+from discomfort import no_such_name  # expect: attr-defined
+
+discomfort.no_such_name  # expect: attr-defined
+ConnectorConfig(API_ULR="127.0.0.1:8188")  # expect: call-arg
+ConnectorConfig(INITIAL_PORT="8188")  # expect: arg-type
+
+
+async def watch(event: object) -> None: ...
+
+
+def decide(failure: object) -> bool:
+    return True
 
 
 async def main() -> None:
@@ -124,6 +155,19 @@ async def more(d: Discomfort) -> None:
     Loop(["a.json"], iterations="3")  # expect: arg-type
     WorkflowContext().save(3, "value")  # expect: arg-type
     d.Tools.no_such_method()  # expect: attr-defined
+    await d.run(["a.json"], colect=["image"])  # expect: call-arg
+    await d.run(["a.json", 3])  # expect: list-item
+    await d.run(["a.json"], loop_condition=3)  # expect: arg-type
+    await d.run(["a.json"], seed_policy="random")  # expect: arg-type
+    await d.run(["a.json"], resume="forced")  # expect: arg-type
+    await d.run(["a.json"], keep="everything")  # expect: arg-type
+    await d.run(["a.json"], on_error="ignore")  # expect: arg-type
+    await d.run(["a.json"], on_error=decide)  # expect: arg-type
+    await d.run(["a.json"], progress=watch)  # expect: arg-type
+    await d.Tools.run_sequential(["a.json"], seed_policy="random")  # expect: arg-type
+    d.run_batch(["a.json"], [], colect=["image"])  # expect: call-arg
+    d.run_batch(["a.json"], 3)  # expect: arg-type
+    d.run_batch(["a.json"], [], on_error="retry")  # expect: arg-type
 """
 
 
@@ -165,7 +209,7 @@ def test_a_right_script_passes_and_wrong_lines_are_errors(python: Path, tmp_path
 
 def test_every_public_name_has_a_type(python: Path, tmp_path: Path) -> None:
     # A name whose module is loaded on first use is typed by the imports for type checkers alone: one that is missing
-    # there would be Any without a word.
+    # there would be an error, and one whose type is Any would hide every mistake.
     code = "import discomfort; print(*discomfort.__all__)"
     names = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     script = tmp_path / "names.py"

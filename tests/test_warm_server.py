@@ -354,12 +354,17 @@ async def test_proxy_of_the_environment_is_for_other_machines(
 
 
 async def test_other_settings_start_a_server_of_their_own(
-    cli: Cli, config: Path, create: Any, write_config: Any, fake_tree: Any
-) -> None:
+    cli: Cli, config: Path, create: Any, write_config: Any, fake_tree: Any, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO)
+    (tmp_path / "pack.py").write_text("")
     server = await asyncio.to_thread(started, cli, config)
-    own = await create(write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu", CACHE_LRU=7))
+    other = {"CACHE_LRU": 7, "NODE_PACKS": [str(tmp_path / "pack.py")]}
+    own = await create(write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu", **other))
     assert not own.is_attached
     assert own.server_address != server["address"]
+    assert f"{server['address']} is not used: it has another CACHE_LRU, NODE_PACKS\n" in caplog.text
     await own.kill_api()
     unwanted = await create(write_config(COMFYUI_PATH=str(fake_tree.path), DEVICE="cpu", USE_WARM_SERVER=False))
     assert not unwanted.is_attached
@@ -456,6 +461,34 @@ def test_state_of_the_code_follows_links_to_packs(fake_tree: Any, config: Path, 
     before = cs.code_state(choice)
     (tmp_path / "elsewhere" / "nodes.py").write_text("A = 1\n")
     assert cs.code_state(choice) != before
+
+
+def config_with_packs(config: Path) -> list[Path]:
+    """Give a configuration two packs, which lie beside it; returns their files."""
+    (config.parent / "pack").mkdir()
+    code = [config.parent / "pack" / "__init__.py", config.parent / "single.py"]
+    for file in code:
+        file.write_text("A = 1\n")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "NODE_PACKS": ["pack", "single.py"]}))
+    return code
+
+
+async def test_warm_server_with_packs_is_used_until_one_of_them_changes(
+    cli: Cli, config: Path, create: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = config_with_packs(config)
+    server = await asyncio.to_thread(started, cli, config)
+    for file in code:
+        used = await create()
+        assert used.server_address == server["address"]
+        await used.kill_api()
+        file.write_text("A = 1234\n")
+        own = await create()
+        assert not own.is_attached
+        assert "that of a custom node, was changed" in caplog.text
+        await own.kill_api()
+        caplog.clear()
+        server = await asyncio.to_thread(started, cli, config)
 
 
 # ---- who uses it ----
@@ -643,7 +676,10 @@ async def test_hung_server_is_not_used_and_can_be_renewed(
     connector = await create()
     assert not connector.is_attached
     assert "does not answer; a server of our own is started" in caplog.text
-    assert "DOES NOT ANSWER" in (await asyncio.to_thread(cli, "status")).stdout
+    status = await asyncio.to_thread(cli, "status")
+    assert "DOES NOT ANSWER" in status.stdout
+    assert status.returncode == 4
+    assert (await asyncio.to_thread(cli, "status", "--json")).returncode == 4
     renewed = await asyncio.to_thread(cli, "start", "--config", str(config))
     assert "The one that runs does not answer: it is renewed." in renewed.stdout
     assert is_gone(server["pid"])

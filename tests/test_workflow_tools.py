@@ -247,6 +247,13 @@ async def test_a_loop_ends_when_its_condition_is_false(d: Discomfort, condition:
     assert float(result["image"].mean()) == pytest.approx(0.9375)
 
 
+async def test_a_loop_that_never_began_says_so_where_its_result_is_read(d: Discomfort) -> None:
+    inputs = {"image": picture(1.0)}
+    result = await d.run([LIGHTEN], inputs=inputs, iterations=5, loop_condition="mean(image) < 0.9")
+    with pytest.raises(KeyError, match=r"no 'image'. No port delivered anything. The run had no iteration"):
+        result["image"]
+
+
 async def test_a_condition_on_an_output_that_does_not_exist_yet_lets_the_first_iteration_run(d: Discomfort) -> None:
     prompt = {"1": port("a"), "2": port("again", ["1", 0])}
     for condition in ("again", "again == 1", lambda values: values["again"]):

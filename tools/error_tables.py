@@ -59,6 +59,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "run_plan.MissingValueError": "give the value in `inputs`, or correct the name",
         "run_plan.PortTypeError": "correct the wires of the ports that it names, or rename one of them",
         "run_plan.ProtocolError": "install the same version on both sides, and restart the server",
+        "run_record.NotDeliveredError": "correct the name; `result.get(name)`, where a port may deliver nothing",
         "control_flow.ConditionError": "correct the condition; [what it may say](python/steps.md#expressions)",
         "observing.run_control.RunStoppedError": "nothing: somebody pressed Stop",
     },

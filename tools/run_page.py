@@ -5,8 +5,8 @@
 
 A page is one session. What becomes of a block is decided by its language:
 
-- ``python``: with ``# name.py`` as its first line it is written to that file; else it runs in the page's Python session
-  (page_session.py: ``await`` at the top level, names stay).
+- ``python``: with ``# name.py`` as its first line it is written to that file, in the shell's folder; else it runs in the
+  page's Python session (page_session.py: ``await`` at the top level, names stay).
 - ``sh``: run by ``bash -e``; the folder and exported variables stay. ``python`` and ``discomfort`` are those of the
   interpreter that is tried.
 - ``text`` right behind one of these: what that printed to standard output. ``...`` stands for anything, and whitespace
@@ -163,7 +163,7 @@ class PageRun:
             except ValueError as error:
                 raise PageError(f"this is not JSON: {error}") from None
         if block.file:
-            target = self._folder / block.file
+            target = self._here() / block.file
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(block.source, encoding="utf-8")
         elif block.language in ("python", "hidden"):
@@ -179,6 +179,11 @@ class PageRun:
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
         if not doctest.OutputChecker().check_output(block.source, self._output, flags):
             raise PageError(f"the page says\n{block.source}\nand the block before printed\n{self._output}")
+
+    def _here(self) -> Path:
+        """The folder that the shell is in."""
+        noted = self._state / "folder"
+        return Path(noted.read_text(encoding="utf-8").rstrip("\n")) if noted.exists() else self._folder
 
     def _run_shell(self, block: Block) -> str:
         folder, exports = self._state / "folder", self._state / "exports"
@@ -233,10 +238,9 @@ class PageRun:
     def _start_session(self) -> None:
         reader, writer = os.pipe()
         words = [str(self._python), str(ROOT / "tools" / "page_session.py"), str(writer)]
-        folder = self._state / "folder"
         self._session = subprocess.Popen(
             words,
-            cwd=folder.read_text(encoding="utf-8").strip() if folder.exists() else self._folder,
+            cwd=self._here(),
             env=self._environment,
             stdin=subprocess.PIPE,
             pass_fds=[writer],

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import error_tables
 import event_tables
 import node_tables
 import own_node_tables
+import type_tables
 from discomfort.comfy_serverless import ConnectorConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +31,8 @@ def key_table() -> str:
     rows = ["| key | default | meaning |", "| --- | --- | --- |"]
     for field in dataclasses.fields(ConnectorConfig):
         if not field.metadata.get("internal"):
-            rows.append(f"| `{field.name}` | `{json.dumps(field.default)}` | {field.metadata['help']} |")
+            meaning = re.sub(r"(__\w+__\.py)", r"`\1`", field.metadata["help"])  # else Markdown makes it bold
+            rows.append(f"| `{field.name}` | `{json.dumps(field.default)}` | {meaning} |")
     return "\n".join(rows)
 
 
@@ -51,6 +54,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     },
     ("reference/events.md", "progress events"): event_tables.progress_table,
     ("reference/events.md", "server event"): event_tables.server_table,
+    ("reference/python/tools.md", "types"): type_tables.alias_table,
     ("reference/nodes.md", "discomfort nodes"): own_node_tables.node_sections,
     ("reference/embedded-server.md", "differences"): difference_table,
     ("reference/embedded-server.md", "nodes"): node_tables.node_table,
