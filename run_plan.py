@@ -282,6 +282,8 @@ class PlanCheck:
         self._walk_loop(outer)
         self._used |= condition_names(outer.condition)
         self._check_condition(outer.condition, "loop_condition")
+        # A model that comes by reference is made anew from these.
+        self._used |= {name for value in inputs.values() if is_recipe(value) for name in value.get("values") or ()}
         for name in inputs:
             if name not in self._used and not self._has_gaps:
                 log.warning("The input %r is used by no INPUT port and no condition of this run", name)

@@ -1144,18 +1144,23 @@ class DiscomfortWorkflowTools:
                 iteration=path,
                 workflow=prepared.name,
             ) from None
-        changed = [
-            key for key, digest in recipe["values"].items() if key not in context or context.digest(key) != digest
-        ]
-        if changed:
-            raise StaleReferenceError(
-                f"{_where(prepared.name, path)}: the INPUT port {name!r} gets a {recipe['type']} by reference, made "
-                f"by {recipe['workflow']} from {', '.join(map(repr, changed))}, which has changed since. Run "
-                f"{recipe['workflow']} again behind the step that changes it, let that step write another name, or "
-                f"have {recipe['type']} passed by value (pass_by_rules).",
-                iteration=path,
-                workflow=prepared.name,
+        absent = [key for key in recipe["values"] if key not in context]
+        changed = [k for k, digest in recipe["values"].items() if k not in absent and context.digest(k) != digest]
+        if not absent and not changed:
+            return
+        if absent:
+            what = f"{', '.join(map(repr, absent))}, which this run does not have. Give it the same value as an input"
+        else:
+            what = (
+                f"{', '.join(map(repr, changed))}, which has changed since. Run {recipe['workflow']} again behind the "
+                "step that changes it, let that step write another name"
             )
+        raise StaleReferenceError(
+            f"{_where(prepared.name, path)}: the INPUT port {name!r} gets a {recipe['type']} by reference, made by "
+            f"{recipe['workflow']} from {what}, or have {recipe['type']} passed by value (pass_by_rules).",
+            iteration=path,
+            workflow=prepared.name,
+        )
 
     def _keep_recipes(self, run: _Run, prepared: PreparedWorkflow, prompt: Json, step: StepRecord) -> None:
         """Save the recipes of the OUTPUT ports that deliver by reference."""
@@ -1244,7 +1249,10 @@ class DiscomfortWorkflowTools:
             if event.type == "executing" and event.node is not None:
                 node = prompt.get(event.node) or {}
                 title = (node.get("_meta") or {}).get("title", "")
-                run.tell(NodeStarted(run_id, event.node, node.get("class_type", ""), title))
+                kind = node.get("class_type", "")
+                # What takes the place of an INPUT port is nothing that a user has seen.
+                kind = prompt_graph.PORT_TYPE if kind == prompt_graph.LOADER_TYPE else kind
+                run.tell(NodeStarted(run_id, event.node, kind, title))
             elif event.type == "progress":
                 value, maximum = event.data.get("value", 0), event.data.get("max", 0)
                 run.tell(NodeProgress(run_id, event.node or "", value, maximum))

@@ -2,8 +2,8 @@
 
     ./dev run python benchmarks/caching.py
 
-Told by the server's own messages (execution_cached), on the server that the configuration names. docs/concepts/cache.md has
-the tables; a test holds them against what the embedded server says.
+Told by the server's own messages (execution_cached), on the server that the configuration names.
+docs/concepts/cache.md has the tables; a test holds them against what the embedded server says.
 """
 
 from __future__ import annotations

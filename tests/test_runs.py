@@ -218,7 +218,9 @@ async def test_a_model_made_of_a_model_carries_the_whole_way_back(d: Discomfort,
     assert len(result["model"]["prompt"]) == 4
 
 
-async def test_a_recipe_that_reads_a_value_follows_it_and_says_when_it_has_changed(d: Discomfort, log: str) -> None:
+async def test_a_recipe_that_reads_a_value_follows_it_and_says_when_it_has_changed(
+    d: Discomfort, log: str, caplog: pytest.LogCaptureFixture
+) -> None:
     patch = {
         "1": port("model"),
         "p": port("amount"),
@@ -237,8 +239,12 @@ async def test_a_recipe_that_reads_a_value_follows_it_and_says_when_it_has_chang
     ) as caught:
         await d.run([loads(log, "base", "vae"), patch, change, use], inputs=given)
     assert caught.value.iteration == (0,)
-    with pytest.raises(StaleReferenceError, match="'amount'"):
+    with pytest.raises(StaleReferenceError, match=r"from 'amount', which this run does not have\. Give it"):
         await d.run([use], inputs={"image": picture(), "patched": result["patched"]})
+    # As an input it is used, although no port of this run reads it.
+    caplog.clear()
+    await d.run([use], inputs={"image": picture(0.0), "patched": result["patched"], "amount": 2.0})
+    assert "is used by no INPUT port" not in caplog.text
 
 
 async def test_what_is_handed_on_stays_a_reference(d: Discomfort, log: str) -> None:

@@ -5,8 +5,8 @@
 
 A page is one session. What becomes of a block is decided by its language:
 
-- ``python``: with ``# name.py`` as its first line it is written to that file, in the shell's folder; else it runs in the
-  page's Python session (page_session.py: ``await`` at the top level, names stay).
+- ``python``: with ``# name.py`` as its first line it is written to that file, in the shell's folder; else it runs in
+  the page's Python session (page_session.py: ``await`` at the top level, names stay).
 - ``sh``: run by ``bash -e``; the folder and exported variables stay. ``python`` and ``discomfort`` are those of the
   interpreter that is tried.
 - ``text`` right behind one of these: what that printed to standard output. ``...`` stands for anything, and whitespace
