@@ -30,6 +30,7 @@ _NAMES = {
     "Branch": ".control_flow",
     "Loop": ".control_flow",
     "PerIteration": ".control_flow",
+    "Step": ".control_flow",
     "load_steps": ".control_flow",
     "PreflightError": ".run_plan",
     "RunResult": ".run_record",
@@ -39,6 +40,17 @@ _NAMES = {
     "RunFolderError": ".durable.run_folder",
     "RunInterrupted": ".durable.stop_signal",
     "RunStoppedError": ".observing.run_control",
+    "ItemFinished": ".progress_events",
+    "IterationFinished": ".progress_events",
+    "IterationStarted": ".progress_events",
+    "NodeProgress": ".progress_events",
+    "NodeStarted": ".progress_events",
+    "PreviewImage": ".progress_events",
+    "ProgressEvent": ".progress_events",
+    "RunFinished": ".progress_events",
+    "RunStarted": ".progress_events",
+    "StepFinished": ".progress_events",
+    "StepStarted": ".progress_events",
     "BatchItem": ".batch",
     "BatchResult": ".batch",
     # what ComfyUI asks a custom-node package for
@@ -60,16 +72,28 @@ __all__ = [
     "ConnectorConfig",
     "Discomfort",
     "DiscomfortWorkflowTools",
+    "ItemFinished",
     "IterationFailure",
+    "IterationFinished",
+    "IterationStarted",
     "Loop",
+    "NodeProgress",
+    "NodeStarted",
     "PerIteration",
     "PreflightError",
+    "PreviewImage",
+    "ProgressEvent",
     "Retry",
     "RunChangedError",
+    "RunFinished",
     "RunFolderError",
     "RunInterrupted",
     "RunResult",
+    "RunStarted",
     "RunStoppedError",
+    "Step",
+    "StepFinished",
+    "StepStarted",
     "WorkflowContext",
     "WorkflowExecutionError",
     "WorkflowTools",
@@ -83,13 +107,26 @@ __all__ = [
 if TYPE_CHECKING:
     from .batch import BatchItem, BatchResult
     from .comfy_serverless import ComfyConnector, ConnectorConfig
-    from .control_flow import Branch, Loop, PerIteration, load_steps
+    from .control_flow import Branch, Loop, PerIteration, Step, load_steps
     from .discomfort import Discomfort
     from .durable.retry import Retry
     from .durable.run_folder import RunChangedError, RunFolderError
     from .durable.stop_signal import RunInterrupted
     from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
     from .observing.run_control import RunStoppedError
+    from .progress_events import (
+        ItemFinished,
+        IterationFinished,
+        IterationStarted,
+        NodeProgress,
+        NodeStarted,
+        PreviewImage,
+        ProgressEvent,
+        RunFinished,
+        RunStarted,
+        StepFinished,
+        StepStarted,
+    )
     from .run_plan import PreflightError
     from .run_record import IterationFailure, RunResult
     from .workflow_context import WorkflowContext, get_context, register_context, unregister_context

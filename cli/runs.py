@@ -18,7 +18,7 @@ import click
 
 from ..comfy_serverless import ConnectorError
 from ..durable.run_folder import RunFolderError, RunRecordFolder, iter_steps, open_folder, write_file
-from .input_values import FileValues, files_in, read_file
+from .input_values import ANY, FileValues, files_in, read_file
 from .output import CONFIG, JSON, Failure, NotFound, Status, printable, say, say_json
 
 _RUN = click.Path(path_type=Path)
@@ -184,15 +184,21 @@ def _read_inputs(options: Sequence[str], record: RunRecordFolder) -> dict[str, A
             raise click.BadParameter(f"{option!r} is not NAME=FILE", param_hint="--input")
         files.setdefault(name, []).append(Path(file).expanduser())
     items = {e["iteration"]: str(e["item"]) for e in record.entries if e.get("kind") == "iteration" and "item" in e}
+    masks = {e["name"] for e in record.entries if e.get("kind") == "input" and _was_read_as_mask(e["value"])}
     values: dict[str, Any] = {}
     for name, paths in files.items():
+        kind = "MASK" if name in masks else ANY
         if len(paths) > 1:
-            values[name] = PerIteration(FileValues(dict(enumerate(paths))))
+            values[name] = PerIteration(FileValues(dict(enumerate(paths)), kind))
         elif paths[0].is_dir():
-            values[name] = PerIteration(FileValues(_files_in(paths[0], items)))
+            values[name] = PerIteration(FileValues(_files_in(paths[0], items), kind))
         else:
-            values[name] = read_file(paths[0])
+            values[name] = read_file(paths[0], kind)
     return values
+
+
+def _was_read_as_mask(note: Mapping[str, Any]) -> bool:
+    return (note.get("file") or {}).get("type") == "MASK"
 
 
 def _files_in(folder: Path, items: Mapping[int, str]) -> dict[int, Path]:

@@ -232,6 +232,7 @@ def test_masks_are_items_and_a_replay_finds_the_pictures_again(here: Path, confi
     told = replay(status=1).stderr
     assert f"'mask', which iteration 0 reads: it was read from {here / 'photos/p1.png'}, which is not there" in told
     assert "--input NAME=FILE" in told
+    assert replay("--input", "mask=photos/elsewhere.png").stdout == "identical: 1 step, 1 value\n"
 
 
 def test_numbers_that_fail_and_are_tried_again_or_not(here: Path, config: Path, log: str) -> None:
