@@ -825,7 +825,7 @@ def _find_server(config: ConnectorConfig) -> ServerChoice:
                 "contains ComfyUI's main.py, to 'embedded' for the server that comes with Discomfort, or remove it to "
                 "let Discomfort search."
             )
-        return _comfyui_choice(path.resolve(), source, config)
+        return _comfyui_choice(path.resolve(), f"{source} names it", config)
     looked: list[tuple[Path | None, str]] = [
         (next((p for p in HERE.parents if is_comfyui_tree(p)), None), "this package lies in it"),
         (Path.cwd(), "it is the current directory"),
@@ -3857,14 +3857,14 @@ class ComfyConnector:
 
     # ---- converting ----
 
-    async def get_prompt_from_workflow(self, workflow: Mapping[str, Any]) -> Json:
+    async def get_prompt_from_workflow(self, workflow: Mapping[str, Any] | str | os.PathLike[str]) -> Json:
         """Convert an editor workflow to a prompt with the server's own frontend.
 
         An unchanged workflow on an unchanged server comes from the store: no browser is started. What the frontend
         leaves out or changes is logged, once for each workflow; :meth:`explain_conversion` returns it.
 
         Args:
-            workflow: editor JSON (0.4 or 1), not changed.
+            workflow: editor JSON (0.4 or 1), not changed: a dict, a path of a JSON file, or JSON text.
 
         Returns:
             ``{node_id: {"class_type", "inputs", "_meta"}}``, as "Export (API)" gives it, but for nulls that an inner
@@ -3880,7 +3880,7 @@ class ComfyConnector:
         """
         return _copy_json((await self._convert(workflow)).prompt)
 
-    async def explain_conversion(self, workflow: Mapping[str, Any]) -> list[ConversionNote]:
+    async def explain_conversion(self, workflow: Mapping[str, Any] | str | os.PathLike[str]) -> list[ConversionNote]:
         """What the frontend leaves out of a workflow, or changes in it, when it makes a prompt of it; [] where nothing.
 
         The workflow is converted where the store does not have it; arguments, errors and cancelling are those of
@@ -3888,8 +3888,10 @@ class ComfyConnector:
         """
         return list((await self._convert(workflow)).notes)
 
-    async def _convert(self, workflow: Mapping[str, Any]) -> Conversion:
+    async def _convert(self, workflow: Mapping[str, Any] | str | os.PathLike[str]) -> Conversion:
         """The conversion from the store, or a new one; its notes are logged."""
+        if isinstance(workflow, (str, os.PathLike)):
+            workflow = read_payload(workflow)
         workflow = check_is_workflow(workflow)
         self._check_loop()
         async with self._conversion_lock:
@@ -4108,14 +4110,12 @@ class ComfyConnector:
             text = f"{node_type} #{node_id}" + (f" ({title!r})" if title and title != node_type else "")
             described.append(text + (f" from the pack {pack!r}" if pack and pack != "comfy-core" else ""))
         server = "The embedded server" if self._choice and self._choice.kind == "embedded" else "This ComfyUI"
-        failed = dict(self._server.failed_packs) if self._server else {}
-        not_loaded = "; ".join(f"{os.path.basename(path)} ({reason})" for path, reason in sorted(failed.items()))
         raise UnknownNodeError(
             f"{server} does not have {'these nodes' if len(wrong) > 1 else 'the node'} of the workflow: "
             f"{', '.join(described)}. Install the pack (in ComfyUI: Manager, 'Install missing custom nodes') and "
             f"start again"
             + (", or set COMFYUI_PATH to a ComfyUI that has it." if "embedded" in server else ".")
-            + (f" These packs could not be loaded: {not_loaded}." if not_loaded else ""),
+            + tell_failed_packs(self.failed_packs),
             unknown,
         )
 
@@ -4123,7 +4123,7 @@ class ComfyConnector:
 
     async def run_workflow(
         self,
-        payload: Mapping[str, Any] | str,
+        payload: Mapping[str, Any] | str | os.PathLike[str],
         use_workflow_json: bool = True,
         *,
         extra_data: Mapping[str, Any] | None = None,
@@ -4574,6 +4574,11 @@ class ComfyConnector:
         if isinstance(server, AttachedServer) and server.warm is None:
             problem += " It was not started by Discomfort, which cannot restart it."
         return ServerDiedError(problem, server.log_tail)
+
+    @property
+    def failed_packs(self) -> Mapping[str, str]:
+        """{path: reason} of the custom-node packs that the running server could not load, as far as it has said so."""
+        return dict(self._server.failed_packs) if self._server else {}
 
     async def interrupt(self, prompt_id: str | None = None) -> None:
         """Interrupt *prompt_id* if it is the one that runs; None interrupts whatever runs. Harmless when idle."""
@@ -5059,7 +5064,7 @@ def _subgraph_definitions(value: Any) -> dict[str, Any]:
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-def read_payload(payload: Mapping[str, Any] | str) -> Json:
+def read_payload(payload: Mapping[str, Any] | str | os.PathLike[str]) -> Json:
     """A payload as a dict: a mapping, the path of a JSON file, or JSON text.
 
     Raises:
@@ -5085,6 +5090,12 @@ def read_payload(payload: Mapping[str, Any] | str) -> Json:
     if not isinstance(value, dict):
         raise ConversionError(f"{where} holds a JSON {type(value).__name__}, not an object.")
     return value
+
+
+def tell_failed_packs(failed: Mapping[str, str]) -> str:
+    """A sentence about packs that could not be loaded, for an error; "" where all could. *failed*: {path: reason}."""
+    told = "; ".join(f"{os.path.basename(path)} ({reason})" for path, reason in sorted(failed.items()))
+    return f" These packs could not be loaded: {told}." if told else ""
 
 
 def find_workflow_node(workflow: Mapping[str, Any], node_id: str) -> Json | None:

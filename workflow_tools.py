@@ -328,6 +328,10 @@ class DiscomfortWorkflowTools:
         """An image file as float32 [B,H,W,3] in 0..1, EXIF orientation applied."""
         return image_files.open_image_as_tensor(path)
 
+    def open_image_as_mask(self, path: str | os.PathLike[str]) -> torch.Tensor:
+        """An image file as a mask, float32 [B,H,W] in 0..1: what its alpha hides, or without alpha its brightness."""
+        return image_files.open_image_as_mask(path)
+
     def save_comfy_image_to_disk(self, tensor: torch.Tensor, path: str | os.PathLike[str]) -> list[Path]:
         """Save [B,H,W,C] in 0..1 (clamped), one file per batch item where B > 1; returns the files."""
         return image_files.save_comfy_image_to_disk(tensor, path)
@@ -1041,7 +1045,7 @@ class DiscomfortWorkflowTools:
         if prompt_graph.is_api_format(content):
             workflow, prompt = None, content
             _refuse_nodes_without_type(prompt, name)
-            self._refuse_unknown_nodes(prompt, definitions, name, connector.server_description)
+            self._refuse_unknown_nodes(prompt, definitions, name, connector.server_description, connector.failed_packs)
         else:
             workflow, prompt = content, await connector.get_prompt_from_workflow(content)
         try:
@@ -1069,15 +1073,17 @@ class DiscomfortWorkflowTools:
         )
 
     @staticmethod
-    def _refuse_unknown_nodes(prompt: Json, definitions: Json, name: str, server: str) -> None:
-        from .comfy_serverless import UnknownNodeError
+    def _refuse_unknown_nodes(
+        prompt: Json, definitions: Json, name: str, server: str, failed_packs: Mapping[str, str]
+    ) -> None:
+        from .comfy_serverless import UnknownNodeError, tell_failed_packs
 
         unknown = unknown_nodes(prompt, definitions)
         if unknown:
             words = ", ".join(prompt_graph.prompt_node_words(node_id, prompt[node_id]) for node_id in unknown)
             raise UnknownNodeError(
                 f"{name}: the server does not have {words} ({server}). Install the pack that has it into that ComfyUI "
-                "and restart it, or correct the prompt's class_type.",
+                f"and restart it, or correct the prompt's class_type.{tell_failed_packs(failed_packs)}",
                 unknown,
             )
 

@@ -24,8 +24,8 @@ from .output import CONFIG, JSON, Failure, NotFound, Status, printable, say, say
 _RUN = click.Path(path_type=Path)
 # So many lines of one kind are printed for people.
 _MOST = 20
-# A digest of a value, or a SHA-256; so many of its digits are printed for people.
-_DIGEST = re.compile(r"\b(?:(?:xxh3|blake2b|unique):[0-9a-f]{32}|[0-9a-f]{64})\b")
+# A digest of a value, a SHA-256 or a commit; so many of its digits are printed for people.
+_DIGEST = re.compile(r"\b(?:(?:xxh3|blake2b|unique):[0-9a-f]{32}|[0-9a-f]{64}|[0-9a-f]{40})\b")
 _DIGITS = 12
 
 

@@ -182,9 +182,11 @@ def test_people_see_the_first_digits_of_digests_and_programs_all(make: Callable[
         manifest["inputs"] = {"image": {"digest": digest}}
         (folder / "manifest.json").write_text(json.dumps(manifest))
         model = {"folder": "vae", "name": "x", "sha256": total}
-        rewrite(folder, lambda e, model=model: e.update(models=[model]) if e["kind"] == "session" else None)
-    assert run("diff", a, b, status=4).splitlines()[:2] == [
+        more = {"models": [model], "environment": {"discomfort_commit": total[:40]}}
+        rewrite(folder, lambda e, more=more: e.update(more) if e["kind"] == "session" else None)
+    assert run("diff", a, b, status=4).splitlines()[:3] == [
         "inputs: 'image': another value (its digest was xxh3:a0123456789a..., is xxh3:b0123456789a...)",
+        "environment: discomfort_commit: was 'cccccccccccc...', is 'dddddddddddd...'",
         "models: vae/x: its SHA-256 was cccccccccccc..., is dddddddddddd...",
     ]
     told = run("diff", a, b, "--json", status=4)

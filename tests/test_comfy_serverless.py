@@ -293,7 +293,7 @@ def test_search_takes_the_documented_order(clean: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(cs, "HERE", pack)
     assert chosen() == ("around", "this package lies in it")
     monkeypatch.setenv("COMFYUI_PATH", str(make_tree(clean / "environment")))
-    assert chosen() == ("environment", "the environment variable COMFYUI_PATH")
+    assert chosen() == ("environment", "the environment variable COMFYUI_PATH names it")
     make_tree(clean / "configured")
     assert chosen(API_WORKING_DIRECTORY=str(clean / "configured"))[0] == "configured"
     assert chosen(COMFYUI_PATH=str(clean / "configured")) == ("configured", "COMFYUI_PATH in the configuration")

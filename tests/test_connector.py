@@ -138,6 +138,8 @@ class TestRunningServer:
         before = file.read_bytes() if file.exists() else None
         assert connector._choice is not None
         prompt = await connector.get_prompt_from_workflow(json.loads(TEST_WORKFLOW.read_text()))
+        assert prompt == await connector.get_prompt_from_workflow(TEST_WORKFLOW)
+        assert await connector.explain_conversion(str(TEST_WORKFLOW)) == []
         assert {k: node["class_type"] for k, node in prompt.items()} == {"1": "EmptyImage", "2": "PreviewImage"}
         assert prompt["1"]["inputs"] == {"width": 64, "height": 64, "batch_size": 1, "color": 0}
         assert prompt["2"]["inputs"] == {"images": ["1", 0]}
@@ -413,7 +415,10 @@ async def test_ephemeral_uploads_and_the_private_folder_end_with_the_server(
 async def test_conversions_of_an_earlier_process_need_no_browser(
     kind: str, request: pytest.FixtureRequest, no_leaks: None
 ) -> None:
-    """The class above has converted this workflow, on another server and another port."""
+    """What one server's life has converted, which the class above may have done already, the next finds on disk."""
+    connector = await ComfyConnector.create(config_of(kind, request))
+    await connector.get_prompt_from_workflow(json.loads(TEST_WORKFLOW.read_text()))
+    await connector.kill_api()
     connector = await ComfyConnector.create(config_of(kind, request))
     history = await connector.run_workflow(str(TEST_WORKFLOW))
     assert not browsers()

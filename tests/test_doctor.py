@@ -343,7 +343,7 @@ def test_an_old_comfyui(doctor: Callable[..., Seen], make_tree: Callable[..., Pa
     seen = doctor("comfyui", COMFYUI_PATH=tree)
     assert (seen.status, seen.comfyui.state) == (4, "broken")
     assert seen.comfyui.found == (
-        f"0.3.30 in {tree} (the environment variable COMFYUI_PATH): too old, Discomfort needs 0.3.64 or newer"
+        f"0.3.30 in {tree} (the environment variable COMFYUI_PATH names it): too old, Discomfort needs 0.3.64 or newer"
     )
     assert f"git -C {tree} pull" in seen.comfyui.advice.splitlines()
     assert f"{sys.executable} -m pip install -r {tree}/requirements.txt" in seen.comfyui.advice

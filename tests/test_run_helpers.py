@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from discomfort.comfy_serverless import NodeExecutionError, ServerDiedError, UnknownNodeError
@@ -45,6 +45,7 @@ class Peer:
     """What run_sequential needs of a connector; every prompt ends as the script says."""
 
     server_description = "a scripted server"
+    failed_packs: ClassVar[dict[str, str]] = {"/packs/broken.py": "no module named x"}
 
     def __init__(self, *script: Any) -> None:
         self.script = list(script)
@@ -143,7 +144,8 @@ async def test_a_prompt_is_prepared_with_its_ports_types_and_seeds(tools: Discom
 
 
 async def test_what_cannot_be_prepared_is_told(tools: DiscomfortWorkflowTools, tmp_path: Path) -> None:
-    with pytest.raises(UnknownNodeError, match=r"w: the server does not have Nowhere #1 .*scripted server"):
+    says = r"w: the server does not have Nowhere #1 .*scripted server.*loaded: broken\.py \(no module named x\)"
+    with pytest.raises(UnknownNodeError, match=says):
         await prepare(tools, {"1": node("Nowhere")})
     with pytest.raises(ValueError, match=r"w: The OUTPUT ports .*#2.*#3.* 'a'"):
         await prepare(tools, {"1": node("Load", seed=1), "2": port("a", ["1", 0]), "3": port("a", ["1", 0])})
