@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import wheels
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -38,8 +40,8 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**own, "HOME": str(folder), "COMFYUI_PATH": "embedded", "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 
-def follow(page: Path, folder: Path, home: Path) -> None:
-    with run_page.PageRun(page, folder, Path(sys.executable), environment(home)) as run:
+def follow(page: Path, folder: Path, home: Path, python: Path = Path(sys.executable)) -> None:
+    with run_page.PageRun(page, folder, python, environment(home)) as run:
         for _ in run.all_blocks():
             pass
 
@@ -50,6 +52,30 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path, nested: SimpleName
     (tmp_path / "page").mkdir()
     (tmp_path / "home").mkdir()
     follow(page, tmp_path / "page", tmp_path / "home")
+    assert not nested.processes()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment into which the wheel was installed."""
+    folder = tmp_path_factory.mktemp("installed")
+    wheel = wheels.build_wheel(wheels.copy_clone(folder / "source"), folder)
+    return wheels.make_environment(folder / "environment", wheel)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", ["index", "tutorial/first-port", "tutorial/first-loop"])
+def test_a_new_user_needs_nothing_but_the_installed_wheel(
+    page: str, installed: Path, tmp_path: Path, nested: SimpleNamespace
+) -> None:
+    file = DOCS / f"{page}.md"
+    assert not [block for block in run_page.blocks_of(file) if block.language == "hidden"], "set-up that nobody sees"
+    (tmp_path / "page").mkdir()
+    (tmp_path / "home").mkdir()
+    follow(file, tmp_path / "page", tmp_path / "home", installed)
+    where = "import discomfort; print(discomfort.__file__)"
+    found = subprocess.run([installed, "-c", where], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert installed.parent.parent in Path(found.strip()).parents
     assert not nested.processes()
 
 

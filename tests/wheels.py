@@ -41,9 +41,8 @@ def make_environment(folder: Path, wheel: Path, with_developers: bool = True) ->
     """A virtual environment with the wheel in it; returns its Python.
 
     What the package depends on is found in the developers' environment, whose folder stands behind its own, unless
-    *with_developers* is false. The clone
-    is not found there: a folder that is added by a .pth file does not have its own .pth files read, and the editable
-    package is one of those.
+    *with_developers* is false. The clone is not found there: a folder that is added by a .pth file does not have its
+    own .pth files read, and the editable package is one of those.
     """
     venv.create(folder, with_pip=False, symlinks=os.name != "nt")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
