@@ -1,58 +1,30 @@
-"""Every page of the documentation is followed word for word, in a fresh folder (tools/run_page.py says how)."""
+"""The documentation is followed word for word, in a fresh folder (tools/run_page.py says how); and that runner itself.
+
+The sections have files of their own, test_doc_pages_*.py.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import wheels
-
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
-
-
-def load_runner() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("run_page", ROOT / "tools" / "run_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["run_page"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-run_page = load_runner()
-
-
-def pages_with_code() -> list[Path]:
-    return [page for page in sorted(DOCS.rglob("*.md")) if run_page.blocks_of(page)]
-
-
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """That of a new user without a ComfyUI. The store of conversions is shared: a browser need not start each time."""
-    left_out = ("COMFYUI_", "DISCOMFORT_RUN", "PYTHONPATH")
-    own = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-    return {**own, "HOME": str(folder), "COMFYUI_PATH": "embedded", "PYTHONDONTWRITEBYTECODE": "1", **more}
-
-
-def follow(page: Path, folder: Path, home: Path, python: Path = Path(sys.executable)) -> None:
-    with run_page.PageRun(page, folder, python, environment(home)) as run:
-        for _ in run.all_blocks():
-            pass
+from doc_pages import DOCS, environment, follow, pages_with_code, run_page
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", pages_with_code(), ids=lambda page: page.relative_to(DOCS).with_suffix("").as_posix())
-def test_a_page_does_what_it_says(page: Path, tmp_path: Path, nested: SimpleNamespace) -> None:
-    (tmp_path / "page").mkdir()
-    (tmp_path / "home").mkdir()
-    follow(page, tmp_path / "page", tmp_path / "home")
-    assert not nested.processes()
+@pytest.mark.parametrize("page", pages_with_code(""))
+def test_a_page_does_what_it_says(page: str, tmp_path: Path, nested: SimpleNamespace) -> None:
+    follow(page, tmp_path, nested)
+
+
+def test_every_folder_of_the_documentation_is_followed() -> None:
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in DOCS.rglob("*.md")}
+    followed = pages_with_code("", "tutorial", "how-to", "concepts", "reference", "measured")
+    assert {page for page in pages if run_page.blocks_of(DOCS / f"{page}.md")} == set(followed)
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +42,25 @@ def test_a_new_user_needs_nothing_but_the_installed_wheel(
 ) -> None:
     file = DOCS / f"{page}.md"
     assert not [block for block in run_page.blocks_of(file) if block.language == "hidden"], "set-up that nobody sees"
-    (tmp_path / "page").mkdir()
-    (tmp_path / "home").mkdir()
-    follow(file, tmp_path / "page", tmp_path / "home", installed)
+    follow(page, tmp_path, nested, installed)
     where = "import discomfort; print(discomfort.__file__)"
     found = subprocess.run([installed, "-c", where], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert installed.parent.parent in Path(found.strip()).parents
-    assert not nested.processes()
 
 
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
-    left = [(page, block) for page in pages_with_code() for block in run_page.blocks_of(page) if block.not_run]
+    left = [(page, block) for page in DOCS.rglob("*.md") for block in run_page.blocks_of(page) if block.not_run]
     assert len(left) <= 12, [f"{page}:{block.line}" for page, block in left]
     assert all(len(block.not_run.split()) > 2 for _, block in left)
 
 
 # ---- the runner itself ----
+
+
+def follow_text(page: Path, folder: Path, home: Path) -> None:
+    with run_page.PageRun(page, folder, Path(sys.executable), environment(home)) as run:
+        for _ in run.all_blocks():
+            pass
 
 
 def page_of(folder: Path, text: str) -> Path:
@@ -169,7 +144,7 @@ def fresh(tmp_path: Path) -> Path:
 
 
 def test_a_page_is_one_session(tmp_path: Path, fresh: Path) -> None:
-    follow(page_of(tmp_path, GOOD), fresh, tmp_path)
+    follow_text(page_of(tmp_path, GOOD), fresh, tmp_path)
     assert (fresh / "inner" / "data.json").is_file()
 
 
@@ -191,7 +166,7 @@ def test_a_page_is_one_session(tmp_path: Path, fresh: Path) -> None:
 def test_what_is_not_as_the_page_says_is_told_with_its_line(tmp_path: Path, fresh: Path, text: str, says: str) -> None:
     page = page_of(tmp_path, f"Text.\n\n{text}\n")
     with pytest.raises(run_page.PageError) as caught:
-        follow(page, fresh, tmp_path)
+        follow_text(page, fresh, tmp_path)
     assert str(caught.value).startswith(f"{page}:")
     assert says in str(caught.value)
 
@@ -200,4 +175,4 @@ def test_what_is_not_as_the_page_says_is_told_with_its_line(tmp_path: Path, fres
 def test_a_block_that_hangs_ends(tmp_path: Path, fresh: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_page, "BLOCK_TIMEOUT", 0.5)
     with pytest.raises(run_page.PageError, match="did not end within"):
-        follow(page_of(tmp_path, text), fresh, tmp_path)
+        follow_text(page_of(tmp_path, text), fresh, tmp_path)
