@@ -296,7 +296,10 @@ def test_search_takes_the_documented_order(clean: Path, monkeypatch: pytest.Monk
     assert chosen() == ("environment", "the environment variable COMFYUI_PATH names it")
     make_tree(clean / "configured")
     assert chosen(API_WORKING_DIRECTORY=str(clean / "configured"))[0] == "configured"
-    assert chosen(COMFYUI_PATH=str(clean / "configured")) == ("configured", "COMFYUI_PATH in the configuration")
+    assert chosen(COMFYUI_PATH=str(clean / "configured")) == (
+        "configured",
+        "COMFYUI_PATH in the configuration names it",
+    )
 
 
 def test_without_any_comfyui_it_is_the_embedded_server(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:

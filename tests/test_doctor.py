@@ -530,6 +530,7 @@ def test_a_browser_that_does_not_start(
     doctor: Callable[..., Seen], tmp_path: Path, write_config: Callable[..., Path], nested: SimpleNamespace,
     script: str | None, mode: int, found: str,
 ) -> None:  # fmt: skip
+    before = nested.folders()  # of other tests' editors that were killed, say
     program = tmp_path / "browser"
     if script is not None:
         program.write_text(script)
@@ -541,7 +542,7 @@ def test_a_browser_that_does_not_start(
     advice = seen.browser.advice.splitlines()
     assert f"{sys.executable} -m playwright install --with-deps chromium" in advice
     assert "export DISCOMFORT_BROWSER=/path/to/chromium" in advice
-    assert nested.folders() == []
+    assert set(nested.folders()) <= set(before)
 
 
 def test_no_browser_at_all(doctor: Callable[..., Seen], tmp_path: Path) -> None:
@@ -923,6 +924,7 @@ def test_a_server_that_does_not_start(
 def test_ctrl_c_leaves_nothing(
     tmp_path: Path, embedded_config: Path, no_leaks: None, nested: SimpleNamespace, wait_for: Callable[..., Any]
 ) -> None:
+    before = set(nested.folders())
     program = tmp_path / "browser"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/began\nexec sleep 1000\n")
     program.chmod(0o755)
@@ -934,7 +936,8 @@ def test_ctrl_c_leaves_nothing(
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
-    wait_for(lambda: not nested.processes() and not nested.folders(), 10, "the end of what the doctor started")
+    gone = lambda: not nested.processes() and set(nested.folders()) <= before  # noqa: E731
+    wait_for(gone, 10, "the end of what the doctor started")
 
 
 def assert_healthy(seen: Seen) -> None:

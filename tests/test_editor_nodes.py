@@ -26,7 +26,7 @@ playwright_api = pytest.importorskip("playwright.async_api")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Milliseconds a condition may take, on a slow machine; nothing waits that long when all is well.
-PATIENCE = 30_000
+PATIENCE = 60_000
 # A nested server has to start for a run.
 RUN_PATIENCE = 120_000
 

@@ -335,8 +335,9 @@ async def look_into_the_sidebar(person: Person) -> None:
     """Step 4: the tab has the run; its values are there with their pictures."""
     await person.page.locator(".discomfort-tab-button, [data-testid=discomfort-tab-button]").first.click()
     card = await person.shown(".dc-past .dc-card", "6 iterations")
-    await card.click()
-    await person.shown(".dc-stats", "6 of 6 iterations")
+    stats = person.page.locator(".dc-stats").filter(has_text="6 of 6 iterations").first
+    # The list may just be put together anew.
+    await person.try_again(card.click, lambda: stats.wait_for(timeout=5000))
     await (await person.shown("[data-port=image]")).click()
     await person.wait("() => [...document.querySelectorAll('.dc-strip img')].some((image) => image.naturalWidth)")
     await person.shown(".dc-caption", "iteration 5")
