@@ -1937,12 +1937,14 @@ def _make_link(pack: Path, folder: Path) -> None:
     with contextlib.suppress(OSError):
         if Path(os.readlink(link)) == pack:
             return
+    # Another process may make the same link at this moment.
+    young = folder / f"{secrets.token_hex(4)}.disabled"
     try:
-        # Another process may make the same link at this moment.
-        young = folder / f"{secrets.token_hex(4)}.disabled"
         young.symlink_to(pack, target_is_directory=pack.is_dir())
         os.replace(young, link)
     except OSError:
+        with contextlib.suppress(OSError):
+            young.unlink()
         if not IS_WINDOWS:
             raise
         # Without the privilege to make links: a junction needs none, and of a single file a copy does.

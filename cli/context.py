@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ import click
 from .. import value_summary, workflow_context
 from ..object_store import ObjectInfo, RunStore, RunSummary, Usage, look_into
 from ..workflow_context import StoreClosed, StoreError, UnknownKeyError
-from .output import JSON, Failure, NotFound, printable, say, say_json, say_table
+from .output import JSON, Failure, NotFound, say, say_json, say_table, showing_warnings
 from .wording import ago, command, counted, date, duration, shortened, size
 
 _CONFIG = click.option(
@@ -33,11 +32,9 @@ _CONFIG = click.option(
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Let what the store refuses end the command with a paragraph, and what it warns of be seen."""
-    handler = _Warnings(logging.WARNING)
-    logger = logging.getLogger("discomfort")
-    logger.addHandler(handler)
     try:
-        yield
+        with showing_warnings():
+            yield
     except BrokenPipeError:  # `| head`: click ends the program in silence
         raise
     except (UnknownKeyError, StoreClosed) as exc:
@@ -47,15 +44,6 @@ def _told() -> Iterator[None]:
         if isinstance(exc, OSError) and isinstance(exc, StoreError):
             text = exc.strerror or text
         raise Failure(text) from exc
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Warnings(logging.Handler):
-    """Prints what the package warns of, for people."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"discomfort: {printable(record.getMessage())}", err=True)
 
 
 @click.group()

@@ -6,10 +6,12 @@ could move the cursor or change the terminal, and :func:`say` and :func:`say_tab
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,29 @@ def _error_json(error: click.ClickException) -> dict[str, Any]:
     if problems:
         told["problems"] = [error_entry(one) for one in problems]
     return told
+
+
+@contextlib.contextmanager
+def showing_warnings(but: str | None = None) -> Iterator[None]:
+    """Print what the package warns of meanwhile, on standard error; not what begins with *but*."""
+    handler = _Warnings(but)
+    logger = logging.getLogger("discomfort")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    def __init__(self, but: str | None):
+        super().__init__(logging.WARNING)
+        self._but = but
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if self._but is None or not text.startswith(self._but):
+            click.echo(f"discomfort: {printable(text)}", err=True)
 
 
 def say_json(content: Any) -> None:

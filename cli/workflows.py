@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import CONFIG, JSON, Failure, NotFound, Status, printable, say, say_json, say_table
+from .output import CONFIG, JSON, Failure, NotFound, Status, say, say_json, say_table, showing_warnings
 from .wording import command, counted
 
 if TYPE_CHECKING:
@@ -43,38 +43,21 @@ _TYPED, _PICTURES = frozenset({"INT", "FLOAT", "BOOLEAN", "STRING", "COMBO"}), f
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Let what goes wrong end the command with a paragraph, and what the package warns of be seen."""
-    handler = _Warnings(logging.WARNING)
-    logger = logging.getLogger("discomfort")
-    logger.addHandler(handler)
     try:
         import networkx as nx
 
         try:
-            yield
+            # Notes on conversions are printed by these commands themselves.
+            with showing_warnings(but="Conversion: "):
+                yield
         except nx.NetworkXUnfeasible as e:
             raise Failure(str(e)) from e
-    except BrokenPipeError:  # `| head`: main() ends the program in silence
+    except (BrokenPipeError, ModuleNotFoundError):  # main() knows what to say of them
         raise
-    except ModuleNotFoundError as e:
-        raise Failure(
-            f"This needs the package {e.name}, which is not installed in {sys.executable}. "
-            f"`{command('doctor')}` says what is missing, and how to install it."
-        ) from e
     except FileNotFoundError as e:
         raise NotFound(str(e)) from e
     except (OSError, ValueError, TypeError) as e:
         raise Failure(str(e)) from e
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Warnings(logging.Handler):
-    """Prints what the package warns of, but for the notes on conversions, which these commands print themselves."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if not text.startswith("Conversion: "):
-            click.echo(f"discomfort: {printable(text)}", err=True)
 
 
 def _read(path: Path) -> Json:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,23 @@ def pack_config(write_config: Callable[..., Path], folder: Path, path: str = "em
     packs.write_text(json.dumps({"custom_nodes": {"base_path": str(TESTS), "custom_nodes": "run_packs"}}))
     command = f"python3 main.py --extra-model-paths-config '{packs}'"
     return write_config(COMFYUI_PATH=path, API_COMMAND_LINE=command, DEVICE="cpu", **keys)
+
+
+@contextlib.contextmanager
+def warm_config(write_config: Callable[..., Path], folder: Path) -> Iterator[Path]:
+    """As `pack_config`, of a server that stays warm for the whole block, whoever uses it."""
+    config = pack_config(write_config, folder)
+
+    def server(*words: str) -> None:
+        command = [sys.executable, "-m", "discomfort", "server", *words, "--config", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    server("start")
+    try:
+        yield config
+    finally:
+        server("stop", "--force")
 
 
 def discomfort_fixture() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -14,3 +15,11 @@ def port(unique_id: str, source: list[Any] | None = None) -> dict[str, Any]:
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     """Any other node; its title is "my" and its class."""
     return {"class_type": class_type, "inputs": inputs, "_meta": {"title": f"my {class_type}"}}
+
+
+def executions(log: str) -> list[str]:
+    """What the nodes that write into this file have executed since the last call."""
+    file = Path(log)
+    lines = file.read_text().splitlines() if file.exists() else []
+    file.unlink(missing_ok=True)
+    return lines

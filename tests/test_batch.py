@@ -21,7 +21,7 @@ from discomfort.durable.run_folder import RunRecordFolder
 from discomfort.progress_events import ItemFinished, StepFinished
 from pack_server import discomfort_fixture
 from PIL import Image
-from prompt_parts import node, port
+from prompt_parts import executions, node, port
 
 from discomfort import Discomfort, PerIteration, PreflightError, Retry, RunChangedError, WorkflowExecutionError
 
@@ -36,14 +36,6 @@ d = discomfort_fixture()
 @pytest.fixture
 def log(tmp_path: Path) -> str:
     return str(tmp_path / "executions.txt")
-
-
-def executions(log: str) -> list[str]:
-    """What was executed since the last call."""
-    file = Path(log)
-    lines = file.read_text().splitlines() if file.exists() else []
-    file.unlink(missing_ok=True)
-    return lines
 
 
 INVERT = {"1": port("image"), "2": node("ImageInvert", image=["1", 0]), "3": port("image", ["2", 0])}

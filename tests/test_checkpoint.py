@@ -24,7 +24,7 @@ import torch
 from discomfort.durable.run_folder import RunRecordFolder, from_line, to_line
 from discomfort.progress_events import StepFinished
 from pack_server import discomfort_fixture, pack_config
-from prompt_parts import node, port
+from prompt_parts import executions, node, port
 
 from discomfort import (
     Branch,
@@ -51,14 +51,6 @@ d = discomfort_fixture()
 def log(tmp_path: Path) -> str:
     """The file in which the pack's nodes note their executions."""
     return str(tmp_path / "executions.txt")
-
-
-def executions(log: str) -> list[str]:
-    """What was executed since the last call."""
-    file = Path(log)
-    lines = file.read_text().splitlines() if file.exists() else []
-    file.unlink(missing_ok=True)
-    return lines
 
 
 def mix(log: str, name: str = "state") -> dict[str, Any]:

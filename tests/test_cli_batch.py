@@ -21,9 +21,9 @@ import pytest
 from click.testing import CliRunner
 from discomfort.cli import commands
 from discomfort.cli.batch import _Items
-from pack_server import pack_config
+from pack_server import warm_config
 from PIL import Image
-from prompt_parts import node, port
+from prompt_parts import executions, node, port
 
 INVERT = {"1": port("image"), "2": node("ImageInvert", image=["1", 0]), "3": port("image", ["2", 0])}
 
@@ -162,28 +162,13 @@ def test_a_command_line_that_makes_no_sense(here: Path, words: str, says: str, s
 @pytest.fixture(scope="module")
 def config(write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The configuration of a server that stays for all tests here."""
-    path = pack_config(write_config, tmp_path_factory.mktemp("packs"))
-
-    def server(*words: str) -> None:
-        command = [sys.executable, "-m", "discomfort", "server", *words, "--config", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    server("start")
-    yield path
-    server("stop", "--force")
+    with warm_config(write_config, tmp_path_factory.mktemp("packs")) as path:
+        yield path
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> str:
     return str(tmp_path / "executions.txt")
-
-
-def executions(log: str) -> list[str]:
-    file = Path(log)
-    lines = file.read_text().splitlines() if file.exists() else []
-    file.unlink(missing_ok=True)
-    return lines
 
 
 def test_a_folder_with_a_bad_picture(here: Path, config: Path) -> None:

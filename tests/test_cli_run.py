@@ -31,9 +31,9 @@ from discomfort.cli.running import SEED_POLICIES, Common, Plan, again, loop_cond
 from discomfort.control_flow import Branch, Condition, Loop
 from discomfort.run_record import RunRecord, RunResult
 from discomfort.workflow_context import list_contexts
-from pack_server import pack_config
+from pack_server import warm_config
 from PIL import Image
-from prompt_parts import node, port
+from prompt_parts import executions, node, port
 
 from discomfort import PerIteration, seeds
 
@@ -465,28 +465,13 @@ def test_what_has_no_file_is_told_all_the_same(here: Path) -> None:
 @pytest.fixture(scope="module")
 def config(write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The configuration of a server that stays for all tests here."""
-    path = pack_config(write_config, tmp_path_factory.mktemp("packs"))
-
-    def server(*words: str) -> None:
-        command = [sys.executable, "-m", "discomfort", "server", *words, "--config", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    server("start")
-    yield path
-    server("stop", "--force")
+    with warm_config(write_config, tmp_path_factory.mktemp("packs")) as path:
+        yield path
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> str:
     return str(tmp_path / "executions.txt")
-
-
-def executions(log: str) -> list[str]:
-    file = Path(log)
-    lines = file.read_text().splitlines() if file.exists() else []
-    file.unlink(missing_ok=True)
-    return lines
 
 
 def test_a_loop_until_it_is_good_kept_collected_and_written(here: Path, config: Path, log: str) -> None:

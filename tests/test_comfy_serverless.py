@@ -1682,3 +1682,13 @@ def test_embedded_server_that_loses_its_port_says_so_in_words_that_lead_to_the_n
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert any(text in done.stdout + done.stderr for text in cs._PORT_TAKEN_TEXTS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a junction takes the link's place")
+def test_a_link_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A folder stands where the link to a pack would."""
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "links" / "pack").mkdir(parents=True)
+    with pytest.raises(OSError, match="pack"):
+        cs._make_link(tmp_path / "pack", tmp_path / "links")
+    assert [entry.name for entry in (tmp_path / "links").iterdir()] == ["pack"]

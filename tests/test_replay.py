@@ -24,7 +24,7 @@ from discomfort.durable.secrets import REMOVED
 from discomfort.object_store import Folder, write_object
 from kept_runs import files_of, rewrite, step, write_run
 from pack_server import discomfort_fixture
-from prompt_parts import node, port
+from prompt_parts import executions, node, port
 
 from discomfort import Branch, Discomfort, Loop, PerIteration, WorkflowContext
 
@@ -46,14 +46,6 @@ def folder(tmp_path: Path) -> Path:
 def log(tmp_path: Path) -> str:
     """The file in which the pack's nodes note their executions."""
     return str(tmp_path / "executions.txt")
-
-
-def executions(log: str) -> list[str]:
-    """What was executed since the last call."""
-    file = Path(log)
-    lines = file.read_text().splitlines() if file.exists() else []
-    file.unlink(missing_ok=True)
-    return lines
 
 
 def picture(value: float = 0.25) -> torch.Tensor:

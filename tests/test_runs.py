@@ -23,7 +23,7 @@ from discomfort.progress_events import NodeStarted, StepStarted
 from discomfort.run_plan import MissingValueError, PortTypeError, PreflightError, ProtocolError
 from discomfort.workflow_tools import StaleReferenceError
 from editor_page import open_editor
-from prompt_parts import node, port
+from prompt_parts import executions, node, port
 
 from discomfort import Branch, Discomfort, Loop, PerIteration, WorkflowContext, WorkflowExecutionError
 
@@ -84,14 +84,6 @@ def make_vaes(comfyui: Path, folder: Path) -> None:
 def log(tmp_path: Path) -> str:
     """The file in which the pack's nodes note their executions."""
     return str(tmp_path / "executions.txt")
-
-
-def executions(log: str) -> list[str]:
-    """What was executed since the last call."""
-    file = Path(log)
-    lines = file.read_text().splitlines() if file.exists() else []
-    file.unlink(missing_ok=True)
-    return lines
 
 
 def picture(value: float = 0.25) -> torch.Tensor:

@@ -18,6 +18,7 @@ import os
 import shutil
 import sys
 import traceback
+import types
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ async def execute(source: str, name: str, line: int, names: dict[str, Any]) -> N
 
 
 async def _evaluate(code: Any, names: dict[str, Any]) -> Any:
-    value = eval(code, names)  # noqa: S307
+    value = types.FunctionType(code, names)()
     return await value if inspect.iscoroutine(value) and code.co_flags & inspect.CO_COROUTINE else value
 
 
